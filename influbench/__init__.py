@@ -1,0 +1,32 @@
+"""influbench: compare estimators of training-data influence by the student they make and what they cost.
+
+The public names are loaded when they are first used, so that ``import influbench`` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from influbench.estimator import Context, Estimator, Scores
+    from influbench.ranking import score
+    from influbench.records import Example
+    from influbench.results import load_study
+
+_HOMES = {
+    "Context": "estimator",
+    "Estimator": "estimator",
+    "Example": "records",
+    "Scores": "estimator",
+    "load_study": "results",
+    "score": "ranking",
+}
+
+__all__ = ["Context", "Estimator", "Example", "Scores", "load_study", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'influbench' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"influbench.{_HOMES[name]}"), name)

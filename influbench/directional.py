@@ -1,0 +1,210 @@
+"""Derivative of each example's loss along one direction of the weights, in three ways that agree.
+
+    d(z) = ⟨w, ∇ℓ(z)⟩ = d/dε ℓ(z; θ + εw) at ε = 0
+
+No gradient of any example is ever built: the cost per example is two to three forward passes, in
+batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from influbench import gradients
+from influbench.errors import UserError
+from influbench.estimator import Array, Student
+from influbench.gradients import Tensors
+from influbench.losses import CHUNK, response_positions, token_batches
+from influbench.records import Example
+from influbench.student import LanguageStudent
+
+Derivative = Callable[[Sequence[Example]], Array]
+"""Examples to their directional derivatives, shape [example], fp64."""
+
+STEPS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+"""Central-difference steps tried, as ‖εw‖ / ‖θ‖."""
+
+
+class _Losses(torch.nn.Module):
+    """A student's losses as a module, so that ``functional_call`` can replace its weights."""
+
+    def __init__(self, student: Student):
+        super().__init__()
+        self.network = student.model
+        self.student = student
+
+    def forward(self, examples: Sequence[Example]) -> torch.Tensor:
+        return self.student.loss(examples)
+
+
+def by_forward_mode(student: Student, weights: Tensors, direction: Tensors) -> Derivative:
+    """One dual-number forward pass a batch (``torch.func.jvp``); any student."""
+    module = _Losses(student)
+    names = {id(p): name for name, p in module.named_parameters()}
+    held = {names[id(w)]: w.detach() for w in weights}
+    along = dict(zip(held, direction, strict=True))
+
+    def derivative(examples: Sequence[Example]) -> Array:
+        out = np.empty(len(examples))
+        for batch in student.batches(examples):
+            part = [examples[i] for i in batch]
+
+            def losses(values: dict[str, torch.Tensor], part: list[Example] = part) -> torch.Tensor:
+                return torch.func.functional_call(module, values, (part,))
+
+            # The fused attention kernels have no forward-mode derivative.
+            with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+                _, tangent = torch.func.jvp(losses, (held,), (along,))
+            out[batch] = tangent.double().cpu().numpy()
+        return out
+
+    return derivative
+
+
+def by_central_difference(
+    student: Student, weights: Tensors, direction: Tensors, step: float
+) -> Derivative:
+    """[ℓ(θ + εw) - ℓ(θ - εw)] / 2ε: two plain forward passes; any student.
+
+    Args:
+        student: weights are moved and put back.
+        weights: the moved tensors.
+        direction: w, one tensor a weight.
+        step: ‖εw‖ / ‖θ‖; too small drowns in rounding, too large in curvature.
+    """
+    size = gradients.norm(direction)
+    epsilon = step * gradients.norm([w.detach() for w in weights]) / size if size else 0.0
+
+    def derivative(examples: Sequence[Example]) -> Array:
+        if not epsilon:
+            return np.zeros(len(examples))
+        saved = [w.detach().clone() for w in weights]
+        sides: list[Array] = []
+        try:
+            for sign in (1.0, -1.0):
+                with torch.no_grad():
+                    torch._foreach_copy_(weights, saved)
+                    torch._foreach_add_(weights, direction, alpha=sign * epsilon)
+                sides.append(gradients.losses(student, examples))
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(weights, saved)
+        return (sides[0] - sides[1]) / (2 * epsilon)
+
+    return derivative
+
+
+def chosen_step(
+    student: Student, weights: Tensors, direction: Tensors, probes: Sequence[Example]
+) -> tuple[float, float]:
+    """The step of ``STEPS`` with the smallest error on ``probes``, and that error.
+
+    The error is ‖difference - derivative‖ / ‖derivative‖ over the probes.
+    """
+    exact = np.array(
+        [gradients.dot(direction, gradients.gradient(student, weights, e)) for e in probes]
+    )
+    errors = []
+    for step in STEPS:
+        got = by_central_difference(student, weights, direction, step)(probes)
+        errors.append(float(np.linalg.norm(got - exact) / max(np.linalg.norm(exact), 1e-30)))
+    best = int(np.argmin(errors))
+    return STEPS[best], errors[best]
+
+
+class Ghost:
+    """Batched backward pass without weight gradients (the "ghost" inner product); language models.
+
+    Each module's output is given an addend ε_row · (its own change along w), ε = 0. The derivative
+    of the summed loss by ε is then, for each row, Σ over modules and positions of (output gradient
+    · change): for a linear layer Σ_s b_sᵀ W a_s. Embeddings, a tied head and norms take part like
+    all others."""
+
+    def __init__(self, student: LanguageStudent, weights: Tensors, direction: Tensors):
+        self._student = student
+        self._along = {id(w): d for w, d in zip(weights, direction, strict=True)}
+        self._head = student.model.get_output_embeddings()
+        self._modules = [
+            m
+            for m in student.model.modules()
+            if any(id(p) in self._along for p in m.parameters(recurse=False))
+        ]
+        self._epsilon = torch.zeros(0)
+        self._row_index = torch.zeros(0)
+        self._busy = False
+        self._seen: set[int] = set()
+        self._total = sum(w.numel() for w in weights)
+        self._sizes = {id(w): w.numel() for w in weights}
+
+    def share(self) -> float:
+        """Of the weights, those whose modules were called so far."""
+        return sum(self._sizes[key] for key in self._seen) / self._total
+
+    def __call__(self, examples: Sequence[Example]) -> Array:
+        """The derivatives, shape [example]."""
+        student = self._student
+        rows = [student.encode(e) for e in examples]
+        out = np.empty(len(rows))
+        handles = [m.register_forward_hook(self._add) for m in self._modules]
+        try:
+            # The head is then called once a batch, or for one row only: its rows are known.
+            for batch in token_batches(
+                [len(r.ids) for r in rows], min(CHUNK, student.token_budget)
+            ):
+                part = [rows[i] for i in batch]
+                device = student.model.device
+                self._row_index = response_positions(part, device)[0]
+                self._epsilon = torch.zeros(len(part), device=device, requires_grad=True)
+                with torch.enable_grad():
+                    total = student.loss_encoded(part).sum()
+                    (derivative,) = torch.autograd.grad(total, self._epsilon)
+                out[batch] = derivative.double().cpu().numpy()
+        finally:
+            for handle in handles:
+                handle.remove()
+        return out
+
+    def _add(
+        self, module: torch.nn.Module, args: tuple, output: torch.Tensor
+    ) -> torch.Tensor | None:
+        if self._busy:
+            return None
+        rows = len(self._epsilon)
+        if module is self._head:
+            scale = self._epsilon[self._row_index[: len(output)]] if rows > 1 else self._epsilon
+        elif output.shape[0] == rows:
+            scale = self._epsilon
+        else:
+            raise UserError(
+                f"the ghost product does not know {type(module).__name__}, whose output has shape "
+                f"{tuple(output.shape)} for {rows} examples: use method = 'jvp'"
+            )
+        self._busy = True
+        try:
+            with torch.no_grad():
+                change = self._change(module, args)
+        finally:
+            self._busy = False
+        self._seen.update(id(p) for p in module.parameters(recurse=False) if id(p) in self._along)
+        return output + scale.view(-1, *[1] * (output.ndim - 1)) * change
+
+    def _change(self, module: torch.nn.Module, args: tuple) -> torch.Tensor:
+        """Derivative of the module's output along its own part of w."""
+        own = {n: p for n, p in module.named_parameters(recurse=False) if id(p) in self._along}
+        along = {name: self._along[id(p)] for name, p in own.items()}
+        if type(module) is torch.nn.Linear:
+            bias = along.get("bias")
+            if "weight" in along:
+                return functional.linear(args[0].detach(), along["weight"], bias)
+        if type(module) is torch.nn.Embedding:
+            return functional.embedding(args[0], along["weight"])
+        inputs = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in args)
+        held = {name: p.detach() for name, p in own.items()}
+        _, change = torch.func.jvp(
+            lambda values: torch.func.functional_call(module, values, inputs), (held,), (along,)
+        )
+        return change

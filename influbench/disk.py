@@ -1,0 +1,69 @@
+"""Says in one line that the disk is full, whichever library found out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from influbench.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = 1 << 20
+"""Bytes; with less than this left, a writer that gives no reason has failed for want of room."""
+
+
+@dataclass(frozen=True)
+class ExplainedWhenFull:
+    """Turns a write that fails on a full disk into the user's one line; other errors just pass.
+
+    Raises:
+        UserError: on leaving, if the disk is full.
+    """
+
+    path: Path
+    """What is being written, where the error itself does not say."""
+    needed: int | None = None
+    """Its size in bytes, where known."""
+
+    def __enter__(self) -> None:
+        """Does nothing."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Looks at what went wrong, if anything did."""
+        found = None if isinstance(error, UserError) else self._where_full(error)
+        if found is None:
+            return
+        size = "" if self.needed is None else f"{self.needed:,} bytes needed, "
+        raise UserError(
+            f"the disk is full: could not write {found} ({size}{self._free():,} bytes free); make "
+            "room and run the same command again: what was finished before is kept"
+        ) from error
+
+    def _where_full(self, error: BaseException | None) -> str | None:
+        """The file that had no room, or None where that is not what went wrong.
+
+        safetensors and torch write from their own code and raise errors of their own: the first
+        quotes the system's words, the second names its own source file (``inline_container``).
+        """
+        words = os.strerror(errno.ENOSPC)
+        while error is not None:
+            if isinstance(error, OSError) and error.errno in FULL:
+                return str(error.filename or self.path)
+            unsaid = isinstance(error, RuntimeError) and "inline_container" in str(error)
+            if words in str(error) or (unsaid and self._free() < NO_ROOM):
+                return str(self.path)
+            error = error.__cause__ or error.__context__
+        return None
+
+    def _free(self) -> int:
+        there = next(p for p in (self.path, *self.path.parents) if p.exists())
+        return shutil.disk_usage(there).free

@@ -1,0 +1,61 @@
+"""What works on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from importlib.metadata import version
+
+import torch
+from rich.table import Table
+
+from influbench import embedded, models
+
+EXTRAS = {
+    "trak": "traker",
+    "judge": "openai",
+    "judge-server": "xllamacpp",
+    "harness": "lm_eval",
+    "retrieval": "bm25s",
+    "embedded": "gguf",
+}
+
+
+def doctor_table() -> Table:
+    """One row a thing: its state, and what to do where it does not work."""
+    table = Table(title="influbench doctor")
+    for column in ("what", "state", "detail"):
+        table.add_column(column, overflow="fold")
+    for row in _rows():
+        table.add_row(*row)
+    return table
+
+
+def _rows() -> list[tuple[str, str, str]]:
+    rows = [
+        ("python", "ok", platform.python_version()),
+        ("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads"),
+        ("device", models.device_of("auto"), _device()),
+        ("transformers", "ok", version("transformers")),
+    ]
+    if importlib.util.find_spec("torchvision") is not None:
+        rows.append(
+            ("torchvision", "installed", "not needed; a build for another torch breaks transformers")
+        )
+    rows += [(f"model {name}", state, detail) for name, state, detail in embedded.embedded_status()]
+    for extra, module in EXTRAS.items():
+        found = importlib.util.find_spec({"traker": "trak"}.get(module, module)) is not None
+        advice = "" if found else f"pip install -c constraints.txt 'influbench[{extra}]'"
+        rows.append((f"extra {extra}", "ok" if found else "absent", advice))
+    url = os.environ.get("INFLUBENCH_JUDGE_URL") or os.environ.get("OPENAI_BASE_URL")
+    key = any(os.environ.get(name) for name in ("INFLUBENCH_JUDGE_KEY", "OPENAI_API_KEY"))
+    rows.append(
+        ("judge endpoint", "set" if url or key else "not set", url or "INFLUBENCH_JUDGE_URL names one")
+    )
+    rows.append(("judge key", "set" if key else "not set", "" if key else "INFLUBENCH_JUDGE_KEY holds it"))
+    return rows
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()

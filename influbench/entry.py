@@ -1,0 +1,92 @@
+"""The kept result of a stage: a folder, and the manifest that says what belongs in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from influbench.records import LedgerRow, ModelRef, from_dict, read_jsonl
+
+R = TypeVar("R")
+
+MANIFEST, LEDGER = "manifest.json", "ledger.jsonl"
+UNFINISHED = ("chunks", "scratch")
+"""Folders that go when the entry is whole."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The kept result of a stage."""
+
+    path: Path
+    key: str
+    cached: bool
+    """Whether it was there before this call."""
+    meta: dict[str, Any]
+
+    def records(self, name: str, kind: type[R]) -> list[R]:
+        """The records that the stage wrote under ``name``."""
+        return read_jsonl(self.path / f"{name}.jsonl", kind)
+
+    def model(self, name: str) -> ModelRef:
+        """The model that the stage saved in the folder ``name``."""
+        path = self.path / name
+        assert path.is_dir(), f"the stage made no folder {name} in {self.path}"
+        return ModelRef(path=str(path), digest=f"{self.key}/{name}")
+
+    def ledger(self) -> list[LedgerRow]:
+        """What making it cost, whichever process did."""
+        rows = read_manifest(self.path)["ledger"]
+        return [from_dict(LedgerRow, row) for row in rows]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the entry in ``path``."""
+    return json.loads((path / MANIFEST).read_bytes())
+
+
+def files(path: Path) -> dict[str, dict[str, Any]]:
+    """Size and digest of every file of the entry in ``path``, by its name relative to it."""
+    found = sorted(p for p in path.rglob("*") if p.is_file())
+    inner = [(p.relative_to(path), p) for p in found]
+    return {
+        name.as_posix(): {"size": p.stat().st_size, "digest": _digest(p)}
+        for name, p in inner
+        if name.parts[0] not in (*UNFINISHED, MANIFEST, LEDGER)
+    }
+
+
+def damage(path: Path, key: str | None = None, *, thorough: bool = False) -> list[str]:
+    """What is wrong with the entry in ``path``, a line each; nothing if it is as it was written.
+
+    Args:
+        path: the entry's folder.
+        key: the key that its manifest must have.
+        thorough: read the files in folders (models), too; else their sizes must do.
+    """
+    try:
+        manifest = read_manifest(path)
+        told = manifest["files"].items()
+        same = key is None or manifest["key"] == key
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return [f"{path / MANIFEST}: not a manifest"]
+    if not same:
+        return [f"{path / MANIFEST}: of another entry ({manifest['key']}, expected {key})"]
+    problems: list[str] = []
+    for name, fact in told:
+        file = path / name
+        if not file.is_file():
+            problems.append(f"{file}: missing")
+        elif file.stat().st_size != fact["size"]:
+            problems.append(f"{file}: {file.stat().st_size} bytes, expected {fact['size']}")
+        elif (thorough or "/" not in name) and _digest(file) != fact["digest"]:
+            problems.append(f"{file}: other content than was written")
+    return problems
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

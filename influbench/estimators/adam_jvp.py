@@ -1,0 +1,131 @@
+"""Directional derivative: the candidates' losses along the reference gradient as Adam would scale it.
+
+    w = D ∘ ∇L_ref(θ)            D = (1-β₁)·lr/(1-β₁^t') / (√v̂ + ε), frozen at the warm-up state
+    score(z) = ⟨w, ∇ℓ(z)⟩ = d/dε ℓ(z; θ + εw) at ε = 0
+
+This is ``first_order`` with the step linearised in the gradient: the candidate's effect on v and
+the training's clipping are dropped, and so is the need for the candidate's gradient: batches of
+candidates go through in one of three ways that agree (``influbench.directional``):
+
+    jvp                  one forward pass with dual numbers; any student
+    ghost                a backward pass without weight gradients; language models
+    central_difference   two plain forward passes; the step is chosen, and its error measured, on warm-up
+                         examples (``step``, ``step_error`` among the diagnostics)
+    materialised         the candidate's gradient itself, one at a time: the reference for the others
+
+preconditioner = "none" sets D = 1: ``gradient_dot``. ``cosine`` divides by both norms, ‖w‖ and
+‖∇ℓ(z)‖, and needs the gradient itself, hence method = "materialised".
+
+Source: the ghost inner product of Wang et al., In-Run Data Shapley, arXiv 2406.11011, in Adam's
+metric as in LESS, arXiv 2402.04333; forward mode as a replacement for per-example gradients is our
+own.
+Cost: 3M passes to prepare; per candidate 2 to 3 (jvp), 3 (ghost, materialised) or 2 (central
+difference)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from influbench import requirements
+from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.records import Example
+
+if TYPE_CHECKING:
+    import torch
+
+    from influbench.directional import Derivative
+
+PROBES = 4
+"""Warm-up examples on which the central difference is measured."""
+
+
+@dataclass(frozen=True)
+class AdamJvp:
+    """Derivative of the candidate's loss along the preconditioned reference gradient."""
+
+    method: Literal["jvp", "ghost", "central_difference", "materialised"] = "jvp"
+    preconditioner: Literal["adam", "none"] = "adam"
+    cosine: bool = False
+    step: float | None = None
+    """Of the central difference, as ‖εw‖ / ‖θ‖; None = chosen on warm-up examples."""
+    min_share: float = 1.0
+    """Refuse to attribute a smaller share of the trainable parameters (``ghost`` may miss some)."""
+
+    scale: ClassVar[Scale] = "signed"
+    needs: ClassVar[tuple[str, ...]] = ("gradients", "moments")
+    cost: ClassVar[str] = "3M; 2"
+    source: ClassVar[str] = "In-Run Data Shapley, arXiv 2406.11011"
+
+    def __post_init__(self) -> None:
+        if self.cosine and self.method != "materialised":
+            raise ValueError(
+                "option 'cosine' needs the norm of each gradient: set method = 'materialised', "
+                f"got '{self.method}'"
+            )
+
+    def prepare(self, ctx: Context) -> Scorer:
+        """Computes the direction, and chooses a step where one is needed."""
+        from influbench import gradients, updates
+
+        adam = self.preconditioner == "adam"
+        update = updates.next_update(ctx.student, needs_moments=adam)
+        direction = gradients.mean_gradient(ctx.student, update.weights, ctx.reference)
+        if adam:
+            direction = [d.mul_(g) for d, g in zip(update.preconditioner(), direction, strict=True)]
+        facts = {"parameter_share": 1.0}
+        derivative = self._derivative(ctx, update.weights, direction, facts)
+
+        def score(examples: Sequence[Example]) -> Scores:
+            return Scores(value=derivative(examples), diagnostics=facts)
+
+        return score
+
+    def _derivative(
+        self,
+        ctx: Context,
+        weights: list[torch.Tensor],
+        direction: list[torch.Tensor],
+        facts: dict[str, float],
+    ) -> Derivative:
+        from influbench import directional
+
+        if self.method == "jvp":
+            return directional.by_forward_mode(ctx.student, weights, direction)
+        if self.method == "ghost":
+            student = requirements.language_student(ctx, "adam_jvp (method = 'ghost')")
+            ghost = directional.Ghost(student, weights, direction)
+            ghost(ctx.reference[:1])
+            share = requirements.parameter_share(ghost.share(), self.min_share, "adam_jvp")
+            facts["parameter_share"] = share
+            return ghost
+        if self.method == "central_difference":
+            step = self.step
+            if step is None:
+                probes = requirements.warmup(ctx, "adam_jvp (central difference)")[:PROBES]
+                step, error = directional.chosen_step(ctx.student, weights, direction, probes)
+                facts["step_error"] = error
+            facts["step"] = step
+            return directional.by_central_difference(ctx.student, weights, direction, step)
+        return self._materialised(ctx, weights, direction)
+
+    def _materialised(
+        self, ctx: Context, weights: list[torch.Tensor], direction: list[torch.Tensor]
+    ) -> Derivative:
+        from influbench import gradients
+
+        length = gradients.norm(direction)
+
+        def derivative(examples: Sequence[Example]) -> np.ndarray:
+            values = np.empty(len(examples))
+            for i, example in enumerate(examples):
+                gradient = gradients.gradient(ctx.student, weights, example)
+                values[i] = gradients.dot(direction, gradient)
+                if self.cosine:
+                    values[i] /= max(length * gradients.norm(gradient), 1e-30)
+            return values
+
+        return derivative

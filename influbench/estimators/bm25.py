@@ -1,0 +1,75 @@
+"""BM25: does the candidate use the references' words?
+
+    score(z) = mean over references r of  Σ over distinct words t of z
+               idf(t) · tf(t, r) / (tf(t, r) + k₁ (1 - b + b |r| / mean |r|)),
+               idf(t) = ln(1 + (M - df(t) + ½) / (df(t) + ½))
+               divided by the number of distinct words of z
+
+The references are the collection and the candidate is the query: document frequencies and lengths
+must not depend on which other candidates happen to be scored with it. Dividing by the words asked
+for takes away the advantage of a long candidate (``per_word = False`` keeps it). Words are
+lower-cased runs of letters and digits, without English stop words; instruction and response count
+alike.
+
+Source: Robertson et al., Okapi at TREC-3, in Lucene's form (``bm25s``, arXiv 2407.03618), which
+leaves out the constant factor k₁ + 1. A strong baseline: Akyürek et al., arXiv 2205.11482.
+Cost: no passes at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from influbench import requirements
+from influbench.errors import UserError
+from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.records import Example
+
+
+@dataclass(frozen=True)
+class Bm25:
+    """Okapi BM25 of the candidate's words in the references."""
+
+    k1: float = 1.5
+    b: float = 0.75
+    per_word: bool = True
+
+    scale: ClassVar[Scale] = "rank"
+    needs: ClassVar[tuple[str, ...]] = ()
+    cost: ClassVar[str] = "0; 0"
+    source: ClassVar[str] = "BM25 (bm25s)"
+    stderr: ClassVar[bool] = True
+
+    def prepare(self, ctx: Context) -> Scorer:
+        """Indexes the references."""
+        bm25s = requirements.package("bm25s", "retrieval", "bm25")
+        from influbench.similarity import mean_over_references
+
+        def words(examples: Sequence[Example]) -> list[list[str]]:
+            texts = [f"{e.instruction}\n{e.response}" for e in examples]
+            return bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
+
+        collection = words(ctx.reference)
+        if not any(collection):
+            raise UserError(
+                "estimator 'bm25': the references hold no words but English stop words: "
+                "expected text to match"
+            )
+        index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene", dtype="float64")
+        index.index(collection, show_progress=False)
+
+        def scores_of(query: list[str]) -> np.ndarray:
+            known = sorted(set(query) & index.vocab_dict.keys())
+            if not known:
+                return np.zeros(len(collection))
+            total = np.asarray(index.get_scores(known), dtype=np.float64)
+            return total / len(set(query)) if self.per_word else total
+
+        def score(examples: Sequence[Example]) -> Scores:
+            return mean_over_references(np.stack([scores_of(q) for q in words(examples)]))
+
+        return score

@@ -1,0 +1,50 @@
+"""Sentence embedding: does the candidate mean something like the references, to a small encoder?
+
+    score(z) = mean (or max) over references r of cos(e(z), e(r)),   e = MiniLM over "instruction
+    \\n response"
+
+The student plays no part: what this gains over ``bm25`` is meaning, what ``repsim`` gains over it
+is the student.
+
+Source: Reimers and Gurevych, Sentence-BERT, arXiv 1908.10084; all-MiniLM-L6-v2. Texts are cut at
+256 tokens.
+Cost: M passes of the encoder to prepare, 1 per candidate (22M parameters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.records import Example
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Cosine of sentence embeddings."""
+
+    model: str = "minilm-l6-v2"
+    """An embedded name, a folder or a hub repository of an encoder."""
+    aggregate: Literal["mean", "max"] = "mean"
+
+    scale: ClassVar[Scale] = "rank"
+    needs: ClassVar[tuple[str, ...]] = ()
+    cost: ClassVar[str] = "M; 1 of the encoder"
+    source: ClassVar[str] = "Sentence-BERT, arXiv 1908.10084"
+    stderr: ClassVar[bool] = True
+
+    def prepare(self, ctx: Context) -> Scorer:
+        """Loads the encoder and embeds the references."""
+        from influbench.representations import sentence_encoder
+        from influbench.similarity import cosine_scores
+
+        device = next(ctx.student.model.parameters()).device
+        encode = sentence_encoder(self.model, str(device))
+        references = encode(ctx.reference)
+
+        def score(examples: Sequence[Example]) -> Scores:
+            return cosine_scores(encode(examples), references, self.aggregate)
+
+        return score

@@ -1,0 +1,73 @@
+"""Ensemble: the mean rank over several methods.
+
+    score(z) = mean over members k of  rank of s_k(z) among s_k(warm-up set), between 0 and 1
+
+Ranks are taken against the warm-up set and not among the candidates scored together, so a score
+does not depend on its neighbours; between two warm-up scores the rank is interpolated, beyond them
+all it goes on to 0 or 1 without reaching it, so that order is never lost. Units and outliers of the
+members do not matter.
+
+Source: rank averaging (Borda count); reference distribution by the warm-up set is our own choice.
+Cost: the members' costs added up, plus the scoring of W warm-up examples by each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from influbench import requirements
+from influbench.estimator import Array, Context, Scale, Scorer, as_scores
+from influbench.records import Example
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Rank mean over named estimators with their default options."""
+
+    members: tuple[str, ...] = ("first_order", "repsim")
+    """Names as in ``influbench estimators``, or module:Class."""
+
+    scale: ClassVar[Scale] = "rank"
+    needs: ClassVar[tuple[str, ...]] = ("gradients", "moments", "language_model")
+    cost: ClassVar[str] = "4M + 4W; 4"
+    source: ClassVar[str] = "rank averaging"
+
+    def __post_init__(self) -> None:
+        if len(self.members) < 2 or len(set(self.members)) < len(self.members):
+            raise ValueError(
+                f"option 'members' must be two or more different methods, got {list(self.members)}"
+            )
+
+    def prepare(self, ctx: Context) -> Scorer:
+        """Prepares the members and scores the warm-up set with each."""
+        from influbench import registry
+
+        warmup = requirements.warmup(ctx, "ensemble", at_least=2)
+        scorers = [registry.build(name).prepare(ctx) for name in self.members]
+        known = [np.sort(as_scores(scorer(warmup), len(warmup)).value) for scorer in scorers]
+
+        def score(examples: Sequence[Example]) -> np.ndarray:
+            values = [as_scores(scorer(examples), len(examples)).value for scorer in scorers]
+            return np.mean([rank(v, k) for v, k in zip(values, known, strict=True)], axis=0)
+
+        return score
+
+
+def rank(values: Array, known: Array) -> Array:
+    """Ranks of ``values`` among ``known``, strictly increasing, in (0, 1).
+
+    Args:
+        values: shape [candidate].
+        known: shape [warm-up example], sorted.
+    """
+    distinct, first, count = np.unique(known, return_index=True, return_counts=True)
+    middle = first + (count + 1) / 2
+    places = np.interp(values, distinct, middle)
+    spread = float(np.ptp(distinct)) or max(float(np.abs(distinct).max()), 1.0)
+    beyond = np.maximum(values - distinct[-1], 0) - np.maximum(distinct[0] - values, 0)
+    room = np.where(beyond > 0, len(known) + 1 - middle[-1], middle[0])
+    return (places + room * beyond / (np.abs(beyond) + spread)) / (len(known) + 1)

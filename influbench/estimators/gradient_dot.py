@@ -1,0 +1,51 @@
+"""Gradient dot product: does a plain gradient step on the candidate go down the reference loss?
+
+    score(z) = ⟨∇L_ref(θ), ∇ℓ(z)⟩          cosine = True:  the same divided by both norms
+
+Source: Pruthi et al., TracIn, arXiv 2002.08484, with one checkpoint and without its learning-rate factor.
+The step is plain SGD's: no moments, no clipping. All weights take part, tied embeddings and norms included.
+Cost: 3M passes to prepare, 3 per candidate (M references; a backward counts as two forwards).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from influbench.estimator import Context, Scale, Scorer
+from influbench.records import Example
+
+
+@dataclass(frozen=True)
+class GradientDot:
+    """Inner product of gradients, or their cosine."""
+
+    cosine: bool = False
+
+    scale: ClassVar[Scale] = "signed"
+    needs: ClassVar[tuple[str, ...]] = ("gradients",)
+    cost: ClassVar[str] = "3M; 3"
+    source: ClassVar[str] = "TracIn, arXiv 2002.08484"
+
+    def prepare(self, ctx: Context) -> Scorer:
+        """Computes the gradient of the mean reference loss."""
+        from influbench import gradients, updates
+
+        student = ctx.student
+        weights = updates.next_update(student, needs_moments=False).weights
+        reference = gradients.mean_gradient(student, weights, ctx.reference)
+        reference_norm = gradients.norm(reference)
+
+        def score(examples: Sequence[Example]) -> np.ndarray:
+            values = np.empty(len(examples))
+            for i, example in enumerate(examples):
+                gradient = gradients.gradient(student, weights, example)
+                values[i] = gradients.dot(reference, gradient)
+                if self.cosine:
+                    values[i] /= max(reference_norm * gradients.norm(gradient), 1e-30)
+            return values
+
+        return score

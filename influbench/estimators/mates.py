@@ -1,0 +1,110 @@
+"""MATES: a small regressor learns the exact influence from a few probes and predicts the rest.
+
+    ŝ(z) = ⟨β, e(z)⟩ + c,    (β, c) = ridge regression of exact scores on e over ``budget`` warm-up
+    examples
+
+e is the student's own representation (as in ``repsim``) or a sentence embedding; the penalty is
+chosen by leave-one-out error, in closed form. ``loo_correlation`` among the diagnostics is the
+Pearson correlation of the leave-one-out predictions with the exact scores: what to expect of the
+ranking.
+
+Source: Yu et al., MATES, arXiv 2406.06046. Deviations: ridge on frozen features where they
+fine-tune a BERT; the probes are warm-up examples, since candidates are not known when a method is
+prepared, so the regressor works on data that it was not fitted to. Predictions shrink towards the
+probes' mean: a rank, no sign.
+Cost: budget · (M + 3) + 2M passes to prepare, 1 per candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from influbench import requirements
+from influbench.estimator import Array, Context, Scale, Scorer, Scores, as_scores
+from influbench.records import Example, digest
+
+if TYPE_CHECKING:
+    from influbench.representations import Encoder
+
+PENALTIES = np.logspace(-6, 3, 19)
+"""Tried, as a multiple of the mean eigenvalue of the features' covariance."""
+
+
+@dataclass(frozen=True)
+class Mates:
+    """Ridge regression on embeddings, fitted to exact scores."""
+
+    budget: int = 128
+    """Exact scores to pay for, at most the size of the warm-up set."""
+    features: Literal["student", "sentence"] = "student"
+    baseline: Literal["null", "before"] = "null"
+
+    scale: ClassVar[Scale] = "rank"
+    needs: ClassVar[tuple[str, ...]] = ("gradients", "moments", "language_model")
+    cost: ClassVar[str] = "128(M + 3) + 2M; 1"
+    source: ClassVar[str] = "MATES, arXiv 2406.06046"
+
+    def __post_init__(self) -> None:
+        if self.budget < 4:
+            raise ValueError(f"option 'budget' must be at least 4, got {self.budget}")
+
+    def prepare(self, ctx: Context) -> Scorer:
+        """Scores the probes exactly and fits the regressor."""
+        from influbench.estimators.exact import Exact
+
+        pool = requirements.warmup(ctx, "mates", at_least=4)
+        probes = sorted(pool, key=lambda e: digest(f"mates:{ctx.seed}:{e.id}"))[: self.budget]
+        encode = self._encoder(ctx)
+        exact = as_scores(Exact(baseline=self.baseline).prepare(ctx)(probes), len(probes)).value
+        slope, intercept, left_out = ridge(encode(probes), exact)
+        correlation = (
+            np.corrcoef(left_out, exact)[0, 1] if np.ptp(left_out) and np.ptp(exact) else 0.0
+        )
+        facts = {"probes": float(len(probes)), "loo_correlation": float(correlation)}
+
+        def score(examples: Sequence[Example]) -> Scores:
+            return Scores(value=encode(examples) @ slope + intercept, diagnostics=facts)
+
+        return score
+
+    def _encoder(self, ctx: Context) -> Encoder:
+        from influbench import representations
+
+        student = requirements.language_student(ctx, "mates")
+        if self.features == "sentence":
+            return representations.sentence_encoder("minilm-l6-v2", str(student.model.device))
+        return lambda examples: representations.hidden_states(student, examples)
+
+
+def ridge(features: Array, target: Array) -> tuple[Array, float, Array]:
+    """Ridge regression with an intercept, penalty by leave-one-out error.
+
+    Args:
+        features: shape [probe, width].
+        target: shape [probe].
+
+    Returns:
+        Slope, shape [width]; intercept; leave-one-out predictions, shape [probe].
+    """
+    count = len(target)
+    centre, mean = features.mean(axis=0), target.mean()
+    left, singular, right = np.linalg.svd(features - centre, full_matrices=False)
+    projected = left.T @ (target - mean)
+    unit = max(float((singular**2).sum()) / len(singular), 1e-30)
+    best: tuple[float, Array, Array] | None = None
+    for penalty in PENALTIES * unit:
+        shrink = singular**2 / (singular**2 + penalty)
+        fitted = left @ (shrink * projected) + mean
+        leverage = (left**2) @ shrink + 1 / count
+        left_out = target - (target - fitted) / np.maximum(1 - leverage, 1e-12)
+        error = float(((left_out - target) ** 2).mean())
+        if best is None or error < best[0]:
+            slope = right.T @ (singular / (singular**2 + penalty) * projected)
+            best = (error, slope, left_out)
+    assert best is not None
+    _, slope, left_out = best
+    return slope, float(mean - centre @ slope), left_out

@@ -1,0 +1,58 @@
+"""Perplexity: how natural is the whole example, instruction and response, to the student?
+
+    score(z) = -exp(mean negative log-likelihood of all tokens of z)          prefer = "low"
+    prefer = "high" turns the sign, prefer = "middle" takes -|log perplexity - its warm-up mean|
+
+All tokens of the formatted example count but the first, chat template included: the instruction is
+judged too, unlike in ``loss``.
+
+Source: perplexity filtering, Marion et al., arXiv 2309.04564 (which found the middle best), Ankner
+et al., arXiv 2405.20541.
+Cost: nothing to prepare (W passes for ``middle``), 1 forward pass per candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from influbench import requirements
+from influbench.estimator import Context, Scale, Scorer
+from influbench.records import Example
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Perplexity of the whole example under the student."""
+
+    prefer: Literal["low", "high", "middle"] = "low"
+
+    scale: ClassVar[Scale] = "rank"
+    needs: ClassVar[tuple[str, ...]] = ("language_model",)
+    cost: ClassVar[str] = "0; 1"
+    source: ClassVar[str] = "perplexity pruning, arXiv 2309.04564"
+
+    def prepare(self, ctx: Context) -> Scorer:
+        """Takes the student; measures the warm-up set for ``middle``."""
+        import torch
+
+        from influbench.losses import Encoded
+
+        student = requirements.language_student(ctx, "perplexity")
+
+        def mean_nll(examples: Sequence[Example]) -> np.ndarray:
+            out = np.empty(len(examples))
+            for batch in student.batches(examples):
+                rows = [Encoded(student.encode(examples[i]).ids, 1) for i in batch]
+                with torch.no_grad():
+                    out[batch] = student.loss_encoded(rows).double().cpu().numpy()
+            return out
+
+        if self.prefer == "middle":
+            middle = mean_nll(requirements.warmup(ctx, "perplexity")).mean()
+            return lambda examples: -np.abs(mean_nll(examples) - middle)
+        sign = 1.0 if self.prefer == "high" else -1.0
+        return lambda examples: sign * np.exp(mean_nll(examples))

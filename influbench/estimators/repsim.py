@@ -1,0 +1,46 @@
+"""Representation similarity: does the candidate look to the student like the references?
+
+    h(z) = Σ_t t · h_t / Σ_t t,   h_t the last hidden states of the formatted example
+    score(z) = mean (or max) over references r of cos(h(z), h(r))
+
+Source: RDS+, Ivison et al., arXiv 2503.01807, which found it best of all methods at scale.
+Deviations: the mean over references is the default (they select by round robin over tasks, i.e. a
+maximum).
+Cost: M passes to prepare, 1 per candidate, forward only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from influbench import requirements
+from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.records import Example
+
+
+@dataclass(frozen=True)
+class RepSim:
+    """Cosine of position-weighted mean hidden states (RDS+)."""
+
+    aggregate: Literal["mean", "max"] = "mean"
+
+    scale: ClassVar[Scale] = "rank"
+    needs: ClassVar[tuple[str, ...]] = ("language_model",)
+    cost: ClassVar[str] = "M; 1"
+    source: ClassVar[str] = "RDS+, arXiv 2503.01807"
+    stderr: ClassVar[bool] = True
+
+    def prepare(self, ctx: Context) -> Scorer:
+        """Represents the references."""
+        from influbench.representations import hidden_states
+        from influbench.similarity import cosine_scores
+
+        student = requirements.language_student(ctx, "repsim")
+        references = hidden_states(student, ctx.reference)
+
+        def score(examples: Sequence[Example]) -> Scores:
+            return cosine_scores(hidden_states(student, examples), references, self.aggregate)
+
+        return score

@@ -1,0 +1,50 @@
+"""How a conversation and its reference answers are shown to a judge of MT-Bench."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from influbench.errors import UserError
+from influbench.records import Question
+
+REFERENCED_CATEGORIES = frozenset({"math", "reasoning", "coding"})
+"""Where the judge must be given a reference answer, as in the public protocol."""
+
+
+def shown_conversation(
+    who: str, question: Question, responses: Sequence[str], turn: int, said: str = "Assistant"
+) -> str:
+    """The turns up to ``turn``, marked off from the rest of the prompt.
+
+    Args:
+        who: whose conversation it is, for the marks.
+        question: what was asked.
+        responses: the answers, one a turn.
+        turn: the last turn shown, from 0.
+        said: what the answers are headed with.
+    """
+    turns = [
+        f"### User\n{asked}\n\n### {said}\n{answered}"
+        for asked, answered in zip(question.turns[: turn + 1], responses, strict=False)
+    ]
+    return "\n\n".join([f"<<< {who}: start >>>", *turns, f"<<< {who}: end >>>"])
+
+
+def reference_block(question: Question, turn: int) -> str:
+    """The reference answers up to ``turn``, or nothing where the category needs none.
+
+    Raises:
+        UserError: the category needs a reference and the question has none.
+    """
+    if question.category not in REFERENCED_CATEGORIES:
+        return ""
+    if question.reference is None or len(question.reference) <= turn:
+        raise UserError(
+            f"question '{question.id}' ({question.category}): expected a reference answer to each "
+            f"of its {len(question.turns)} turns, since {sorted(REFERENCED_CATEGORIES)} are graded "
+            f"against one: give the questions with their references"
+        )
+    return (
+        shown_conversation("Reference", question, question.reference, turn, "Reference answer")
+        + "\n\n"
+    )

@@ -1,0 +1,100 @@
+"""The per-example loss, the only currency, and the batches that it is computed in.
+
+The loss of an example is the mean negative log-likelihood of its *response* tokens (the end-of-turn
+token included), in nats. Batching, padding and order therefore cannot change a score, only its last bits.
+Logits are computed at response positions only, a chunk at a time: the whole [batch, time, vocabulary]
+block costs more than the rest of a small model's forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 1024
+"""Response positions whose logits exist at one time (1,024 × 49,152 fp32 logits are 200 MB)."""
+
+Head = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An example as tokens."""
+
+    ids: tuple[int, ...]
+    response_start: int
+    """Position of the first response token; at least 1, since a prompt precedes it."""
+
+
+def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Positions grouped by similar length so that rows × longest row stays under ``budget`` tokens.
+
+    An example longer than the budget gets a batch of its own. Ties keep their order, so the result is a
+    function of the lengths alone.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    batches: list[list[int]] = []
+    for position in order:
+        fits = batches and (len(batches[-1]) + 1) * lengths[position] <= budget
+        if fits:
+            batches[-1].append(position)
+        else:
+            batches.append([position])
+    return batches
+
+
+def padded(rows: Sequence[Encoded], pad: int, device: torch.device) -> torch.Tensor:
+    """Token ids, shape [row, time], padded on the right.
+
+    No attention mask is needed: under causal attention nothing before the padding sees it.
+    """
+    longest = max(len(row.ids) for row in rows)
+    return torch.tensor(
+        [[*row.ids, *[pad] * (longest - len(row.ids))] for row in rows], device=device
+    )
+
+
+def response_positions(
+    rows: Sequence[Encoded], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where the response tokens are predicted: row index, time index and target id, shape [token] each."""
+    row_index = [r for r, row in enumerate(rows) for _ in range(row.response_start, len(row.ids))]
+    time_index = [t - 1 for row in rows for t in range(row.response_start, len(row.ids))]
+    targets = [token for row in rows for token in row.ids[row.response_start :]]
+    return (
+        torch.tensor(row_index, device=device),
+        torch.tensor(time_index, device=device),
+        torch.tensor(targets, device=device),
+    )
+
+
+def token_nll(hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of each target, shape [token], fp32, logits in chunks.
+
+    Args:
+        hidden: shape [token, width].
+        head: hidden states to logits.
+        targets: shape [token].
+    """
+
+    def nll(part: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(head(part).float(), target, reduction="none")
+
+    if len(targets) <= CHUNK:
+        return nll(hidden, targets)
+    parts = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    if torch.is_grad_enabled() and hidden.requires_grad:
+        # Recomputing a chunk's logits in backward costs one more head product and saves its 200 MB.
+        return torch.cat([checkpoint(nll, p, t, use_reentrant=False) for p, t in parts])  # type: ignore[misc]
+    return torch.cat([nll(p, t) for p, t in parts])
+
+
+def mean_by_row(nll: torch.Tensor, row_index: torch.Tensor, count: int) -> torch.Tensor:
+    """Per-example loss, shape [row], fp64: summed in double, so that long responses lose nothing."""
+    sums = torch.zeros(count, dtype=torch.float64, device=nll.device)
+    sums = sums.index_add(0, row_index, nll.double())
+    return sums / torch.bincount(row_index, minlength=count)

@@ -1,0 +1,162 @@
+"""Counts sequences sent through a model, forward and backward, without touching what it computes.
+
+An identity at the end of the backbone counts gradients and forward-mode tangents on their way
+through it, so ``backward``, ``torch.autograd.grad``, ``torch.func`` transforms (``vmap``, ``grad``,
+``jvp`` and their nestings) and ``functional_call`` are all seen; a batch hidden by ``vmap`` counts
+in full.
+
+What a count means:
+* forward: one per sequence; a tangent pushed through it (``jvp``) is one more;
+* a decoding step (one position on top of a cache) adds its position but no sequence;
+* backward: one per sequence and gradient that passes the backbone's output; a double backward
+  counts again;
+* layers recomputed under gradient checkpointing are part of the backward pass;
+* ``torch.autograd.grad(..., is_grads_batched=True)`` hides how many gradients it sends: they count
+  as one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Sink(Protocol):
+    """Takes what the hooks see."""
+
+    def forward(self, sequences: int, positions: int) -> None:
+        """``sequences`` of ``positions`` token positions in all, padding included, went forward."""
+        ...
+
+    def backward(self, sequences: int) -> None:
+        """A gradient for ``sequences`` went backward."""
+        ...
+
+
+@contextmanager
+def counted(backbones: Iterable[nn.Module], sink: Sink) -> Iterator[None]:
+    """Reports every pass through ``backbones`` to ``sink`` while open.
+
+    A deep copy made meanwhile carries the hook with it and goes on reporting to the same sink.
+    """
+    handles = [b.register_forward_hook(_hook(sink), with_kwargs=True) for b in backbones]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def backbone(model: nn.Module) -> nn.Module:
+    """The part of ``model`` that every pass goes through once, under adapters and heads.
+
+    For Hugging Face models that is the network below the head: the student calls it directly and
+    applies the head to some positions only. Any other module is its own backbone.
+    """
+    modeling = sys.modules.get("transformers.modeling_utils")
+    if modeling is not None:  # else no such model can exist, and importing takes seconds
+        for module in model.modules():
+            if isinstance(module, modeling.PreTrainedModel):
+                return module.base_model  # pyright: ignore[reportReturnType]
+    return model
+
+
+def _hook(sink: Sink) -> Callable[..., Any]:
+    # A plain function: copy.deepcopy of a model copies a bound method's object, a function never.
+    def count(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        rows, positions = _shape(args, kwargs)
+        name, tensor = _first_tensor(output)
+        times = _hidden_batch(tensor)
+        sink.forward(rows * times, positions * times)
+        watched = _Watch.apply(tensor, sink, rows, positions, times)
+        if isinstance(output, torch.Tensor):
+            return watched
+        if isinstance(output, tuple):
+            return (*output[:name], watched, *output[name + 1 :])
+        output[name] = watched
+        return output
+
+    return count
+
+
+class _Watch(torch.autograd.Function):
+    """The identity; reports what passes through its derivatives."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        tensor: torch.Tensor, *_: Any
+    ) -> torch.Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, inputs: tuple[Any, ...], _: Any
+    ) -> None:
+        _, ctx.sink, ctx.rows, ctx.positions, ctx.times = inputs
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None, None, None]:
+        # A fixed cotangent has no batch of its own; a Jacobian's has more than the output's.
+        ctx.sink.backward(ctx.rows * max(ctx.times, _hidden_batch(gradient)))
+        return gradient, None, None, None, None
+
+    @staticmethod
+    def jvp(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, tangent: torch.Tensor, *_: None
+    ) -> torch.Tensor:
+        times = max(ctx.times, _hidden_batch(tangent))
+        ctx.sink.forward(ctx.rows * times, ctx.positions * times)
+        return tangent.view_as(tangent)
+
+
+def _hidden_batch(tensor: torch.Tensor) -> int:
+    """How many tensors ``vmap`` shows as this one."""
+    times = 1
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        inner = _functorch.get_unwrapped(tensor)
+        if _functorch.is_batchedtensor(tensor):
+            times *= inner.shape[_functorch.maybe_get_bdim(tensor)]
+        tensor = inner
+    return times
+
+
+def _shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
+    """Sequences and token positions of one call, as the call sees them (a ``vmap`` left out).
+
+    Integers are ids, shape [sequence, position]; anything else has features on its last axis. A
+    tensor of fewer than two axes is one sequence.
+    """
+    named = [kwargs[n] for n in ("input_ids", "inputs_embeds") if kwargs.get(n) is not None]
+    given = named or [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
+    assert given, "expected a model that is called with a tensor"
+    tensor = given[0]
+    features = tensor.is_floating_point() and tensor.ndim > 0
+    positions = (tensor.shape[:-1] if features else tensor.shape).numel()
+    cache = kwargs.get("past_key_values")
+    if cache is not None and tensor.ndim > 1 and tensor.shape[1] == 1 < cache.get_seq_length():
+        return 0, positions
+    return (tensor.shape[0] if tensor.ndim > 1 else 1), positions
+
+
+def _first_tensor(output: Any) -> tuple[Any, torch.Tensor]:
+    """Where the first tensor of ``output`` is, and that tensor."""
+    if isinstance(output, torch.Tensor):
+        return None, output
+    if isinstance(output, Mapping):
+        found = [(k, v) for k, v in output.items() if isinstance(v, torch.Tensor)]
+    elif isinstance(output, tuple):
+        found = [(i, v) for i, v in enumerate(output) if isinstance(v, torch.Tensor)]
+    else:
+        found = []
+    assert found, f"expected a tensor, tuple or mapping from a metered model, got {type(output)}"
+    return found[0]

@@ -1,0 +1,249 @@
+"""Candidates and their scores to DPO pairs: four rules, siblings only, ties never.
+
+The paper's rule is ``sign``: in each group every candidate with a positive score beats every one
+with a negative score (Montessori-Instruct, arXiv 2410.14208; its ``construct_dpo_dataset``).
+Its zero carries the drift of stale momentum, and a difference that is only noise counts like any
+other; the other rules need no zero, and ``margin`` asks for evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Literal
+
+from pydantic import Field
+
+from influbench.config import Config
+from influbench.errors import UserError
+from influbench.estimator import Scale
+from influbench.records import Candidate, Pair, Score, digest
+
+Rule = Literal["sign", "best_worst", "margin", "rank"]
+
+
+class PreferenceConfig(Config):
+    """How scores become pairs."""
+
+    rule: Rule = Field(
+        default="sign",
+        description="sign: every positive beats every negative sibling (the paper); best_worst: "
+        "one pair a group; margin: differences of margin_stderrs standard errors; rank: all pairs",
+    )
+    margin_stderrs: float = Field(
+        default=2.0, gt=0, description="margin rule: standard errors that a difference must exceed"
+    )
+    noise_floor: float = Field(
+        default=0.0, ge=0, description="differences at or below it, in score units, are ties"
+    )
+    equal_count: int | None = Field(
+        default=None,
+        gt=0,
+        description="keep exactly this many pairs, the same number for every estimator",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairSummary:
+    """What a set of pairs looks like."""
+
+    pairs: int
+    groups: int
+    """Groups that give at least one pair."""
+    group_share: float
+    """Share of the groups with two candidates or more that give a pair; 0 without such groups."""
+    length_gap: float | None
+    """Mean length of the chosen minus the rejected instruction, characters; None without pairs."""
+    share_above_floor: float | None
+    """Share of pairs whose margin exceeds the noise floor; None without pairs."""
+
+
+def allowed_rules(scale: Scale) -> tuple[Rule, ...]:
+    """The rules that make sense for a scale; ``margin`` also needs a standard error."""
+    if scale == "rank":
+        return ("best_worst", "margin", "rank")
+    return ("sign", "best_worst", "margin", "rank")
+
+
+def check(rule: Rule, scale: Scale, has_stderr: bool) -> None:
+    """Refuses a rule that the scores of an estimator cannot support; called before a run starts.
+
+    Raises:
+        UserError: ``sign`` on a scale without a zero, or ``margin`` without standard errors.
+    """
+    if rule not in allowed_rules(scale):
+        raise UserError(
+            f"preferences.rule={rule} needs scores with a zero, got an estimator of scale "
+            f"'{scale}': use one of {list(allowed_rules(scale))}"
+        )
+    if rule == "margin" and not has_stderr:
+        raise UserError(
+            "preferences.rule=margin needs scores with standard errors, got an estimator without: "
+            "use best_worst or rank, or the 'exact' estimator"
+        )
+
+
+def build_pairs(
+    cfg: PreferenceConfig, candidates: Sequence[Candidate], scores: Sequence[Score]
+) -> list[Pair]:
+    """Pairs of siblings, by group in the order of ``candidates``, widest margin first.
+
+    Siblings share the group and the exact teacher prompt. Two candidates with the same raw
+    completion are never paired, whatever their scores.
+
+    Raises:
+        UserError: scores and candidates are not about the same ids; ``margin`` without standard
+            errors; fewer than ``equal_count`` pairs.
+    """
+    by_id = _join(candidates, scores)
+    siblings: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        siblings[candidate.group, candidate.teacher_prompt].append(candidate)
+    ranked = [_ranked(cfg, family, by_id) for family in siblings.values()]
+    if cfg.equal_count is None:
+        return [pair for family in ranked for pair in family]
+    return _keep(ranked, cfg.equal_count, cfg.rule)
+
+
+def difference_stderr(a: Score, b: Score) -> float | None:
+    """Standard error of ``a.value - b.value``, unit of the scores; None where it is not known.
+
+    With values per reference item it is that of the paired difference: both candidates are judged
+    on the same items, so what the items share cancels. Otherwise the two errors add in quadrature.
+    """
+    if a.per_reference and b.per_reference and len(a.per_reference) > 1:
+        gaps = [x - y for x, y in zip(a.per_reference, b.per_reference, strict=True)]
+        mean = math.fsum(gaps) / len(gaps)
+        variance = math.fsum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1)
+        return math.sqrt(variance / len(gaps))
+    if a.stderr is not None and b.stderr is not None:
+        return math.hypot(a.stderr, b.stderr)
+    return None
+
+
+def summary(
+    pairs: Sequence[Pair], candidates: Sequence[Candidate], noise_floor: float = 0.0
+) -> PairSummary:
+    """Counts, the length bias of the pairs, and how many of them are more than noise.
+
+    Args:
+        pairs: what ``build_pairs`` gave for ``candidates``.
+        candidates: all candidates, paired or not.
+        noise_floor: the floor that the run measured, in score units.
+    """
+    by_id = {c.id: c for c in candidates}
+    sizes = Counter((c.group, c.teacher_prompt) for c in candidates)
+    contested = sum(size > 1 for size in sizes.values())
+    groups = len({(pair.group, pair.prompt) for pair in pairs})
+    gaps = [
+        len(by_id[pair.chosen_id].instruction) - len(by_id[pair.rejected_id].instruction)
+        for pair in pairs
+    ]
+    return PairSummary(
+        pairs=len(pairs),
+        groups=groups,
+        group_share=groups / contested if contested else 0.0,
+        length_gap=sum(gaps) / len(gaps) if gaps else None,
+        share_above_floor=(
+            sum(pair.margin > noise_floor for pair in pairs) / len(pairs) if pairs else None
+        ),
+    )
+
+
+def _join(candidates: Sequence[Candidate], scores: Sequence[Score]) -> dict[str, Score]:
+    for what, ids in (
+        ("candidates", [c.id for c in candidates]),
+        ("scores", [s.id for s in scores]),
+    ):
+        if len(set(ids)) != len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise UserError(
+                f"expected {what} with unique ids, got '{twice}' twice: give each its own"
+            )
+    by_id = {s.id: s for s in scores}
+    known = {c.id for c in candidates}
+    if odd := sorted(known ^ by_id.keys()):
+        side = "has no score" if odd[0] in known else "is not among the candidates"
+        raise UserError(
+            f"expected one score for each of {len(known)} candidates, got {len(by_id)}: id "
+            f"'{odd[0]}' {side} ({len(odd)} such ids); score these candidates again"
+        )
+    return by_id
+
+
+def _ranked(
+    cfg: PreferenceConfig, family: Sequence[Candidate], scores: dict[str, Score]
+) -> list[Pair]:
+    """The pairs of one family of siblings: widest margin first, then by a digest of the id.
+
+    A digest, since ids often number siblings in the order sampled, and neither end may win ties.
+    """
+    kept = [
+        pair
+        for pair in _ordered(family, scores)
+        if pair.margin > cfg.noise_floor and _holds(cfg, pair, scores)
+    ]
+    kept.sort(key=lambda pair: (-pair.margin, digest(pair.id)))
+    return kept[:1] if cfg.rule == "best_worst" else kept
+
+
+def _ordered(family: Sequence[Candidate], scores: dict[str, Score]) -> Iterator[Pair]:
+    for better, worse in permutations(family, 2):
+        margin = scores[better.id].value - scores[worse.id].value
+        if margin > 0 and better.raw_completion != worse.raw_completion:
+            yield Pair(
+                id=f"{better.id}>{worse.id}",
+                group=better.group,
+                prompt=better.teacher_prompt,
+                chosen=better.raw_completion,
+                rejected=worse.raw_completion,
+                chosen_id=better.id,
+                rejected_id=worse.id,
+                margin=margin,
+            )
+
+
+def _holds(cfg: PreferenceConfig, pair: Pair, scores: dict[str, Score]) -> bool:
+    chosen, rejected = scores[pair.chosen_id], scores[pair.rejected_id]
+    if cfg.rule == "sign":
+        return chosen.value > 0 > rejected.value
+    if cfg.rule == "margin":
+        stderr = difference_stderr(chosen, rejected)
+        if stderr is None:
+            raise UserError(
+                f"preferences.rule=margin needs standard errors, got scores '{chosen.id}' and "
+                f"'{rejected.id}' without: use best_worst or rank, or an estimator that has them"
+            )
+        return pair.margin > cfg.margin_stderrs * stderr
+    return True
+
+
+def _keep(ranked: Sequence[Sequence[Pair]], count: int, rule: Rule) -> list[Pair]:
+    """Exactly ``count`` pairs: every family's widest first, then every family's second, and so on.
+
+    Margins of two estimators have different units, and within one estimator a few families may have
+    far larger margins than the rest, so margins are never compared across families. Which families
+    give one pair more in the last round follows a digest of their group, which no score can move:
+    estimators that pair the same families keep the same families.
+    """
+    total = sum(map(len, ranked))
+    if total < count:
+        raise UserError(
+            f"preferences.equal_count={count} but rule '{rule}' gives only {total} pairs: lower "
+            "it, or use rule=rank, or more candidates"
+        )
+    order = sorted(
+        (place, digest(f"{pair.group}\n{pair.prompt}"), family)
+        for family, pairs in enumerate(ranked)
+        for place, pair in enumerate(pairs)
+    )
+    kept = {(family, place) for place, _, family in order[:count]}
+    return [
+        pair
+        for family, pairs in enumerate(ranked)
+        for place, pair in enumerate(pairs)
+        if (family, place) in kept
+    ]

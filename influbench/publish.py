@@ -1,0 +1,156 @@
+"""A finished run as a result file: every number with its interval, next to what it cost."""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from influbench import analysis, registry, result_file
+from influbench.analysis import Agreement
+from influbench.bootstrap import Estimate
+from influbench.pipeline import BASELINE, Round, Run
+from influbench.provenance import provenance
+from influbench.records import Outcome, ResultRow, digest
+from influbench.result_file import RunResult
+from influbench.results import cost_rows, with_interval
+
+ORACLE = "exact"
+
+QUALITY = {
+    "win": ("win_rate", 100.0, "%"),
+    "grade": ("grade", 1.0, "1-10"),
+    "heldout_loss": ("heldout_loss", 1.0, "nats/token"),
+    "reference_loss": ("reference_loss", 1.0, "nats/token"),
+}
+"""Outcome metric -> published metric, factor, unit."""
+
+
+def publish(run: Run, root: Path, study: str, run_id: str) -> Path:
+    """Writes ``root/study/run_id.json`` and returns its path.
+
+    A file that holds this very result already stays as it is, date and commit included: a number keeps
+    the origin that it was first measured at.
+    """
+    last = run.rounds[-1]
+    name = run.config.scoring.estimator
+    outcomes = {BASELINE: run.baseline} | ({} if name == BASELINE else {name: last.outcomes})
+    result = RunResult(
+        config=run.config.model_dump(mode="json"),
+        provenance=provenance(
+            datetime.datetime.now(datetime.UTC), device=_device(), threads=torch.get_num_threads()
+        ),
+        rows=rows(run, study, run_id),
+        ledger=run.ledger,
+        outcomes=outcomes,
+        scores=last.scores,
+        groups={c.id: c.group for c in last.candidates},
+        notes=run.notes,
+    )
+    path = root / study / f"{run_id}.json"
+    if path.is_file():
+        _, _, before = result_file.read(path)
+        with tempfile.TemporaryDirectory() as folder:  # compared as read back: tuples become lists
+            again = result_file.read(result_file.write(Path(folder), study, run_id, result))[2]
+        if replace(again, provenance=before.provenance) == before:
+            return path
+    return result_file.write(root, study, run_id, result)
+
+
+def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
+    """All published numbers of a run, long format."""
+    name, seed = run.config.scoring.estimator, run.config.seed
+    out: list[ResultRow] = []
+
+    def base(estimator: str, number: int) -> ResultRow:
+        return ResultRow(
+            study=study,
+            run=run_id,
+            estimator=estimator,
+            round=number,
+            seed=seed,
+            metric="",
+            value=0.0,
+            stderr=None,
+            n=0,
+            unit="",
+        )
+
+    out += _quality(run.baseline, base(BASELINE, len(run.rounds)))
+    for turn in run.rounds:
+        if ORACLE in turn.scores:
+            out += _agreement(turn, seed, base)
+        for method in turn.scores:
+            ledger = [r for r in run.ledger if r.stage == "score" and r.label == method]
+            out += cost_rows(ledger, base(method, turn.number))
+        if name != BASELINE:
+            out.append(_row(base(name, turn.number), "pairs", len(turn.pairs), None, len(turn.pairs), "pairs"))
+            out += _quality(turn.outcomes, base(name, turn.number))
+    return out
+
+
+def _agreement(turn: Round, seed: int, base) -> list[ResultRow]:  # noqa: ANN001
+    oracle = turn.scores[ORACLE]
+    groups = {c.id: c.group for c in turn.candidates}
+    others = {method: scores for method, scores in turn.scores.items() if method != ORACLE}
+    rng = np.random.default_rng(seed)
+    found: list[Agreement] = analysis.agreement_table(
+        oracle, others, groups, {m: registry.load(m).scale for m in others}, rng
+    )
+    found += analysis.ceiling(oracle, groups, rng)
+    out: list[ResultRow] = []
+    for item in found:
+        if not np.isnan(item.value):
+            row = _row(
+                base(item.estimator, turn.number), item.metric, item.value, item.stderr, item.n, ""
+            )
+            out += with_interval(row, item.low, item.high)
+    return out
+
+
+def _quality(outcomes: Sequence[Outcome], base: ResultRow) -> list[ResultRow]:
+    out: list[ResultRow] = []
+    for metric, items in _by_metric(outcomes).items():
+        if metric not in QUALITY:
+            continue
+        name, factor, unit = QUALITY[metric]
+        # Seeded by the metric: the interval of one number does not depend on which others there are.
+        rng = np.random.default_rng(int(digest(f"{base.seed}:{name}"), 16))
+        mean: Estimate = analysis.summary(items, rng)
+        row = _row(base, name, mean.value * factor, mean.stderr * factor, mean.n, unit)
+        out += with_interval(row, mean.low * factor, mean.high * factor)
+    return out
+
+
+def _by_metric(outcomes: Iterable[Outcome]) -> Mapping[str, list[Outcome]]:
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        metric = "grade" if outcome.metric.startswith("grade_") else outcome.metric
+        found.setdefault(metric, []).append(outcome)
+    return found
+
+
+def _row(
+    base: ResultRow, metric: str, value: float, stderr: float | None, n: int, unit: str
+) -> ResultRow:
+    return ResultRow(
+        study=base.study,
+        run=base.run,
+        estimator=base.estimator,
+        round=base.round,
+        seed=base.seed,
+        metric=metric,
+        value=float(value),
+        stderr=None if stderr is None or np.isnan(stderr) else float(stderr),
+        n=n,
+        unit=unit,
+    )
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,133 @@
+"""Rank anybody's own data for anybody's own model: ``influbench.score`` and ``influbench score``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from influbench import models, registry, scoring, training
+from influbench.errors import UserError
+from influbench.examples import load_examples
+from influbench.judging import JudgeConfig
+from influbench.progress import Progress
+from influbench.records import Example, LedgerRow, ModelRef, Score
+from influbench.scoring import MethodConfig
+from influbench.store import Store
+from influbench.training import WarmupConfig
+
+Source = str | Path | Sequence[Example]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """Scores and what they cost."""
+
+    scores: Sequence[Score]
+    """In the candidates' order."""
+    facts: dict[str, float]
+    """What the method says of itself."""
+    ledger: Sequence[LedgerRow]
+
+    def frame(self) -> pd.DataFrame:
+        """Columns ``id``, ``score`` (+ ``stderr`` where the method has one), in the candidates' order."""
+        columns: dict[str, Any] = {
+            "id": [s.id for s in self.scores],
+            "score": [s.value for s in self.scores],
+        }
+        if any(s.stderr is not None for s in self.scores):
+            columns["stderr"] = [s.stderr for s in self.scores]
+        return pd.DataFrame(columns)
+
+
+def score(
+    *,
+    student: str | Path,
+    candidates: Source,
+    reference: Source,
+    estimator: str = "exact",
+    warmup: Source | None = None,
+    seed: int = 0,
+    store: Path | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Scores of candidates for a student: positive = one step on it lowers the mean reference loss.
+
+    Args:
+        student: a hub name, a packaged model, a folder, or a Hugging Face Trainer checkpoint.
+        candidates: a file (JSONL, JSON, CSV, Parquet …), a hub name, or examples.
+        reference: the same; the pairs whose mean loss defines what helps.
+        estimator: a registered name, or ``module:Class``.
+        warmup: pairs that give the student its optimizer moments where its folder holds none.
+        seed: of methods that draw.
+        store: where half-done work is kept; ``.influbench`` here by default.
+        **options: the estimator's own.
+
+    Returns:
+        Columns ``id``, ``score`` (+ ``stderr`` where the method has one), in the candidates' order.
+
+    Raises:
+        UserError: bad data, an unknown estimator or option, a student without the moments needed.
+    """
+    return rank(
+        student=student,
+        candidates=candidates,
+        reference=reference,
+        method=MethodConfig(estimator=estimator, options=options, seed=seed),
+        warmup=warmup,
+        store=Store(store or Path(".influbench")),
+    ).frame()
+
+
+def rank(
+    *,
+    student: str | Path,
+    candidates: Source,
+    reference: Source,
+    method: MethodConfig,
+    store: Store,
+    warmup: Source | None = None,
+    limit: int | None = None,
+    reference_limit: int | None = None,
+) -> Ranking:
+    """What the command does: the same as :func:`score`, with the ledger.
+
+    Raises:
+        UserError: see :func:`score`.
+    """
+    registry.build(method.estimator, method.options)
+    needed = registry.needs(method.estimator)
+    if "judge" in needed and method.judge is None:
+        method = method.model_copy(update={"judge": JudgeConfig()})
+    judged = _examples(candidates, limit)
+    references = _examples(reference, reference_limit)
+    if len(references) < 2:
+        raise UserError(
+            f"the reference set has {len(references)} example: expected 2 or more, "
+            "since scores are means over them"
+        )
+    warm = [] if warmup is None else _examples(warmup, None)
+    ref = models.resolve(str(student))
+    if warm and "moments" in needed:
+        ref = _warmed(ref, warm, method, store)
+    entry = store.run(scoring.STAGE, method, judged, references, warm, ref, label=method.estimator)
+    return Ranking(entry.records("scores", Score), entry.meta["diagnostics"], entry.ledger())
+
+
+def _warmed(ref: ModelRef, warm: Sequence[Example], method: MethodConfig, store: Store) -> ModelRef:
+    if (Path(ref.path) / "optimizer.pt").is_file():
+        raise UserError(
+            f"{ref.path} holds optimizer.pt and a warm-up set is given too: expected one of them; "
+            "leave --warmup out to use the checkpoint's own moments"
+        )
+    cfg = WarmupConfig(seed=method.seed, device=method.device, batch_size=max(1, min(8, len(warm) // 4)))
+    return store.run(training.WARM_UP, cfg, warm, ref).model("student")
+
+
+def _examples(source: Source, limit: int | None) -> list[Example]:
+    if isinstance(source, (str, Path)):
+        return load_examples(source, limit)
+    return list(source)[:limit]

@@ -1,0 +1,248 @@
+"""The records that pass between stages: frozen, flat, typed; one record is one JSON line.
+
+Nothing else crosses a stage boundary: no live model, tokenizer, logger or path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from influbench.errors import UserError
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """One instruction-response pair, as every estimator sees it."""
+
+    id: str
+    instruction: str
+    response: str
+    group: str = ""
+    """The seed prompt whose siblings compete in pairs; empty where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeedPrompt:
+    """One instruction that the teacher is shown."""
+
+    id: str
+    instruction: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One synthetic pair being judged (the paper's "probing" example).
+
+    DPO trains the teacher on ``teacher_prompt`` and ``raw_completion`` (how it writes instructions);
+    the student trains on ``instruction`` and ``response``.
+    """
+
+    id: str
+    group: str
+    """Id of the seed prompt that it was written for."""
+    teacher_prompt: str
+    """The exact text given to the teacher: chat template and prefill included."""
+    raw_completion: str
+    """The exact text that the teacher wrote after ``teacher_prompt``, without its end-of-turn token."""
+    instruction: str
+    response: str
+
+    def example(self) -> Example:
+        """The candidate without what only the teacher needs."""
+        return Example(
+            id=self.id, instruction=self.instruction, response=self.response, group=self.group
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """What an estimator says of one candidate; positive = lowers the mean reference loss."""
+
+    id: str
+    value: float
+    stderr: float | None = None
+    """Standard error over reference items, same unit as ``value``."""
+    per_reference: tuple[float, ...] | None = None
+    """One value a reference item, in reference order; their mean is ``value``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """One DPO preference between two completions of the same teacher prompt."""
+
+    id: str
+    group: str
+    prompt: str
+    """The exact teacher prompt that both siblings were sampled from."""
+    chosen: str
+    rejected: str
+    chosen_id: str
+    rejected_id: str
+    margin: float
+    """Score of the chosen minus score of the rejected candidate, in the estimator's unit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRef:
+    """A model on disk, the only way in which one crosses a stage boundary."""
+
+    path: str
+    """A folder that ``transformers`` loads: config, safetensors, tokenizer (and perhaps ``optimizer.pt``)."""
+    digest: str
+    """Digest of what made or fills the folder; the path itself is not part of any identity."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """An evaluation prompt of one turn (AlpacaEval) or more (MT-Bench)."""
+
+    id: str
+    category: str
+    turns: tuple[str, ...]
+    reference: tuple[str, ...] | None = None
+    """A good answer a turn, where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a model answered to a question, turn by turn."""
+
+    id: str
+    """Id of the question."""
+    category: str
+    turns: tuple[str, ...]
+    responses: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """One number about one evaluation item; kept so that other statistics can be computed later."""
+
+    metric: str
+    item: str
+    value: float
+    category: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultRow:
+    """One published number, long format."""
+
+    study: str
+    run: str
+    estimator: str
+    round: int
+    seed: int
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LedgerRow:
+    """What one phase of one stage cost, added up over attempts."""
+
+    stage: str
+    label: str
+    """Which estimator, student or judge the stage ran for; empty where there is only one."""
+    phase: str
+    """``prepare``, ``score``, ``run`` …"""
+    items: int
+    """How many candidates, pairs, prompts … the phase handled."""
+    seconds: float
+    device_seconds: float
+    """Wall seconds times the number of accelerators in use; 0 on a CPU."""
+    peak_bytes: int
+    """Peak resident memory of the process (CPU) or peak allocated device memory (GPU)."""
+    forward_passes: float
+    """Sequences sent forward through a model."""
+    backward_passes: float
+    """Sequences sent backward; one costs about two forwards."""
+    tokens: int
+    """Token positions sent forward, padding included."""
+    api_calls: int
+    api_prompt_tokens: int
+    api_completion_tokens: int
+    money: float
+    """US dollars, from the price per token that the judge's settings state."""
+    attempts: int
+    """How many processes worked on it (1 unless one was killed)."""
+
+
+def to_line(record: object) -> str:
+    """One record as one line of JSON, keys in field order, without the line break."""
+    return json.dumps(dataclasses.asdict(record), ensure_ascii=False, allow_nan=False)  # type: ignore[call-overload]
+
+
+def from_dict(kind: type[R], row: dict[str, Any]) -> R:
+    """Builds a record of type ``kind``; lists become tuples, since records are hashable.
+
+    Raises:
+        TypeError: a field is missing or unknown.
+    """
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes ``path`` whole or not at all: a temporary file in the same folder, synced, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp makes 0600; results are meant to be shared  # noqa: PTH101
+        os.replace(name, path)  # noqa: PTH105
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_jsonl(path: Path, records: Iterable[object]) -> None:
+    """Writes one record a line, whole or not at all."""
+    write_bytes(path, "".join(to_line(r) + "\n" for r in records).encode())
+
+
+def read_jsonl(path: Path, kind: type[R]) -> list[R]:
+    """Reads records of one type.
+
+    Raises:
+        UserError: the file is missing, or a line is not such a record.
+    """
+    if not path.is_file():
+        raise UserError(f"expected a file of {kind.__name__} records at {path}: there is none")
+    records: list[R] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            records.append(from_dict(kind, json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}:{number}: expected a {kind.__name__} record, got {line[:80]!r} ({error})"
+            ) from error
+    return records
+
+
+def digest(value: Sequence[object] | str | bytes) -> str:
+    """A content digest (hex, 32 characters) of records, text or bytes."""
+    state = hashlib.blake2b(digest_size=16)
+    if isinstance(value, bytes):
+        state.update(value)
+    elif isinstance(value, str):
+        state.update(value.encode())
+    else:
+        for record in value:
+            state.update(to_line(record).encode() + b"\n")
+    return state.hexdigest()

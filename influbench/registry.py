@@ -1,0 +1,125 @@
+"""Names of estimators to classes, through the entry-point group ``influbench.estimators``.
+
+Built-ins go through the same door as everybody else's packages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from influbench.errors import UserError
+from influbench.estimator import Estimator
+
+GROUP = "influbench.estimators"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One registered method, as ``influbench estimators`` shows it."""
+
+    name: str
+    package: str
+    target: str
+
+
+def available() -> dict[str, Listing]:
+    """All registered methods by name; nothing is imported.
+
+    Raises:
+        UserError: two packages claim one name.
+    """
+    found: dict[str, Listing] = {}
+    for point in entry_points(group=GROUP):
+        package = point.dist.name if point.dist else "?"
+        listing = Listing(point.name, package, point.value)
+        other = found.get(point.name)
+        if other and other != listing:
+            raise UserError(
+                f"estimator '{point.name}' is claimed by two packages, {other.package} and {package}: "
+                "uninstall one of them, or use it as module:Class"
+            )
+        found[point.name] = listing
+    return dict(sorted(found.items()))
+
+
+def load(name: str) -> type[Estimator]:
+    """The class of a registered method, or of ``module:Class``.
+
+    Raises:
+        UserError: no such method, or its module does not import.
+    """
+    target = name if ":" in name else None
+    if target is None:
+        methods = available()
+        if name not in methods:
+            close = difflib.get_close_matches(name, methods, n=3) or sorted(methods)
+            raise UserError(
+                f"no estimator named '{name}'; did you mean one of {close}? "
+                "('influbench estimators' lists all; module:Class also works)"
+            )
+        target = methods[name].target
+    try:
+        loaded = EntryPoint(name=name, value=target, group=GROUP).load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"estimator '{name}' ({target}) cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    missing = [part for part in ("scale", "prepare") if not hasattr(loaded, part)]
+    if missing:
+        raise UserError(
+            f"estimator '{name}' ({target}) lacks {missing}: see docs/add-a-method.md"
+        )
+    return loaded
+
+
+def build(name: str, options: dict[str, Any] | None = None) -> Estimator:
+    """The method with its options, which are checked against its own fields.
+
+    Raises:
+        UserError: unknown method, unknown option, or a value of the wrong type.
+    """
+    method = load(name)
+    options = options or {}
+    if not dataclasses.is_dataclass(method):
+        raise UserError(f"estimator '{name}' must be a dataclass whose fields are its options")
+    known = {f.name: f for f in dataclasses.fields(method) if f.init}
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=2) or sorted(known)
+            raise UserError(
+                f"estimator '{name}' has no option '{option}'; its options are {sorted(known)}"
+                + (f", did you mean '{close[0]}'?" if known else "")
+            )
+    try:
+        # Validates against the annotations without asking authors to know pydantic.
+        return TypeAdapter(method).validate_python(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"estimator '{name}', option '{'.'.join(map(str, first['loc']))}': {first['msg']}, "
+            f"got {first.get('input')!r}"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"estimator '{name}': {error}") from error
+
+
+def module_docstring(name: str) -> str:
+    """The module docstring of a method: source, equation, deviations, cost."""
+    return importlib.import_module(load(name).__module__).__doc__ or ""
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """What a method needs beside the text (see ``Estimator.needs``); nothing where it does not say."""
+    return tuple(vars(load(name)).get("needs", ()))
+
+
+def gives_stderr(name: str) -> bool:
+    """Whether a method says that its scores carry standard errors (class variable ``stderr = True``)."""
+    return bool(vars(load(name)).get("stderr", False))

@@ -1,0 +1,146 @@
+"""One run on disk: ``results/<study>/<run>.json``, one record a line. Used through ``results``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from influbench.errors import UserError
+from influbench.records import LedgerRow, Outcome, ResultRow, Score, from_dict, write_bytes
+
+R = TypeVar("R")
+
+FORMAT = 1
+"""Version of the file layout."""
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.,=+-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """All that is kept of one run."""
+
+    config: Mapping[str, Any]
+    """The resolved configuration."""
+    provenance: Mapping[str, Any]
+    rows: Sequence[ResultRow]
+    ledger: Sequence[LedgerRow] = ()
+    outcomes: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)
+    """Per-item numbers of the last round, by estimator."""
+    scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
+    """Scores by estimator; values per reference item stay in the store."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Candidate id to group, so that agreement can be computed again."""
+    notes: Sequence[str] = ()
+    """What a reader must know: ``leaky``, a judge that only exercises the plumbing …"""
+
+
+def write(root: Path, study: str, run_id: str, result: RunResult) -> Path:
+    """Writes ``root/study/run_id.json``, whole or not at all, and returns its path.
+
+    Rows whose value is NaN are left out.
+
+    Raises:
+        UserError: a name that is no file name.
+    """
+    for what, name in (("study", study), ("run", run_id)):
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"expected a {what} name of letters, digits and . _ , = + -, got '{name}'"
+            )
+    rows = [row for row in result.rows if not math.isnan(row.value)]
+    strays = {(row.study, row.run) for row in rows} - {(study, run_id)}
+    assert not strays, f"rows of {strays} in the result of {(study, run_id)}"
+    parts = {
+        "format": FORMAT,
+        "study": study,
+        "run": run_id,
+        "config": dict(result.config),
+        "notes": list(result.notes),
+        "rows": _table(ResultRow, rows, drop=("study", "run")),
+        "ledger": _table(LedgerRow, result.ledger),
+        "outcomes": {k: _table(Outcome, v) for k, v in sorted(result.outcomes.items())},
+        "scores": {
+            k: _table(Score, v, drop=("per_reference",)) for k, v in sorted(result.scores.items())
+        },
+        "groups": dict(sorted(result.groups.items())),
+        "provenance": dict(result.provenance),
+    }
+    path = root / study / f"{run_id}.json"
+    write_bytes(path, (_dump(parts) + "\n").encode())
+    return path
+
+
+def read(path: Path) -> tuple[str, str, RunResult]:
+    """Study name, run id and content of one file.
+
+    Raises:
+        UserError: the file is not a result of this format.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw["format"] != FORMAT:
+            raise ValueError(f"format {raw['format']}, this version reads {FORMAT}")
+        name, run = raw["study"], raw["run"]
+        if run != path.stem:
+            raise ValueError(f"run '{run}' in a file of another name")
+        result = RunResult(
+            config=raw["config"],
+            provenance=raw["provenance"],
+            notes=raw["notes"],
+            rows=_records(ResultRow, raw["rows"], study=name, run=run),
+            ledger=_records(LedgerRow, raw["ledger"]),
+            outcomes={k: _records(Outcome, v) for k, v in raw["outcomes"].items()},
+            scores={k: _records(Score, v) for k, v in raw["scores"].items()},
+            groups=raw["groups"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"expected a result file at {path}, got {type(error).__name__}: {error}; run it again"
+        ) from error
+    return name, run, result
+
+
+def columns_of(kind: type[Any], drop: Sequence[str] = ()) -> list[str]:
+    """Field names of a record type, in order."""
+    return [f.name for f in dataclasses.fields(kind) if f.name not in drop]
+
+
+def _table(kind: type[Any], records: Iterable[object], drop: Sequence[str] = ()) -> dict[str, Any]:
+    """Field names once, then one list a record: half the bytes of one object a record."""
+    columns = columns_of(kind, drop)
+    return {"columns": columns, "data": [[_plain(getattr(r, c)) for c in columns] for r in records]}
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _dump(value: Any, indent: str = "") -> str:
+    """JSON with one record a line, so that a change in a result is a readable diff."""
+    if isinstance(value, dict) and value:
+        inner = indent + " "
+        lines = [f"{inner}{json.dumps(k)}: {_dump(v, inner)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        inner = indent + " "
+        lines = [inner + _flat(item) for item in value]
+        return "[\n" + ",\n".join(lines) + f"\n{indent}]"
+    return _flat(value)
+
+
+def _flat(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _records(kind: type[R], table: Mapping[str, Any], **rest: Any) -> list[R]:
+    return [
+        from_dict(kind, {**rest, **dict(zip(table["columns"], row, strict=True))})
+        for row in table["data"]
+    ]

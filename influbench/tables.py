@@ -1,0 +1,159 @@
+"""Tables for the terminal: quality next to cost, a ranking, a ledger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from influbench.analysis import headline
+from influbench.records import LedgerRow
+from influbench.results import BASELINE, CEILING, Study
+
+MISSING = "–"
+"""Not measured, or undefined."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    metric: str
+    title: str
+    decimals: int | None
+    """None: a cost, three significant digits and no interval."""
+
+
+_COLUMNS = (
+    _Column("prepare_seconds", "seconds\nto prepare", None),
+    _Column("seconds_per_candidate", "seconds\n/ cand.", None),
+    _Column("prepare_passes", "passes\nto prepare", None),
+    _Column("passes_per_candidate", "passes\n/ cand.", None),
+    _Column("pairs", "pairs", None),
+    _Column("win_rate", "win rate\n(%)", 1),
+    _Column("grade", "grade\n(1-10)", 2),
+    _Column("heldout_loss", "held-out loss\n(nats/token)", 3),
+)
+_FIRST_AND_LAST = {BASELINE: 0, CEILING: 2}
+
+
+def cost_quality_table(study: Study, agreement: str = "spearman") -> Table:
+    """One row an estimator: agreement with the oracle, cost, and the student that it made.
+
+    A metric that the study holds for no estimator has no column; elsewhere ``–`` stands for what
+    was not measured, such as the student of a method that was only scored.
+
+    Args:
+        study: any study.
+        agreement: which agreement metric stands in the first column.
+    """
+    numbers = headline(study.estimates)
+    cells: dict[tuple[str, str], dict[str, Any]] = {
+        (row["label"], row["metric"]): row for row in numbers.to_dict("records")
+    }
+    measured = {metric for _, metric in cells}
+    first = _Column(agreement, f"{agreement}\nwith exact", 2)
+    columns = [column for column in (first, *_COLUMNS) if column.metric in measured]
+    table = Table(
+        title=study.name,
+        caption=_caption(study, numbers),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("estimator", overflow="fold")
+    for column in columns:
+        table.add_column(column.title, justify="right", overflow="fold")
+    for label in sorted({label for label, _ in cells}, key=_place):
+        row = [_text(cells.get((label, column.metric)), column) for column in columns]
+        table.add_row(escape(label), *row)
+    return table
+
+
+def ranking_table(scores: pd.DataFrame, facts: Mapping[str, float], ends: int = 5) -> Table:
+    """The best and the worst candidates of a ranking.
+
+    Args:
+        scores: columns ``id``, ``score``, perhaps ``stderr``; one row a candidate.
+        facts: what the method says of itself, shown below.
+        ends: how many candidates are shown at either end.
+    """
+    best = scores.sort_values("score", ascending=False, kind="stable")
+    places = range(1, len(best) + 1)
+    rows = list(zip(places, *(best[column] for column in best.columns), strict=True))
+    caption = "; ".join(f"{name} {value:.4g}" for name, value in sorted(facts.items()))
+    table = Table(title=f"{len(best)} candidates", caption=escape(caption), box=box.SIMPLE_HEAD)
+    for column in ("rank", *best.columns):
+        table.add_column(column, justify="left" if column == "id" else "right", overflow="fold")
+    hidden = max(0, len(rows) - 2 * ends)
+    for row in rows[: ends if hidden else None]:
+        table.add_row(*map(_plain, row))
+    if hidden:
+        table.add_row("…", *("" for _ in best.columns))
+        for row in rows[-ends:]:
+            table.add_row(*map(_plain, row))
+    return table
+
+
+def ledger_table(ledger: Sequence[LedgerRow]) -> Table:
+    """What each phase cost; a pass backward counts as two."""
+    table = Table(title="cost", box=box.SIMPLE_HEAD)
+    for title in ("stage", "phase"):
+        table.add_column(title, overflow="fold")
+    for title in ("items", "seconds", "passes", "tokens", "peak (MiB)", "US$"):
+        table.add_column(title, justify="right", overflow="fold")
+    for row in ledger:
+        table.add_row(
+            escape(f"{row.stage} {row.label}".strip()),
+            escape(row.phase),
+            str(row.items),
+            _cost(row.seconds),
+            _cost(row.forward_passes + 2 * row.backward_passes),
+            f"{row.tokens:,}",
+            f"{row.peak_bytes / 2**20:,.0f}",
+            f"{row.money:.4f}" if row.money else MISSING,
+        )
+    return table
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return MISSING if math.isnan(value) else f"{value:.4g}"
+    return escape(str(value))
+
+
+def _cost(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _place(label: str) -> tuple[int, str]:
+    return (_FIRST_AND_LAST.get(label, 1), label)
+
+
+def _caption(study: Study, numbers: pd.DataFrame) -> str:
+    seeds = sorted(set(numbers["seeds"]))
+    spread = f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0] if seeds else 0)
+    lines = [f"[low, high]: 95 % interval; seeds: {spread}; a backward counts as two passes"]
+    labels = set(numbers["label"])
+    if BASELINE in labels:
+        lines.append(f"{BASELINE}: the teacher is not taught")
+    if CEILING in labels:
+        lines.append(f"{CEILING}: exact against itself, half of the reference set each")
+    return escape("\n".join([*lines, *study.notes]))
+
+
+def _text(cell: dict[str, Any] | None, column: _Column) -> str:
+    if cell is None:
+        return MISSING
+    value, low, high = (cell[name] for name in ("value", "low", "high"))
+    if column.decimals is None:
+        return _cost(value)
+    text = f"{value:.{column.decimals}f}"
+    if math.isnan(low) or math.isnan(high):
+        return text
+    # A line of its own, or eight columns do not fit a terminal.
+    return escape(f"{text}\n[{low:.{column.decimals}f}, {high:.{column.decimals}f}]")

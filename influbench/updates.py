@@ -1,0 +1,178 @@
+"""One optimizer step as a function: gradient in, change of the weights out, moments never touched.
+
+AdamW (Loshchilov and Hutter, arXiv 1711.05101), as ``torch.optim.AdamW`` computes it, from its state
+(m, v, t) after the warm-up::
+
+    g' = g · min(1, clip / ‖g‖)          m' = β₁ m + (1-β₁) g'      v' = β₂ v + (1-β₂) g'²
+    u(g) = -lr · [ (m' / (1-β₁^t')) / (√(v' / (1-β₂^t')) + ε) + λ θ ],   t' = t + 1
+
+and SGD with momentum. The state is read where it lies: no copy, no ``load_state_dict``, nothing to drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from influbench.errors import UserError
+from influbench.estimator import Student
+
+BLOCK = 1 << 18
+"""Elements handled at a time: a dozen element-wise passes then run in cache, not in memory."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One weight tensor and what the optimizer holds for it."""
+
+    weight: torch.Tensor
+    moments: tuple[torch.Tensor, ...]
+    """AdamW: (m, v). SGD with momentum: (buffer,). Empty where the optimizer has not stepped."""
+    step: float
+    lr: float
+    weight_decay: float
+    betas: tuple[float, float]
+    eps: float
+    adam: bool
+
+
+@dataclass(frozen=True)
+class Update:
+    """The next step of a student's optimizer."""
+
+    slots: tuple[Slot, ...]
+    clip_norm: float | None
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """The trainable weights, in the order of all gradients and deltas here."""
+        return [slot.weight for slot in self.slots]
+
+    @torch.no_grad()
+    def delta(self, gradients: Sequence[torch.Tensor] | None) -> list[torch.Tensor]:
+        """u(g): what the step adds to each weight, same shapes; ``None`` is the zero gradient."""
+        out = [torch.empty_like(slot.weight) for slot in self.slots]
+        self._each_block(gradients, out, add=False)
+        return out
+
+    @torch.no_grad()
+    def apply(self, gradients: Sequence[torch.Tensor] | None) -> None:
+        """Adds u(g) to the weights in place; moments and step count stay as they are."""
+        self._each_block(gradients, self.weights, add=True)
+
+    def scale(self, gradients: Sequence[torch.Tensor]) -> float:
+        """The factor by which the training's clipping shrinks this gradient."""
+        if self.clip_norm is None:
+            return 1.0
+        norms = torch._foreach_norm(list(gradients))
+        norm = torch.linalg.vector_norm(torch.stack([n.double() for n in norms]))
+        return min(1.0, self.clip_norm / (float(norm) + 1e-6))  # 1e-6 as torch's clip_grad_norm_
+
+    @torch.no_grad()
+    def preconditioner(self) -> list[torch.Tensor]:
+        """Diagonal D with u(g) ≈ u(0) - D∘g for small g: (1-β₁)·lr/(1-β₁^t') / (√v̂' + ε), v frozen."""
+        out: list[torch.Tensor] = []
+        for slot in self.slots:
+            if not slot.adam:
+                out.append(torch.full_like(slot.weight, slot.lr))
+                continue
+            beta1, beta2 = slot.betas
+            step = slot.step + 1
+            second = slot.moments[1] * (beta2 / (1 - beta2**step))
+            factor = slot.lr * (1 - beta1) / (1 - beta1**step)
+            out.append(factor / (second.sqrt_().add_(slot.eps)))
+        return out
+
+    def _each_block(
+        self, gradients: Sequence[torch.Tensor] | None, targets: Sequence[torch.Tensor], *, add: bool
+    ) -> None:
+        factor = 1.0 if gradients is None else self.scale(gradients)
+        for number, (slot, target) in enumerate(zip(self.slots, targets, strict=True)):
+            whole = [target.view(-1), slot.weight.view(-1), *[m.view(-1) for m in slot.moments]]
+            parts = [tensor.split(BLOCK) for tensor in whole]
+            gradient = None if gradients is None else gradients[number].reshape(-1).split(BLOCK)
+            for block, (out, weight, *moments) in enumerate(zip(*parts, strict=True)):
+                g = None if gradient is None else gradient[block] * factor
+                change = _step(slot, g, weight, moments)
+                if add:
+                    out.add_(change)
+                else:
+                    out.copy_(change)
+
+
+def _step(
+    slot: Slot, g: torch.Tensor | None, weight: torch.Tensor, moments: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """u(g) of one block. The arithmetic runs in the dtype of the moments."""
+    if not slot.adam:
+        step = torch.zeros_like(weight) if g is None else g
+        if slot.weight_decay:
+            step = step.add(weight, alpha=slot.weight_decay)
+        if moments:
+            step = moments[0] * slot.betas[0] + step
+        return step * -slot.lr
+    beta1, beta2 = slot.betas
+    count = slot.step + 1
+    first, second = moments[0] * beta1, moments[1] * beta2
+    if g is not None:
+        first.add_(g, alpha=1 - beta1)
+        second.addcmul_(g, g, value=1 - beta2)
+    denominator = second.sqrt_().div_((1 - beta2**count) ** 0.5).add_(slot.eps)
+    change = first.div_(denominator).mul_(-slot.lr / (1 - beta1**count))
+    if slot.weight_decay:
+        change.add_(weight, alpha=-slot.lr * slot.weight_decay)
+    return change
+
+
+def next_update(student: Student, *, needs_moments: bool = True) -> Update:
+    """The step that the student's optimizer would take next.
+
+    Raises:
+        UserError: the optimizer is neither AdamW nor SGD, has options outside the formula, or has not
+            stepped yet (``needs_moments``).
+    """
+    optimizer = student.optimizer
+    adam = isinstance(optimizer, torch.optim.AdamW)
+    if not adam and not isinstance(optimizer, torch.optim.SGD):
+        raise UserError(
+            f"expected a student trained with AdamW or SGD, got {type(optimizer).__name__}: "
+            "its step has no formula here"
+        )
+    slots: list[Slot] = []
+    for group in optimizer.param_groups:
+        odd = [k for k in ("amsgrad", "maximize", "nesterov", "dampening") if group.get(k)]
+        if odd:
+            raise UserError(f"the student's optimizer uses {odd}: not supported, train without it")
+        for weight in group["params"]:
+            slots.append(_slot(optimizer, group, weight, adam=adam, needs_moments=needs_moments))
+    return Update(tuple(slots), student.clip_norm)
+
+
+def _slot(
+    optimizer: torch.optim.Optimizer, group: dict, weight: torch.Tensor, *, adam: bool, needs_moments: bool
+) -> Slot:
+    state = optimizer.state.get(weight, {})
+    if adam and not state and needs_moments:
+        raise UserError(
+            "this method needs the student's optimizer moments and the student has none: give a Trainer "
+            "checkpoint with optimizer.pt, or a warm-up set (--warmup FILE)"
+        )
+    if adam:
+        moments = (state["exp_avg"], state["exp_avg_sq"]) if state else ()
+        betas, eps = group["betas"], group["eps"]
+    else:
+        buffer = state.get("momentum_buffer")
+        moments = () if buffer is None else (buffer,)
+        betas, eps = (group["momentum"], 0.0), 0.0
+    return Slot(
+        weight=weight,
+        moments=moments,
+        step=float(state.get("step", 0)),
+        lr=float(group["lr"]),
+        weight_decay=float(group["weight_decay"]),
+        betas=(float(betas[0]), float(betas[1])),
+        eps=float(eps),
+        adam=adam,
+    )

@@ -1,0 +1,274 @@
+"""Agreement and intervals against hand-computed values."""
+
+import math
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from influbench import agreement
+from influbench.analysis import (
+    agreement_table,
+    ceiling,
+    difference,
+    headline,
+    over_seeds,
+    summary,
+)
+from influbench.bootstrap import interval, paired_difference
+from influbench.errors import UserError
+from influbench.estimator import Scale
+from influbench.records import Outcome, Score
+
+
+def scores(values, prefix="c"):
+    return [Score(id=f"{prefix}{i}", value=float(v)) for i, v in enumerate(values)]
+
+
+def groups_of(count, size):
+    return {f"c{i}": f"g{i // size}" for i in range(count)}
+
+
+def agree(oracle, method, groups=None, scale: Scale = "nats", seed=0, **options):
+    table = agreement_table(
+        scores(oracle) if not isinstance(oracle[0], Score) else oracle,
+        {"m": scores(method)},
+        groups or {},
+        {"m": scale},
+        np.random.default_rng(seed),
+        resamples=options.pop("resamples", 50),
+        **options,
+    )
+    return {row.metric: row for row in table}
+
+
+def test_rank_correlations_agree_with_scipy_with_ties_too():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=40), rng.integers(0, 4, size=40).astype(float)
+    rows = agree(x, y)
+    assert rows["spearman"].value == pytest.approx(stats.spearmanr(x, y)[0])
+    assert rows["kendall"].value == pytest.approx(stats.kendalltau(x, y)[0])
+    assert rows["spearman"].n == 40
+
+
+def test_a_perfect_and_a_reversed_method():
+    x = np.linspace(-1, 1, 12)
+    same, reverse = agree(x, x**3, groups_of(12, 4)), agree(x, -x, groups_of(12, 4))
+    for metric in ("spearman", "kendall", "spearman_within", "pair_precision", "top_overlap"):
+        assert same[metric].value == pytest.approx(1.0), metric
+    for metric in ("spearman", "kendall", "spearman_within", "kendall_within"):
+        assert reverse[metric].value == pytest.approx(-1.0), metric
+    for metric in ("pair_precision", "top_overlap", "sign_agreement"):
+        assert reverse[metric].value == pytest.approx(0.0), metric
+
+
+def test_within_group_ignores_differences_between_groups():
+    oracle = [1, 2, 3, 11, 12, 13]
+    method = [3, 2, 1, 13, 12, 11]  # wrong in each group, right between them
+    rows = agree(oracle, method, groups_of(6, 3))
+    assert rows["spearman_within"].value == pytest.approx(-1.0)
+    assert rows["spearman_within"].n == 2
+    assert rows["spearman"].value > 0.5
+
+
+def test_a_group_that_the_method_cannot_order_counts_as_zero():
+    rows = agree([1, 2, 3, 4], [1, 2, 7, 7], groups_of(4, 2))
+    assert rows["spearman_within"].value == pytest.approx(0.5)
+    assert rows["pair_precision"].value == pytest.approx(0.75)
+
+
+def test_candidates_without_a_group_have_no_within_group_agreement():
+    rows = agree([1, 2, 3, 4], [1, 2, 3, 4])
+    assert math.isnan(rows["spearman_within"].value)
+    assert math.isnan(rows["pair_precision"].value)
+    assert rows["spearman"].value == pytest.approx(1.0)
+
+
+def test_sign_agreement_and_its_centred_form():
+    oracle, method = [-1, 1, 2, 3], [9, 11, 12, 13]  # an offset of ten that all share
+    rows = agree(oracle, method)
+    assert rows["sign_agreement"].value == pytest.approx(0.75)
+    assert rows["sign_agreement_centred"].value == pytest.approx(1.0)
+    assert math.isnan(agree(oracle, method, scale="rank")["sign_agreement"].value)
+
+
+def test_constant_scores_are_undefined_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = agree([1, 2, 3, 4, 5, 6, 7, 8], [5] * 8, groups_of(8, 4))
+    for metric in ("spearman", "kendall", "spearman_within", "sign_agreement_centred"):
+        assert math.isnan(rows[metric].value), metric
+        assert math.isnan(rows[metric].low), metric
+    # Breaking ties at random is defined: chance.
+    assert rows["pair_precision"].value == 0.5
+    assert rows["top_overlap"].value == pytest.approx(0.25)
+
+
+def test_top_overlap_shares_the_last_places_among_ties():
+    oracle = np.array([8.0, 7, 6, 5, 4, 3, 2, 1])  # best quarter: the first two
+    assert agreement.top_overlap(oracle, oracle) == 1.0
+    # One place is certain (the first); three tie for the other, one of them in the oracle's top.
+    method = np.array([9.0, 5, 5, 5, 0, 0, 0, 0])
+    assert agreement.top_overlap(oracle, method) == pytest.approx((1 + 1 / 3) / 2)
+
+
+def test_margin_pairs_are_those_that_the_oracle_separates():
+    def with_noise(name, value, noise):
+        per_reference = (value + noise, value - noise)
+        return Score(id=name, value=value, per_reference=per_reference)
+
+    oracle = [with_noise("c0", 1.0, 0.0), with_noise("c1", 0.5, 0.0), with_noise("c2", 0.4, 5.0)]
+    rows = agree(oracle, [3, 2, 9], {f"c{i}": "g" for i in range(3)})
+    # Only c0 over c1 is beyond two standard errors; c2 is noise.
+    assert (rows["pair_precision_margin"].value, rows["pair_precision_margin"].n) == (1.0, 1)
+    assert (rows["pair_precision"].value, rows["pair_precision"].n) == (0.0, 1)
+
+
+def test_scores_are_joined_by_id_and_other_candidates_are_refused():
+    oracle, method = scores([1, 2, 3]), scores([1, 2, 3])[::-1]
+    rng = np.random.default_rng(0)
+    table = agreement_table(oracle, {"m": method}, {}, {"m": "nats"}, rng, resamples=10)
+    assert table[0].value == pytest.approx(1.0)
+    with pytest.raises(UserError, match="'m' to score the oracle's 3 candidates, got 2: id 'c2'"):
+        agreement_table(oracle, {"m": oracle[:2]}, {}, {"m": "nats"}, rng)
+
+
+def test_same_generator_same_interval_and_other_methods_do_not_change_it():
+    rng = np.random.default_rng(3)
+    x, y, z = rng.normal(size=(3, 20))
+    table = agreement_table(
+        scores(x),
+        {"z": scores(z), "m": scores(y)},
+        {},
+        {"m": "nats", "z": "nats"},
+        np.random.default_rng(0),
+        resamples=50,
+    )
+    alone = agree(x, y)["spearman"]
+    together = next(r for r in table if r.estimator == "m" and r.metric == "spearman")
+    assert alone == together
+    assert agree(x, y, seed=1)["spearman"].low != alone.low
+    assert alone.low < alone.value < alone.high
+
+
+def test_the_cluster_bootstrap_is_wider_than_one_that_takes_siblings_for_independent():
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=10), 8)
+    y = x * 0.5 + np.repeat(rng.normal(size=10), 8)
+    tiny = rng.normal(size=80) * 1e-3
+    clustered = agree(x + tiny, y - tiny, groups_of(80, 8), resamples=300)["spearman"]
+    naive = agree(x + tiny, y - tiny, resamples=300)["spearman"]
+    assert clustered.value == naive.value
+    assert clustered.high - clustered.low > 1.5 * (naive.high - naive.low)
+
+
+def noisy_oracle(noise, candidates=24, references=40):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(candidates, 1)) + noise * rng.normal(size=(candidates, references))
+    return [
+        Score(id=f"c{i}", value=float(row.mean()), per_reference=tuple(map(float, row)))
+        for i, row in enumerate(values)
+    ]
+
+
+def test_the_ceiling_falls_with_noise():
+    def spearman(noise):
+        rows = ceiling(noisy_oracle(noise), {}, np.random.default_rng(0), resamples=30)
+        return next(r for r in rows if r.metric == "spearman")
+
+    assert spearman(1e-9).value == pytest.approx(1.0)
+    assert 0.8 < spearman(1.0).value < 1.0
+    assert abs(spearman(1e3).value) < 0.5
+    assert spearman(1.0).low < spearman(1.0).value < spearman(1.0).high
+
+
+def test_the_ceiling_needs_values_per_reference():
+    assert ceiling(scores([1, 2, 3]), {}, np.random.default_rng(0)) == []
+
+
+def outcomes(values, metric="win_rate"):
+    return [Outcome(metric=metric, item=f"q{i}", value=float(v)) for i, v in enumerate(values)]
+
+
+def test_summary_is_the_mean_over_items():
+    found = summary(outcomes([0, 100] * 50), np.random.default_rng(0))
+    assert found.value == 50.0
+    assert found.n == 100
+    # Standard error of a fair coin in per cent: 50 / sqrt(100).
+    assert found.stderr == pytest.approx(5.0, rel=0.15)
+    assert found.low == pytest.approx(40.2, abs=2.0)
+
+
+def test_both_orders_of_an_item_are_one_item():
+    doubled = outcomes([0, 100] * 20) + outcomes([0, 100] * 20)
+    once = summary(outcomes([0, 100] * 20), np.random.default_rng(0))
+    assert summary(doubled, np.random.default_rng(0)) == once
+
+
+def test_difference_is_paired_by_item_whatever_the_order():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=60) * 100
+    a, b = outcomes(hard + 1 + rng.normal(size=60) * 0.1), outcomes(hard)
+    found = difference(a, b[::-1], np.random.default_rng(0))
+    assert found.value == pytest.approx(1.0, abs=0.05)
+    assert found.stderr < 0.05  # items differ by a hundred; that cancels
+    with pytest.raises(UserError, match="such as 'q59'"):
+        difference(a, b[:-1], np.random.default_rng(0))
+
+
+def test_interval_covers_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(200):
+        found = interval(rng.normal(size=40), lambda x: float(x.mean()), rng, resamples=200)
+        hits += found.low <= 0 <= found.high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_paired_difference_refuses_lists_of_different_length():
+    with pytest.raises(UserError, match="same items"):
+        paired_difference([1.0], [1.0, 2.0], np.random.default_rng(0))
+
+
+def test_over_seeds_by_hand():
+    assert over_seeds([2.0], [1.0], [4.0]) == (2.0, 1.0, 4.0)
+    value, low, high = over_seeds([1.0, 2.0, 3.0], [math.nan] * 3, [math.nan] * 3)
+    # t(0.975, 2) = 4.3027, standard deviation 1, three seeds.
+    assert (value, high) == (2.0, pytest.approx(2 + 4.3027 / math.sqrt(3), abs=1e-3))
+    value, low, high = over_seeds([2.0, 2.0], [1.0, 1.0], [4.0, 4.0])
+    assert (value, low, high) == (2.0, 1.0, 4.0)
+
+
+def estimates(*rows):
+    columns = ["run", "estimator", "round", "seed", "metric", "value", "n", "unit", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def row(run, estimator, seed, value, number=1, metric="win_rate"):
+    return [run, estimator, number, seed, metric, value, 10, "%", math.nan, math.nan]
+
+
+def test_headline_averages_seeds_of_the_last_round():
+    table = headline(estimates(
+        row("r0", "trak", 0, 99.0, number=1), row("r0", "trak", 0, 40.0, number=2),
+        row("r1", "trak", 1, 60.0, number=2),
+    ))  # fmt: skip
+    assert table[["label", "value", "seeds"]].to_numpy().tolist() == [["trak", 50.0, 2]]
+
+
+def test_headline_never_averages_two_settings_of_one_estimator():
+    table = headline(
+        estimates(
+            row("wide", "trak", 0, 40.0),
+            row("narrow", "trak", 0, 60.0),
+            row("wide", "none", 0, 50.0),
+            row("narrow", "none", 0, 50.0),
+        )
+    )
+    assert sorted(table["label"]) == ["none", "trak (narrow)", "trak (wide)"]
+
+
+def test_headline_of_an_empty_study_is_empty():
+    assert headline(estimates()).empty
