@@ -3,7 +3,8 @@
 A bottleneck that adds nothing, y = W x + Bᵀ E A x with E = 0, has the gradient ∇_E ℓ = B (∇_W ℓ)
 Aᵀ: the layer's gradient seen through ``rank`` random directions of its input and of its output.
 With an E for each row, one backward pass gives them for each example, and no weight gradient is
-ever built."""
+ever built.
+"""
 
 from __future__ import annotations
 
@@ -80,11 +81,11 @@ class Bottlenecks:
     def _add(self, name: str, middle: torch.Tensor) -> Callable[..., torch.Tensor]:
         into, outof = self._sides[name]
 
-        def hook(layer: torch.nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+        def hook(_: torch.nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
             if args[0].ndim != 3 or args[0].shape[0] != len(middle):
                 raise UserError(
-                    f"layer '{name}' ({type(layer).__name__}) got an input of shape {tuple(args[0].shape)} "
-                    f"for {len(middle)} examples: expected [example, time, width]"
+                    f"layer '{name}' got an input of shape {tuple(args[0].shape)} for "
+                    f"{len(middle)} examples: expected [example, time, width]"
                 )
             return output + (args[0] @ into.T) @ middle.to(output.dtype) @ outof
 

@@ -3,7 +3,8 @@
     f(z, θ) = mean over response tokens of log(p / (1 - p))         Q(z) = mean of 1 - p
 
 p is the probability of the response token: each token is a classification, as in ``traker``'s own
-text classifier. The mean (not the sum) over tokens keeps long responses from dominating."""
+text classifier. The mean (not the sum) over tokens keeps long responses from dominating.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from trak.modelout_functions import AbstractModelOutput
 from influbench.losses import Encoded, padded
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-"""ids [row, time]; of each row's response tokens, padded: position of the prediction, target, and mask
-[row, token]."""
+"""ids [row, time]; for the response tokens, padded, position of the prediction, target and mask,
+[row, token] each."""
 
 
 class CausalMargin(AbstractModelOutput):
@@ -28,7 +29,7 @@ class CausalMargin(AbstractModelOutput):
         pass
 
     @staticmethod
-    def get_output(
+    def get_output(  # pyright: ignore[reportIncompatibleMethodOverride]
         model: torch.nn.Module,
         weights: dict[str, torch.Tensor],
         buffers: dict[str, torch.Tensor],
@@ -53,7 +54,7 @@ class CausalMargin(AbstractModelOutput):
         others = logits.scatter(-1, targets[:, None], -torch.inf).logsumexp(-1)
         return ((correct - others) * mask).sum() / mask.sum()
 
-    def get_out_to_loss_grad(
+    def get_out_to_loss_grad(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         model: torch.nn.Module,
         weights: dict[str, torch.Tensor],

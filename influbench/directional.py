@@ -3,7 +3,8 @@
     d(z) = ⟨w, ∇ℓ(z)⟩ = d/dε ℓ(z; θ + εw) at ε = 0
 
 No gradient of any example is ever built: the cost per example is two to three forward passes, in
-batches."""
+batches.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def by_forward_mode(student: Student, weights: Tensors, direction: Tensors) -> D
 
             # The fused attention kernels have no forward-mode derivative.
             with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-                _, tangent = torch.func.jvp(losses, (held,), (along,))
+                tangent = torch.func.jvp(losses, (held,), (along,))[1]
             out[batch] = tangent.double().cpu().numpy()
         return out
 
@@ -87,12 +88,13 @@ def by_central_difference(
         try:
             for sign in (1.0, -1.0):
                 with torch.no_grad():
-                    torch._foreach_copy_(weights, saved)
-                    torch._foreach_add_(weights, direction, alpha=sign * epsilon)
+                    for weight, before, along in zip(weights, saved, direction, strict=True):
+                        weight.copy_(before).add_(along, alpha=sign * epsilon)
                 sides.append(gradients.losses(student, examples))
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(weights, saved)
+                for weight, before in zip(weights, saved, strict=True):
+                    weight.copy_(before)
         return (sides[0] - sides[1]) / (2 * epsilon)
 
     return derivative
@@ -122,7 +124,8 @@ class Ghost:
     Each module's output is given an addend ε_row · (its own change along w), ε = 0. The derivative
     of the summed loss by ε is then, for each row, Σ over modules and positions of (output gradient
     · change): for a linear layer Σ_s b_sᵀ W a_s. Embeddings, a tied head and norms take part like
-    all others."""
+    all others.
+    """
 
     def __init__(self, student: LanguageStudent, weights: Tensors, direction: Tensors):
         self._student = student
@@ -204,7 +207,6 @@ class Ghost:
             return functional.embedding(args[0], along["weight"])
         inputs = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in args)
         held = {name: p.detach() for name, p in own.items()}
-        _, change = torch.func.jvp(
+        return torch.func.jvp(
             lambda values: torch.func.functional_call(module, values, inputs), (held,), (along,)
-        )
-        return change
+        )[1]

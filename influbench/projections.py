@@ -11,11 +11,12 @@ from influbench.records import digest
 
 
 class SignSketch:
-    """Flips signs at random and folds the vector onto ``dim`` coordinates: O(parameters), one byte each.
+    """Flips signs at random and folds the vector onto ``dim`` coordinates, in one sweep.
 
     Feature hashing (Weinberger et al., arXiv 0902.2206) with the hash i mod ``dim``: since the
     signs are independent, inner products are kept in expectation, with a relative error of about
-    1/√dim."""
+    1/√dim.
+    """
 
     def __init__(self, weights: Sequence[torch.Tensor], dim: int, seed: int):
         self._dim = dim

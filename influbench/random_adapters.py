@@ -1,8 +1,9 @@
-"""LoRA adapters that change nothing, whose gradients are random projections of the weights' gradients.
+"""LoRA adapters that change nothing, whose gradients are random projections of the weights'.
 
 A linear layer y = W x becomes y = W x + B A x with B = 0, so outputs stay as they are, and ∇_B ℓ =
 ∇_W ℓ · Aᵀ: the full gradient seen through rank-many random directions of the input. With entries of
-A drawn from N(0, 1/rank), inner products keep their expectation."""
+A drawn from N(0, 1/rank), inner products keep their expectation.
+"""
 
 from __future__ import annotations
 
@@ -67,26 +68,26 @@ def _linear_names(model: PreTrainedModel) -> list[str]:
     modules = list(model.named_modules())
     if any(isinstance(m, LoraLinear) for _, m in modules):
         raise UserError(
-            "the student holds LoRA adapters already: expected parameters = 'all', which are those adapters"
+            "the student holds LoRA adapters already: expected parameters = 'all', which are these"
         )
     names = [n for n, m in modules if isinstance(m, torch.nn.Linear) and m is not head]
     if not names:
         raise UserError(
-            "the student has no linear layers to adapt: expected parameters = 'all' or a regular expression"
+            "the student has no linear layers: expected parameters = 'all' or a regular expression"
         )
     return names
 
 
 def _drawn(model: PreTrainedModel, names: list[str], seed: int) -> Adapters:
     weights: dict[str, torch.Tensor] = {}
+    named = dict(model.named_parameters())
     covered = 0
     for name in names:
-        layer = model.get_submodule(name)
-        assert isinstance(layer, LoraLinear), name
-        covered += layer.base_layer.weight.numel()
-        a, b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
+        covered += named[f"{name}.base_layer.weight"].numel()
+        a = named[f"{name}.lora_A.{NAME}.weight"]
         generator = torch.Generator().manual_seed(int(digest(f"{seed}:{name}")[:12], 16))
         with torch.no_grad():
             a.copy_(torch.randn(a.shape, generator=generator) * a.shape[0] ** -0.5)
-        weights[f"{name}.lora_B.{NAME}.weight"] = b
+        b = f"{name}.lora_B.{NAME}.weight"
+        weights[b] = named[b]
     return Adapters(weights, covered)

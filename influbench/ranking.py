@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from influbench.errors import UserError
 from influbench.examples import load_examples
 from influbench.judging import JudgeConfig
 from influbench.progress import Progress
-from influbench.records import Example, LedgerRow, ModelRef, Score
+from influbench.records import Example, LedgerRow, ModelRef, Score, digest
 from influbench.scoring import MethodConfig
 from influbench.store import Store
 from influbench.training import WarmupConfig
@@ -110,11 +111,21 @@ def rank(
             "since scores are means over them"
         )
     warm = [] if warmup is None else _examples(warmup, None)
-    ref = models.resolve(str(student))
+    ref = _with_moments(models.resolve(str(student)))
     if warm and "moments" in needed:
         ref = _warmed(ref, warm, method, store)
     entry = store.run(scoring.STAGE, method, judged, references, warm, ref, label=method.estimator)
     return Ranking(entry.records("scores", Score), entry.meta["diagnostics"], entry.ledger())
+
+
+def _with_moments(ref: ModelRef) -> ModelRef:
+    """The same model, told apart from one with equal weights and other moments."""
+    path = Path(ref.path) / "optimizer.pt"
+    if not path.is_file():
+        return ref
+    with path.open("rb") as file:
+        moments = hashlib.file_digest(file, "sha256").hexdigest()
+    return dataclasses.replace(ref, digest=digest(f"{ref.digest}:{moments}"))
 
 
 def _warmed(ref: ModelRef, warm: Sequence[Example], method: MethodConfig, store: Store) -> ModelRef:

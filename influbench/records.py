@@ -225,7 +225,7 @@ def read_jsonl(path: Path, kind: type[R]) -> list[R]:
     if not path.is_file():
         raise UserError(f"expected a file of {kind.__name__} records at {path}: there is none")
     records: list[R] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         try:
             records.append(from_dict(kind, json.loads(line)))
         except (TypeError, ValueError) as error:
@@ -233,6 +233,11 @@ def read_jsonl(path: Path, kind: type[R]) -> list[R]:
                 f"{path}:{number}: expected a {kind.__name__} record, got {line[:80]!r} ({error})"
             ) from error
     return records
+
+
+def _lines(path: Path) -> list[str]:
+    # Not str.splitlines: it also breaks at U+2028 and its like, which JSON leaves inside a text.
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def digest(value: Sequence[object] | str | bytes) -> str:

@@ -27,13 +27,15 @@ def hidden_states(student: LanguageStudent, examples: Sequence[Example]) -> Arra
     """Position-weighted mean of the last hidden states, shape [example, width], of length 1.
 
     Token t of T weighs t / Σ t: later tokens have seen more (RDS+, arXiv 2503.01807; SGPT,
-    2202.08904)."""
+    2202.08904).
+    """
     rows = [student.encode(e) for e in examples]
     out = np.empty((len(rows), student.model.config.get_text_config().hidden_size))
-    device = student.model.device
+    device, pad = student.model.device, student.tokenizer.pad_token_id
+    assert isinstance(pad, int)
     for batch in token_batches([len(r.ids) for r in rows], student.token_budget):
         part = [rows[i] for i in batch]
-        hidden = student.hidden(padded(part, student.tokenizer.pad_token_id, device)).double()
+        hidden = student.hidden(padded(part, pad, device)).double()
         lengths = torch.tensor([len(r.ids) for r in part], device=device)[:, None]
         position = torch.arange(1, hidden.shape[1] + 1, device=device)[None]
         weight = (position * (position <= lengths)).double()

@@ -26,7 +26,8 @@ def language_student(ctx: Context, method: str) -> LanguageStudent:
 
     if not isinstance(ctx.student, LanguageStudent):
         raise UserError(
-            f"estimator '{method}' needs a language model as student, got {type(ctx.student).__name__}: "
+            f"estimator '{method}' needs a language model as student, got "
+            f"{type(ctx.student).__name__}: "
             "choose a method without 'language_model' among its needs ('influbench estimators')"
         )
     return ctx.student
@@ -51,8 +52,8 @@ def warmup(ctx: Context, method: str, *, at_least: int = 1) -> Sequence[Example]
     """
     if len(ctx.warmup) < at_least:
         raise UserError(
-            f"estimator '{method}' is fitted on the warm-up set: expected at least {at_least} examples, "
-            f"got {len(ctx.warmup)}; give more (--warmup FILE)"
+            f"estimator '{method}' needs a warm-up set of at least {at_least} examples, "
+            f"got {len(ctx.warmup)}: give more (--warmup FILE)"
         )
     return ctx.warmup
 
@@ -80,7 +81,7 @@ def parameter_share(share: float, min_share: float, method: str) -> float:
     """
     if share < min_share:
         raise UserError(
-            f"estimator '{method}' attributes {share:.1%} of the trainable parameters, less than its option "
-            f"min_share = {min_share:g}: lower min_share or choose a method that covers all of them"
+            f"estimator '{method}' attributes {share:.1%} of the trainable parameters, less than "
+            f"its option min_share = {min_share:g}: lower it or choose a method that covers all"
         )
     return share

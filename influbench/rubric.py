@@ -11,17 +11,20 @@ from influbench.records import Example
 
 GRADES = ("1", "2", "3", "4", "5")
 
-QUALITY = """\ You grade training examples for a small assistant that will be fine-tuned on them.
-Give one grade from 1 to 5 to the example as a whole, instruction and response together: 1 -
-unusable: the instruction makes no sense, or the response is wrong, empty or about something else 2
-- poor: the response misses most of what was asked, or contains serious mistakes 3 - fair: the
-response addresses the request but is incomplete, vague or partly mistaken 4 - good: clear
-instruction, correct and complete response, small flaws at most 5 - excellent: a clear and
-worthwhile instruction with a correct, complete and well-written response A longer response is not a
-better one. Answer with the grade alone, a single digit from 1 to 5."""
+QUALITY = """\
+You grade training examples for a small assistant that will be fine-tuned on them.
+Give one grade from 1 to 5 to the example as a whole, instruction and response together:
+1 - unusable: the instruction makes no sense, or the response is wrong, empty or off the subject
+2 - poor: the response misses most of what was asked, or contains serious mistakes
+3 - fair: the response addresses the request but is incomplete, vague or partly mistaken
+4 - good: clear instruction, correct and complete response, small flaws at most
+5 - excellent: a clear, worthwhile instruction with a correct, complete, well-written response
+A longer response is not a better one.
+Answer with the grade alone, a single digit from 1 to 5."""
 
-ADDITIVE = """\ Grade the response to the user's instruction by points. Begin at 0 and add one point
-for each that holds:
+ADDITIVE = """\
+Grade the response to the user's instruction by points.
+Begin at 0 and add one point for each that holds:
 - it is relevant and says at least something of what was asked for
 - it covers a substantial part of the request, even if not all of it
 - it answers the main question in a useful way
@@ -30,10 +33,11 @@ for each that holds:
 A response that earns no point gets 1.
 Answer with the total alone, a single digit from 1 to 5."""
 
-PREFERENCE = """\ Two training examples for a small assistant are shown, A and B. Say which one the
-assistant would learn more from: the clearer instruction with the more correct, complete and helpful
-response. Neither length nor the order in which they are shown matters. Answer with a single letter,
-A or B."""
+PREFERENCE = """\
+Two training examples for a small assistant are shown, A and B.
+Say which one the assistant would learn more from: the clearer instruction with the more correct,
+complete and helpful response. Neither length nor the order in which they are shown matters.
+Answer with a single letter, A or B."""
 
 _MARKED = re.compile(r"\[\[\s*([1-5](?:\.\d+)?)\s*\]\]")
 _NAMED = re.compile(
@@ -60,7 +64,7 @@ def comparing(first: Example, second: Example) -> tuple[Message, ...]:
 
 
 def parse_grade(text: str) -> float | None:
-    """The grade in a written reply: ``[[4]]``, a leading ``4`` or ``4/5``, ``Grade: 4``; else None."""
+    """The grade in a reply such as ``[[4]]``, ``4``, ``4/5 …`` or ``Grade: 4``; else None."""
     for pattern in (_MARKED, _FIRST, _NAMED):
         found = pattern.search(text)
         if found and float(found[1]) <= 5:
@@ -75,7 +79,7 @@ def parse_letter(text: str) -> float | None:
 
 
 def ask_all(judge: Judge, requests: Sequence[Request], *, retries: int) -> list[float]:
-    """A number for each request: expected grade (choices 1 to 5) or probability of A (choices A, B).
+    """A number for each request: expected grade (choices 1 to 5) or probability of A (A, B).
 
     Where the judge gives no probabilities its text is read; a reply that cannot be read is asked
     for again within the conversation, which makes it a new request to an archive.
@@ -102,8 +106,8 @@ def ask_all(judge: Judge, requests: Sequence[Request], *, retries: int) -> list[
             else:
                 raise UserError(
                     f"judge '{judge.name}' answered '{request.id}' with {reply.text[:60]!r} in "
-                    f"{retries + 1} attempts: expected one of {', '.join(request.choices)}; use a better "
-                    "judge, or drop that example"
+                    f"{retries + 1} attempts: expected one of {', '.join(request.choices)}; "
+                    "use a better judge, or drop that example"
                 )
         open_requests = unread
         if not unread:

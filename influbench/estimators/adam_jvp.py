@@ -1,4 +1,4 @@
-"""Directional derivative: the candidates' losses along the reference gradient as Adam would scale it.
+"""Directional derivative of the candidates' losses along Adam's view of the reference gradient.
 
     w = D ∘ ∇L_ref(θ)            D = (1-β₁)·lr/(1-β₁^t') / (√v̂ + ε), frozen at the warm-up state
     score(z) = ⟨w, ∇ℓ(z)⟩ = d/dε ℓ(z; θ + εw) at ε = 0
@@ -9,9 +9,9 @@ candidates go through in one of three ways that agree (``influbench.directional`
 
     jvp                  one forward pass with dual numbers; any student
     ghost                a backward pass without weight gradients; language models
-    central_difference   two plain forward passes; the step is chosen, and its error measured, on warm-up
-                         examples (``step``, ``step_error`` among the diagnostics)
-    materialised         the candidate's gradient itself, one at a time: the reference for the others
+    central_difference   two plain forward passes; the step is chosen, and its error measured, on
+                         warm-up examples (``step``, ``step_error`` among the diagnostics)
+    materialised         the candidate's gradient itself, one at a time: reference for the others
 
 preconditioner = "none" sets D = 1: ``gradient_dot``. ``cosine`` divides by both norms, ‖w‖ and
 ‖∇ℓ(z)‖, and needs the gradient itself, hence method = "materialised".
@@ -20,7 +20,8 @@ Source: the ghost inner product of Wang et al., In-Run Data Shapley, arXiv 2406.
 metric as in LESS, arXiv 2402.04333; forward mode as a replacement for per-example gradients is our
 own.
 Cost: 3M passes to prepare; per candidate 2 to 3 (jvp), 3 (ghost, materialised) or 2 (central
-difference)."""
+difference).
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """DataInf: influence with a closed form of the inverse Hessian, weight tensor by weight tensor.
 
-    H_l⁻¹ v ≈ (1 / n λ_l) Σ_j [ v - (v·g_j) / (λ_l + ‖g_j‖²) g_j ],     λ_l = damping · mean of the entries of g_j²
+    H_l⁻¹ v ≈ (1 / n λ_l) Σ_j [ v - (v·g_j) / (λ_l + ‖g_j‖²) g_j ]
+    λ_l = damping · mean over j and entries of g_j²
     score(z) = Σ_l ⟨H_l⁻¹ ∇_l L_ref, ∇_l ℓ(z)⟩
 
 g_j are the warm-up examples' gradients by tensor l. The closed form replaces the mean of inverses

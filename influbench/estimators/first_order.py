@@ -14,7 +14,8 @@ Source: first-order Taylor expansion of the local data influence of Montessori-I
 2410.14208); optimizer-aware influence as in arXiv 2605.18814. The reference gradient is taken at θ
 + u(0), the point around which the exact influence is centred.
 Cost: 3M passes to prepare (and probes · (M + 6) + 2M to calibrate), 3 per candidate, plus
-element-wise work over the weights."""
+element-wise work over the weights.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ class FirstOrder:
             reference = gradients.mean_gradient(student, weights, ctx.reference)
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(weights, saved)
+                for weight, before in zip(weights, saved, strict=True):
+                    weight.copy_(before)
         del saved
         null = gradients.dot(reference, update.delta(None))
 

@@ -1,4 +1,4 @@
-"""Instruction-following difficulty: how little does the instruction help the student to say the response?
+"""Instruction-following difficulty: how little does the instruction help to say the response?
 
     ifd(z) = ℓ(response | instruction) / ℓ(response | empty instruction)
     score(z) = ifd(z) up to 1;  1 - ifd(z) above

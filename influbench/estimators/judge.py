@@ -1,6 +1,6 @@
 """Judge rating: a language model grades each candidate from 1 to 5.
 
-    score(z) = Σ_k k · P(grade k | rubric, z)        or the grade that the judge writes, without probabilities
+    score(z) = Σ_k k · P(grade k | rubric, z)    or, without probabilities, the written grade
 
 The expectation over the grades' probabilities breaks the ties of a five-point scale (G-Eval, arXiv
 2303.16634). A reply that cannot be read is asked for again; one that stays unreadable stops the

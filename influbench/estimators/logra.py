@@ -32,7 +32,7 @@ class Logra:
     rank: int = 8
     damping: float = 0.1
     min_share: float = 0.0
-    """Refuse to attribute a smaller share of the trainable parameters; 0, as the method is partial."""
+    """Refuse to attribute a smaller share of the parameters; 0, as the method is partial."""
 
     scale: ClassVar[Scale] = "signed"
     needs: ClassVar[tuple[str, ...]] = ("gradients", "language_model")

@@ -9,7 +9,8 @@ here). Deviations: the model that judges is the student, the only model that an 
 the rubric is additive as theirs, in our own words; an expectation over the grades replaces the mean
 of sampled verdicts.
 Cost: nothing to prepare, 1 forward pass per candidate. A small student's grades carry little but
-bias."""
+bias.
+"""
 
 from __future__ import annotations
 
@@ -48,10 +49,10 @@ class SelfReward:
             ids = tokenizer(prompt, add_special_tokens=False).input_ids
             if len(ids) > limit:
                 raise UserError(
-                    f"estimator 'self_reward': example '{example.id}' with the rubric has {len(ids)} tokens, "
-                    f"the student's context holds {limit}: shorten or drop it"
+                    f"estimator 'self_reward': example '{example.id}' with the rubric has "
+                    f"{len(ids)} tokens, the student's context holds {limit}: shorten or drop it"
                 )
-            # What follows the prompt in the joint tokenisation: the digit alone may be another token.
+            # Of the joint tokenisation: the digit alone may be another token.
             digits = [
                 tokenizer(prompt + g, add_special_tokens=False).input_ids[len(ids)]
                 for g in rubric.GRADES

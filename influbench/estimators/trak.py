@@ -21,7 +21,8 @@ checkpoint, the student; candidates are no training examples of the kernel, whic
 warm-up set; attention by the math kernel in the weights' own precision. Scores are in traker's
 arbitrary unit.
 Cost: 3(W + M) passes to prepare, 4 per candidate; with ``lora`` no weight gradients, so a backward
-costs about one forward."""
+costs about one forward.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +45,9 @@ if TYPE_CHECKING:
 SMALL = 500_000
 """Up to so many trainable parameters ``auto`` takes them all."""
 VMAP_TOKENS = 512
-"""Padded tokens in one batch: under ``vmap`` several copies of all their logits exist at one time."""
+"""Padded tokens in one batch: under ``vmap`` several copies of their logits exist at one time."""
 MATRIX_BYTES = 2 << 30
-"""Limit of the part of the projection matrix that is held; a larger one is drawn anew for each batch."""
+"""Limit of the projection matrix; a larger one is drawn anew, in parts, for each batch."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Trak:
     regularisation: float = 0.1
     """λ as a share of the kernel's mean eigenvalue; > 0."""
     min_share: float = 0.0
-    """Refuse to attribute a smaller share of the trainable parameters; 0, as projections are partial."""
+    """Refuse to attribute a smaller share of the parameters; 0, as projections are partial."""
 
     scale: ClassVar[Scale] = "signed"
     needs: ClassVar[tuple[str, ...]] = ("gradients", "language_model")
@@ -140,10 +141,10 @@ class Trak:
             trainable = {n: p for n, p in trainable.items() if re.search(wanted, n)}
             if not trainable:
                 raise UserError(
-                    f"estimator 'trak', option 'parameters': '{wanted}' matches no trainable parameter; "
-                    f"expected auto, all, lora, or a pattern of names such as {names[:3]}"
+                    f"estimator 'trak', option 'parameters': '{wanted}' matches no trainable "
+                    f"parameter; expected auto, all, lora, or a pattern of names like {names[:3]}"
                 )
-        yield Attributed(trainable, sum(p.numel() for p in trainable.values()) / total)
+        yield Attributed(dict(trainable), sum(p.numel() for p in trainable.values()) / total)
 
     def _projection(self, student: LanguageStudent, chosen: Attributed, seed: int) -> Any:
         from trak.projectors import BasicProjector, NoOpProjector, ProjectionType
@@ -156,7 +157,7 @@ class Trak:
             grad_dim=width,
             proj_dim=self.proj_dim,
             seed=seed,
-            proj_type=ProjectionType.rademacher,
+            proj_type=ProjectionType("rademacher"),
             device=device,
             block_size=max(1, MATRIX_BYTES // (4 * width)),
         )
@@ -219,10 +220,9 @@ def _by_batch(
     batches = token_batches(
         [len(row.ids) for row in encoded], min(VMAP_TOKENS, student.token_budget)
     )
-    pad, device = student.tokenizer.pad_token_id, student.model.device
-    parts: list[torch.Tensor] = []
+    device, pad = student.model.device, student.tokenizer.pad_token_id
+    assert isinstance(pad, int)
     with torch.no_grad():  # no outer graph: the transforms inside differentiate on their own
-        for batch in batches:
-            parts.append(compute(stacked([encoded[i] for i in batch], pad, device)))
+        parts = [compute(stacked([encoded[i] for i in b], pad, device)) for b in batches]
     order = torch.tensor([i for batch in batches for i in batch], device=device).argsort()
     return torch.cat(parts)[order]

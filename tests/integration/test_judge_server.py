@@ -16,7 +16,18 @@ from influbench.judge_protocol import Budget, JudgeConfig, Request
 from influbench.judging import build
 
 KEY = "sk-never-to-be-seen-0123456789"
-PASSING = ["429", "429-after", "500", "503", "hang", "drip", "truncated", "cut", "garbage", "schema"]
+PASSING = [
+    "429",
+    "429-after",
+    "500",
+    "503",
+    "hang",
+    "drip",
+    "truncated",
+    "cut",
+    "garbage",
+    "schema",
+]
 PASSING += ["empty", "no-usage", "reset"]
 
 
@@ -84,7 +95,9 @@ class Faulty:
             "logprobs": {"content": [position]} if offered else None,
         }
         usage = {"prompt_tokens": len(prompt), "completion_tokens": 1}
-        return json.dumps({"object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+        return json.dumps(
+            {"object": "chat.completion", "choices": [choice], "usage": usage}
+        ).encode()
 
     def reply(self, handler: BaseHTTPRequestHandler, body: dict, prompt: str, fault: str) -> None:
         whole = self.right(body, prompt)

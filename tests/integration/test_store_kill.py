@@ -35,7 +35,7 @@ def wait_for(happened: Callable[[], bool]) -> None:
 
 
 def slow(cfg: Settings, examples, *, work: Work) -> None:
-    """Chunks of a few milliseconds, each noted in a file outside the store; all wait for the gate."""
+    """Short chunks, each noted in a file outside the store; all wait for the gate."""
     log, gate = Path(os.environ["CHUNK_LOG"]), Path(os.environ["CHUNK_GATE"])
 
     def score(part: list[Example]) -> list[Score]:

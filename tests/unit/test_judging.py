@@ -68,7 +68,9 @@ def test_sampled_replies_belong_to_their_request():
 def test_what_was_bought_before_a_failure_is_kept_and_booked_to_the_buyer(tmp_path):
     path = tmp_path / "a.jsonl"
     with pytest.raises(UserError, match="out of breath"):
-        ArchivedJudge(Shouting(fail_after=2), Archive(path), "stage-1").ask([ask(i) for i in range(4)])
+        ArchivedJudge(Shouting(fail_after=2), Archive(path), "stage-1").ask(
+            [ask(i) for i in range(4)]
+        )
     backend = Shouting()
     judge = ArchivedJudge(backend, Archive(path), "stage-1")
     assert judge.usage.calls == 2
@@ -133,7 +135,9 @@ def test_what_another_process_bought_is_seen(tmp_path):
 
 def test_a_judgement_names_prompt_answer_judge_parameters_and_raw_reply(tmp_path):
     path = tmp_path / "a.jsonl"
-    ArchivedJudge(Shouting(), Archive(path), "me").ask([ask(1, answers=("an answer",), max_tokens=9)])
+    ArchivedJudge(Shouting(), Archive(path), "me").ask(
+        [ask(1, answers=("an answer",), max_tokens=9)]
+    )
     row = json.loads(path.read_text())
     assert row["text"] == " QUESTION 1\n"
     assert (row["judge"], row["max_tokens"], row["temperature"]) == ("shouting", 9, 0.0)
