@@ -36,10 +36,19 @@ def stand_in(table: pd.DataFrame) -> Path:
     return path
 
 
-def main(source: str) -> None:
+PLAIN = ("win_rate", "standard_error", "discrete_win_rate")
+FORMULAS = {
+    "length_only": "length_controlled_minimal",
+    "difficulty": "length_controlled_noreg",
+    "official": "length_controlled_v1",
+}
+
+
+def main(source: str, gamed: str | None = None) -> None:
     """Win rates of every model in the CSV (model, prompt_index, two lengths, preference)."""
     table = pd.read_csv(source)
-    path = stand_in(table)
+    path = gamed or stand_in(table)
+    formulas = list(FORMULAS) if gamed else ["length_only"]
     glm_winrate.hf_hub_download = lambda **_: str(path)
     rates = {}
     for model, rows in table.groupby("model"):
@@ -54,15 +63,18 @@ def main(source: str) -> None:
                 "annotator": "recorded",
             }
         )
-        found = glm_winrate.get_length_controlled_winrate(
-            annotations,
-            glm_name="length_controlled_minimal",
-            save_weights_dir=None,
-            is_warn_extreme_changes=False,
-        )
-        rates[model] = {name: float(value) for name, value in found.items()}
+        rates[model] = {}
+        for formula in formulas:
+            found = glm_winrate.get_length_controlled_winrate(
+                annotations,
+                glm_name=FORMULAS[formula],
+                save_weights_dir=None,
+                is_warn_extreme_changes=False,
+            )
+            rates[model] |= {n: float(found[n]) for n in PLAIN}
+            rates[model][formula] = float(found["length_controlled_winrate"])
     print(json.dumps(rates))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

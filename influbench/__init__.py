@@ -6,6 +6,7 @@ The public names are loaded when they are first used, so that ``import influbenc
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from influbench.ranking import score
     from influbench.records import Example
     from influbench.results import load_study
+
+# TRL reports every trainer that is made to its maker; this must be set before huggingface_hub is imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Context": "estimator",

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from influbench import models
 from influbench.config import Config, transport
@@ -46,6 +46,9 @@ class GenerationConfig(Config):
         default=0.7, gt=0, le=1, description="more alike than this is a duplicate"
     )
     prefill: bool = Field(default=False, description="begin the teacher's turn with the tag")
+    one_line: bool = Field(
+        default=False, description="the instruction ends with its line; needs prefill"
+    )
     accept_unclosed: bool = Field(
         default=False, description="take an instruction that is cut before its closing tag"
     )
@@ -63,6 +66,12 @@ class GenerationConfig(Config):
     dtype: Literal["float32", "bfloat16"] = "float32"
     chat_template: str | None = None
     device: str = transport("auto")
+
+    @model_validator(mode="after")
+    def _one_line_needs_prefill(self) -> Self:
+        if self.one_line and not self.prefill:
+            raise ValueError("one_line needs prefill: without it the first line may be a preamble")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,10 +154,13 @@ class Teacher:
             for prompt, plan in zip(prompts, plans, strict=True)
             for sibling in siblings
         ]
-        written = self._complete("instructions", [r[:2] for r in rows], cfg.instruction, (CLOSE,))
+        stop = (CLOSE, "\n") if cfg.one_line else (CLOSE,)
+        written = self._complete("instructions", [r[:2] for r in rows], cfg.instruction, stop)
         attempts: list[Attempt] = []
         for (prompt, name, plan), completion in zip(rows, written, strict=True):
-            found = parse(completion.text, prefilled=cfg.prefill, unclosed=cfg.accept_unclosed)
+            # Small teachers, who need the prefill, end their turn without the closing tag.
+            unclosed = cfg.accept_unclosed or (cfg.prefill and completion.finished)
+            found = parse(completion.text, prefilled=cfg.prefill, unclosed=unclosed)
             text = None if found is None else cleaned(found, cfg.filters)
             attempts.append(
                 Attempt(

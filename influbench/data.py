@@ -157,7 +157,7 @@ def check_overlap(reference: Sequence[Example], evaluation: Sequence[Question], 
         raise UserError(
             f"expected no reference prompt in the evaluation set, got {len(shared)} of "
             f"{len(reference)} (for example '{shared[0].id}': {shared[0].instruction[:60]!r}): "
-            "change data.reference or data.evaluation, or set data.leaky = true, which marks every row"
+            "change data.reference or data.evaluation, or set data.leaky = true (rows then say so)"
         )
     return len(shared)
 
@@ -245,7 +245,7 @@ def _question(row: Row) -> Question:
 
 
 def _answers(row: Row, name: str, values: Any) -> tuple[str, ...] | None:
-    """A text a turn, empty where MT-Bench has an answer to one turn only; None where it has none."""
+    """A text a turn, empty where MT-Bench has none for that turn; None where it has none at all."""
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise row.refuse(f"a list of texts in '{name}'", repr(values)[:60], "change it")
     return tuple(values) if any(values) else None

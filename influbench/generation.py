@@ -34,8 +34,9 @@ def write_candidates(
     """Writes ``candidates``: ``cfg.num_candidates`` pairs, in the order written.
 
     Each prompt belongs to one seed prompt, in turn, and shows it among others drawn at random.
-    ``teacher_prompt`` ends with the opening tag if ``cfg.prefill``; ``raw_completion`` ends with
-    the closing tag, where sampling stops. ``work.meta`` counts attempts and drops by reason.
+    ``teacher_prompt`` ends with the opening tag if ``cfg.prefill``; ``raw_completion`` ends where
+    sampling stopped: with the closing tag, or with the turn (or line) where a prefilled teacher
+    wrote none. ``work.meta`` counts attempts and drops by reason.
 
     Args:
         cfg: settings.
@@ -101,7 +102,8 @@ def _next_prompts(cfg: GenerationConfig, room: int, attempts: Sequence[Attempt])
             "give more seed prompts, or raise generation.attempts_per_candidate"
         )
     share = max(passed, 1) / max(len(attempts), 1)
-    return min(cfg.prompts_per_chunk, math.ceil(room / share / cfg.instructions_per_seed))
+    wanted = min(room / share, bound - len(attempts))
+    return min(cfg.prompts_per_chunk, math.ceil(wanted / cfg.instructions_per_seed))
 
 
 def _reasons(attempts: Sequence[Attempt]) -> dict[str, int]:
@@ -141,4 +143,4 @@ def _candidate(attempt: Attempt) -> Candidate:
     )
 
 
-STAGE = Stage("generate", 1, write_candidates)
+STAGE = Stage("generate", 2, write_candidates)

@@ -45,10 +45,8 @@ def request(shots: Sequence[str]) -> str:
     """The user's turn that shows ``shots`` and asks for one more instruction."""
     shown = "\n".join(f"{OPEN}{shot}{CLOSE}" for shot in shots)
     return (
-        f"Here are {len(shots)} tasks that people gave to an assistant:\n\n{shown}\n\n"
-        "Come up with one more task. It should be new: another topic and another kind of work than "
-        "the tasks above. It should be complete: an assistant can do it from the text alone. "
-        f"Write only the task itself, between {OPEN} and {CLOSE}; do not carry it out."
+        "Write a list of different tasks that a person could give to an assistant, each between "
+        f"{OPEN} and {CLOSE}.\n\n{shown}\n\nWrite the next task. It must differ from those above."
     )
 
 

@@ -22,7 +22,7 @@ def estimator_table(methods: Mapping[str, Listing]) -> Table:
         "M references, W warm-up examples",
     )
     for column in ("name", "scale", "needs", "cost", "source", "package"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "scale", "cost"))
     for name, listing in methods.items():
         facts = vars(registry.load(name))
         table.add_row(

@@ -130,6 +130,8 @@ def check(cfg: RunConfig) -> Sets:
     """
     for name in cfg.scoring.compare:
         registry.build(name)
+    for model in (cfg.teacher, cfg.student):
+        models.resolve(model.name, model.revision)
     if cfg.scoring.estimator != BASELINE:
         method = registry.build(cfg.scoring.estimator, cfg.scoring.options)
         stderr = registry.gives_stderr(cfg.scoring.estimator)

@@ -1,7 +1,6 @@
 """Sentence embedding: does the candidate mean something like the references, to a small encoder?
 
-    score(z) = mean (or max) over references r of cos(e(z), e(r)),   e = MiniLM over "instruction
-    \\n response"
+    score(z) = mean (or max) over references r of cos(e(z), e(r)),   e = MiniLM over both texts
 
 The student plays no part: what this gains over ``bm25`` is meaning, what ``repsim`` gains over it
 is the student.

@@ -1,5 +1,4 @@
-"""lm-eval harness as a library: a student's accuracy on MMLU, GPQA, ARC-C, GSM8K, HellaSwag and
-others.
+"""lm-eval harness as a library: accuracy on MMLU, GPQA, ARC-C, GSM8K, HellaSwag and others.
 
 The numbers are the harness's own; what is added are the paper's shots, outcomes item by item, and
 standard errors from them.
@@ -46,7 +45,7 @@ class HarnessConfig(Config):
     limit: int | None = Field(default=None, gt=0)
     """Items of each task; None = all. The first ones, as the harness takes them."""
     include_path: Path | None = None
-    """A folder of task files; with it, only tasks from there are offered, and nothing is indexed."""
+    """A folder of task files; with it only tasks from there are offered: nothing is indexed."""
     chat: bool = False
     """Whether questions are put through the chat template, few-shot examples as turns."""
     seed: int = 1234
@@ -79,10 +78,7 @@ def evaluate(model: LoadedModel, cfg: HarnessConfig) -> HarnessResult:
         UserError: lm-eval is not installed, there is no such task, or its data cannot be had.
     """
     lm_eval = _lm_eval()
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(
+    manager = lm_eval.tasks.TaskManager(
         include_path=None if cfg.include_path is None else str(cfg.include_path),
         # Indexing the harness's own 228 folders takes 18 seconds.
         include_defaults=cfg.include_path is None,
@@ -95,8 +91,8 @@ def evaluate(model: LoadedModel, cfg: HarnessConfig) -> HarnessResult:
             f"no task named {unknown} in {where}; "
             + (f"near it: {some}" if some else "'lm_eval ls tasks' lists the harness's own")
         )
-    wrapped = HFLM(
-        pretrained=model.model,  # type: ignore[arg-type]
+    wrapped = lm_eval.models.huggingface.HFLM(
+        pretrained=model.model,
         tokenizer=model.tokenizer,
         batch_size=cfg.batch_size,
         device=str(model.model.device),

@@ -140,7 +140,7 @@ def length_controlled_win_rate(
         kept = gamed.not_gamed + GAMED_WEIGHT * (1 - gamed.not_gamed)
         weights = np.concatenate([kept, weights])
     strength = _cross_validated(rows, targets, weights, tolerance)
-    weight = _fit(rows, targets, weights, strength, tolerance)
+    weight = _fit(rows, targets, weights, strength, tolerance, _generator())
     predicted = expit(test @ weight)
     return Summary(
         value=float(predicted.mean() * 100),
@@ -156,7 +156,14 @@ def _losses(rows: Array, targets: Array, weight: Array) -> Array:
     return targets * np.logaddexp(0, -logits) + (1 - targets) * np.logaddexp(0, logits)
 
 
-def _fit(rows: Array, targets: Array, weights: Array, strength: float, tolerance: float) -> Array:
+def _fit(
+    rows: Array,
+    targets: Array,
+    weights: Array,
+    strength: float,
+    tolerance: float,
+    rng: np.random.RandomState,
+) -> Array:
     """Weights that minimise |w| + strength * weighted cross-entropy, shape [feature]."""
     # Imported here: it takes a second, and most commands need no such rate.
     from sklearn.linear_model import LogisticRegression
@@ -166,10 +173,13 @@ def _fit(rows: Array, targets: Array, weights: Array, strength: float, tolerance
         l1_ratio=1.0,
         solver="liblinear",
         fit_intercept=False,
-        random_state=123,
+        random_state=rng,
         tol=tolerance,
         max_iter=100 if tolerance >= TOLERANCE else 10_000,
     )
+    if not 0 < targets.sum() < len(targets):
+        # The solver cannot fit one label alone.
+        targets = np.clip(targets, 1e-6, 1 - 1e-6)
     # A soft label is each of both labels, weighted.
     model.fit(
         np.concatenate([rows, rows]),
@@ -184,15 +194,21 @@ def _cross_validated(rows: Array, targets: Array, weights: Array, tolerance: flo
     # Dealt out from the last row backwards, as scikit-learn's GroupKFold does with equal groups.
     fold = np.arange(len(rows))[::-1] % FOLDS
     held_out = np.zeros(len(STRENGTHS))
-    for index, strength in enumerate(STRENGTHS):
-        for part in range(FOLDS):
-            inside, outside = fold != part, fold == part
-            weight = _fit(
-                rows[inside], targets[inside], weights[inside], float(strength), tolerance
-            )
+    for part in range(FOLDS):
+        inside, outside = fold != part, fold == part
+        kept = (rows[inside], targets[inside], weights[inside])
+        # One generator a fold, as in the package: near ties between strengths hang on it.
+        rng = _generator()
+        for index, strength in enumerate(STRENGTHS):
+            weight = _fit(*kept, float(strength), tolerance, rng)
             loss = weights[outside] * _losses(rows[outside], targets[outside], weight)
             held_out[index] += loss.mean() / FOLDS
     return float(STRENGTHS[int(np.argmin(held_out))])
+
+
+def _generator() -> np.random.RandomState:
+    """The package's generator, for the order in which its solver visits the weights."""
+    return np.random.RandomState(123)
 
 
 def _stderr(

@@ -68,7 +68,7 @@ class Faulty:
                     with owner.lock:
                         owner.active -= 1
 
-            def log_message(self, *args):
+            def log_message(self, format, *args):  # noqa: A002
                 pass
 
         class Server(ThreadingHTTPServer):
@@ -101,25 +101,22 @@ class Faulty:
 
     def reply(self, handler: BaseHTTPRequestHandler, body: dict, prompt: str, fault: str) -> None:
         whole = self.right(body, prompt)
-        status, data, headers = 200, whole, {}
         if fault in ("hang", "reset"):
-            if fault == "hang":
-                self.released.wait(20)
+            self.released.wait(20 if fault == "hang" else 0)
             handler.connection.close()
             return
-        if fault == "truncated":
-            data = whole[: len(whole) // 2]
-        elif fault == "garbage":
-            data = b"\xff\xfe<html>gateway</html>"
-        elif fault == "schema":
-            data = b'{"choices": [{"message": "not an object"}], "usage": {}}'
-        elif fault == "empty":
-            data = b'{"choices": [], "usage": {"prompt_tokens": 1}}'
-        elif fault == "no-usage":
-            data = json.dumps({k: v for k, v in json.loads(whole).items() if k != "usage"}).encode()
-        elif fault[:3].isdigit():
+        parts = json.loads(whole)
+        bodies = {
+            "truncated": whole[: len(whole) // 2],
+            "garbage": b"\xff\xfe<html>gateway</html>",
+            "schema": b'{"choices": [{"message": "not an object"}], "usage": {}}',
+            "empty": json.dumps({**parts, "choices": []}).encode(),
+            "no-usage": json.dumps({"choices": parts["choices"]}).encode(),
+        }
+        status, data = 200, bodies.get(fault, whole)
+        headers = {"Retry-After": "0.3"} if fault.endswith("after") else {}
+        if fault[:3].isdigit():
             status = int(fault[:3])
-            headers = {"Retry-After": "0.3"} if fault.endswith("after") else {}
             data = json.dumps({"error": {"message": f"no: {fault} for key {KEY}"}}).encode()
         handler.send_response(status)
         for name, value in {"Content-Type": "application/json", **headers}.items():
@@ -200,7 +197,7 @@ def test_a_refusal_is_not_tried_again(faulty, fault, advice):
     assert caught.value.__cause__ is None
 
 
-def test_an_exhausted_quota_is_not_tried_again(faulty, monkeypatch):
+def test_an_exhausted_quota_is_not_tried_again(faulty):
     faulty.always = "429-insufficient_quota"
     with pytest.raises(UserError, match="insufficient_quota"):
         build(config(faulty)).ask(ask("a"))

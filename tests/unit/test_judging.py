@@ -76,9 +76,9 @@ def test_what_was_bought_before_a_failure_is_kept_and_booked_to_the_buyer(tmp_pa
     assert judge.usage.calls == 2
     judge.ask([ask(i) for i in range(4)])
     assert backend.asked == ["q2", "q3"]
-    assert judge.usage == judging.Usage(
-        calls=4, prompt_tokens=8, completion_tokens=4, money=pytest.approx(0.04)
-    )
+    usage = judge.usage
+    assert (usage.calls, usage.prompt_tokens, usage.completion_tokens) == (4, 8, 4)
+    assert usage.money == pytest.approx(0.04)
     assert ArchivedJudge(Shouting(), Archive(path), "stage-2").usage.calls == 0
     assert judge.usage.since(judging.Usage(calls=1, prompt_tokens=2)).prompt_tokens == 6
 

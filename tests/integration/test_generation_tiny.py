@@ -1,0 +1,261 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from influbench import answers, generation, models, sampling
+from influbench.answers import AnswerConfig
+from influbench.attempts import GenerationConfig
+from influbench.errors import UserError
+from influbench.meter import Meter
+from influbench.models import LoadedModel
+from influbench.progress import SilentProgress
+from influbench.records import Answer, Candidate, ModelRef, Question, SeedPrompt
+from influbench.sampling import Sampling, complete
+from influbench.store import Store, Work
+
+SEEDS = [SeedPrompt(id=f"s{i}", instruction=f"Tell me about {w}.") for i, w in enumerate("abcde")]
+CFG = GenerationConfig(
+    num_candidates=10,
+    num_shots=3,
+    num_own_shots=1,
+    prompts_per_chunk=2,
+    instructions_per_seed=3,
+    prefill=True,
+    one_line=True,
+    instruction=Sampling(temperature=2.0, max_new_tokens=120),
+    response=Sampling(temperature=1.0, max_new_tokens=8),
+)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> ModelRef:
+    return models.resolve("tiny")
+
+
+@pytest.fixture(scope="module")
+def tiny(teacher: ModelRef) -> LoadedModel:
+    return models.load(teacher, device="cpu")
+
+
+def texts(tiny: LoadedModel, prompts: list[str], ids: list[str], batch_size: int) -> list[str]:
+    cfg = Sampling(temperature=1.0, top_p=0.95, presence_penalty=0.5, max_new_tokens=12)
+    written = complete(
+        *tiny, prompts, ids=ids, seed=1, sampling=cfg, batch_size=batch_size, stop=("zz",)
+    )
+    return [completion.text for completion in written]
+
+
+def test_a_row_does_not_depend_on_its_companions(tiny: LoadedModel):
+    prompts = ["short", "a rather longer prompt", "short", "middling one", "short"]
+    ids = list("abcde")
+    together = texts(tiny, prompts, ids, 8)
+    assert together == texts(tiny, prompts, ids, 2)
+    assert together == [texts(tiny, [p], [i], 1)[0] for p, i in zip(prompts, ids, strict=True)]
+    assert together[0] != together[2]  # same prompt, another id
+    backwards = texts(tiny, prompts[::-1], ids[::-1], 8)
+    assert backwards[::-1] == together
+
+
+def test_greedy_is_the_models_own_greedy(tiny: LoadedModel):
+    model, tokenizer = tiny
+    prompt = "hello there"
+    ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
+    for _ in range(10):
+        with torch.no_grad():
+            ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], 1)
+    expected = str(tokenizer.decode(ids[0, len(prompt) :]))
+    cfg = Sampling(temperature=0, max_new_tokens=10)
+    prompts = [prompt, "other, longer than it", prompt]
+    found = complete(*tiny, prompts, ids=["a", "b", "c"], seed=0, sampling=cfg, batch_size=4)
+    assert expected.startswith(found[0].text)
+    assert found[0].finished or found[0].tokens == 10
+    assert found[0] == found[2]
+
+
+def test_a_stop_string_ends_a_row_and_stays(tiny: LoadedModel):
+    cfg = Sampling(temperature=0, max_new_tokens=20)
+    ids = {"ids": ["a"], "seed": 0, "sampling": cfg, "batch_size": 1}
+    whole = complete(*tiny, ["abc"], **ids)[0]
+    stop = whole.text[3:5]
+    assert len(stop) == 2
+    cut = complete(*tiny, ["abc"], stop=(stop,), **ids)[0]
+    assert cut.text == whole.text[: whole.text.index(stop) + 2]
+    assert cut.finished
+    assert not complete(*tiny, ["abc"], **{**ids, "sampling": replace_tokens(cfg, 2)})[0].finished
+
+
+def replace_tokens(cfg: Sampling, count: int) -> Sampling:
+    return cfg.model_copy(update={"max_new_tokens": count})
+
+
+def test_the_models_generation_settings_do_not_leak(tiny: LoadedModel):
+    cfg = Sampling(temperature=0, max_new_tokens=16)
+    ids = {"ids": ["a"], "seed": 0, "sampling": cfg, "batch_size": 1}
+    before = complete(*tiny, ["abc"], **ids)
+    own = tiny.model.generation_config
+    own.repetition_penalty = 5.0  # pyright: ignore[reportOptionalMemberAccess]
+    try:
+        assert complete(*tiny, ["abc"], **ids) == before
+        assert tiny.model.generation_config is own
+    finally:
+        own.repetition_penalty = None  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_a_prompt_beyond_the_context_is_named(tiny: LoadedModel):
+    room = models.context_length(tiny.model) - 24
+    cfg = Sampling(max_new_tokens=24)
+    prompts = ["x", "y" * (room + 1)]
+    with pytest.raises(
+        UserError, match=rf"'long': expected at most {room} tokens .*got {room + 1}"
+    ):
+        complete(*tiny, prompts, ids=["ok", "long"], seed=0, sampling=cfg, batch_size=2)
+
+
+def run(root: Path, cfg: GenerationConfig, teacher: ModelRef) -> tuple[list[Candidate], dict]:
+    entry = Store(root).run(generation.STAGE, cfg, SEEDS, teacher, "t")
+    return entry.records("candidates", Candidate), entry.meta
+
+
+def test_candidates_keep_their_promises(tmp_path: Path, teacher: ModelRef, tiny: LoadedModel):
+    found, meta = run(tmp_path, CFG, teacher)
+    assert len(found) == len({c.id for c in found}) == len({c.instruction for c in found}) == 10
+    assert meta["attempts"] == meta["accepted"] + sum(meta["dropped"].values())
+    assert meta["accepted"] == 10
+    for candidate in found:
+        number = int(candidate.id.split("-")[1])
+        assert candidate.group == f"s{number % 5}#{number // 5}"
+        assert SEEDS[number % 5].instruction in candidate.teacher_prompt
+        assert candidate.teacher_prompt.endswith("assistant\n<instruction>")
+        assert candidate.raw_completion.split("</instruction>")[0].strip() == candidate.instruction
+        assert candidate.response
+    later = [c for c in found if int(c.id.split("-")[1]) >= 2 * CFG.prompts_per_chunk]
+    own = [c.instruction for c in found]
+    assert all(any(text in c.teacher_prompt for text in own) for c in later)
+
+
+def test_siblings_share_the_prompt_and_nothing_else(tmp_path: Path, teacher: ModelRef):
+    found, _ = run(tmp_path, CFG, teacher)
+    for group in {c.group for c in found}:
+        siblings = [c for c in found if c.group == group]
+        assert len({c.teacher_prompt for c in siblings}) == 1
+        assert len({c.raw_completion for c in siblings}) == len(siblings)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_stage_resumes_to_the_same_bytes(
+    tmp_path: Path, teacher: ModelRef, monkeypatch: pytest.MonkeyPatch
+):
+    whole = Store(tmp_path / "a").run(generation.STAGE, CFG, SEEDS, teacher, "t")
+    calls: list[int] = []
+
+    def mortal(*args: object, **kwargs: object) -> list[sampling.Completion]:
+        calls.append(1)
+        if len(calls) == 4:
+            raise Killed
+        return complete(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("influbench.attempts.complete", mortal)
+    store = Store(tmp_path / "b")
+    with pytest.raises(Killed):
+        store.run(generation.STAGE, CFG, SEEDS, teacher, "t")
+    resumed = store.run(generation.STAGE, CFG, SEEDS, teacher, "t")
+    files = [entry.path / "candidates.jsonl" for entry in (whole, resumed)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert whole.meta == resumed.meta
+
+
+def test_other_seeds_and_salts_write_other_things(tmp_path: Path, teacher: ModelRef):
+    base = {c.instruction for c in run(tmp_path, CFG, teacher)[0]}
+    assert base.isdisjoint(
+        c.instruction for c in run(tmp_path, CFG.model_copy(update={"seed": 1}), teacher)[0]
+    )
+    entry = Store(tmp_path).run(generation.STAGE, CFG, SEEDS, teacher, "u")
+    assert base.isdisjoint(c.instruction for c in entry.records("candidates", Candidate))
+
+
+def test_a_teacher_that_never_closes_the_tag_is_reported(tmp_path: Path, teacher: ModelRef):
+    cfg = GenerationConfig(
+        num_candidates=2,
+        num_shots=3,
+        attempts_per_candidate=4,
+        instruction=Sampling(max_new_tokens=4),
+    )
+    with pytest.raises(UserError, match=r"got 0 in 8 attempts \(dropped: {'unparseable': 8}\)"):
+        run(tmp_path, cfg, teacher)
+
+
+def test_too_few_seed_prompts(tmp_path: Path, teacher: ModelRef):
+    cfg = GenerationConfig(num_shots=6)
+    with pytest.raises(UserError, match=r"at least num_shots = 6 seed prompts .* got 5 of 5"):
+        run(tmp_path, cfg, teacher)
+
+
+def test_generation_is_metered(tmp_path: Path, teacher: ModelRef):
+    entry = Store(tmp_path).run(generation.STAGE, CFG, SEEDS, teacher, "t")
+    rows = {row.phase: row for row in entry.ledger()}
+    assert rows["instructions"].items == entry.meta["attempts"]
+    # Siblings read their prompt once: fewer sequences forward than twice the attempts.
+    assert 0 < rows["instructions"].forward_passes < 2 * entry.meta["attempts"]
+    assert rows["responses"].items >= entry.meta["accepted"]
+
+
+QUESTIONS = [
+    Question(id="q1", category="math", turns=("one?",)),
+    Question(id="q2", category="writing", turns=("two?", "and then?")),
+    Question(id="q3", category="math", turns=("three?", "more?")),
+]
+
+
+def answer(root: Path, cfg: AnswerConfig, student: ModelRef) -> list[Answer]:
+    entry = Store(root).run(answers.STAGE, cfg, QUESTIONS, student)
+    return entry.records("answers", Answer)
+
+
+def test_answers_enter_the_conversation(tmp_path: Path, teacher: ModelRef, tiny: LoadedModel):
+    cfg = AnswerConfig(sampling=Sampling(temperature=0, max_new_tokens=6))
+    found = answer(tmp_path, cfg, teacher)
+    assert [(a.id, a.category, len(a.responses)) for a in found] == [
+        ("q1", "math", 1),
+        ("q2", "writing", 2),
+        ("q3", "math", 2),
+    ]
+    second = found[1]
+    messages = [("user", "two?"), ("assistant", second.responses[0]), ("user", "and then?")]
+    expected = complete(
+        *tiny,
+        [models.chat_prompt(tiny.tokenizer, messages)],
+        ids=["x"],
+        seed=0,
+        sampling=cfg.sampling,
+        batch_size=1,
+    )
+    assert second.responses[1] == expected[0].text.strip()
+
+
+def test_temperatures_by_category(tmp_path: Path, teacher: ModelRef):
+    greedy = AnswerConfig(sampling=Sampling(temperature=0, max_new_tokens=6))
+    mixed = greedy.model_copy(update={"temperatures": {"writing": 1.5}})
+    first, second = (answer(tmp_path, cfg, teacher) for cfg in (greedy, mixed))
+    assert (first[0], first[2]) == (second[0], second[2])
+    assert first[1] != second[1]
+    assert answer(tmp_path / "x", replace_seed(mixed, 1), teacher)[1] != second[1]
+
+
+def replace_seed(cfg: AnswerConfig, seed: int) -> AnswerConfig:
+    return cfg.model_copy(update={"seed": seed})
+
+
+def test_answers_do_not_depend_on_resuming(tmp_path: Path, teacher: ModelRef):
+    cfg = AnswerConfig(sampling=Sampling(max_new_tokens=6), questions_per_chunk=1)
+    work = Work(tmp_path, Meter(), SilentProgress(), "answer")
+    answers.answer_questions(cfg, QUESTIONS[:2], teacher, work=work)  # the third was never reached
+    answers.answer_questions(cfg, QUESTIONS, teacher, work=work)
+    resumed = (tmp_path / "answers.jsonl").read_bytes()
+    fresh = replace(work, path=tmp_path / "fresh", meta={})
+    answers.answer_questions(cfg, QUESTIONS, teacher, work=fresh)
+    assert resumed == (tmp_path / "fresh" / "answers.jsonl").read_bytes()

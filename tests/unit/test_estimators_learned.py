@@ -1,0 +1,104 @@
+"""The learned estimator and the ensemble."""
+
+import numpy as np
+import pytest
+
+from influbench import testing
+from influbench.errors import UserError
+from influbench.estimator import as_scores
+from influbench.estimators.ensemble import Ensemble, rank
+from influbench.estimators.exact import Exact
+from influbench.estimators.length import Length
+from influbench.estimators.mates import Mates, ridge
+from influbench.estimators.random import Random
+
+RNG = np.random.default_rng(3)
+LENGTH = "influbench.estimators.length:Length"
+RANDOM = "influbench.estimators.random:Random"
+CANDIDATES = testing.tiny_examples("candidate", 6)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return testing.tiny_context(tmp_path)
+
+
+def test_ridge_recovers_a_linear_function():
+    features, slope = RNG.normal(size=(40, 5)), np.array([1.0, -2.0, 0.5, 0.0, 3.0])
+    got, intercept, left_out = ridge(features, features @ slope + 0.7)
+    np.testing.assert_allclose(got, slope, atol=1e-4)
+    assert intercept == pytest.approx(0.7, abs=1e-4)
+    np.testing.assert_allclose(left_out, features @ slope + 0.7, atol=1e-3)
+
+
+def test_ridge_leave_one_out_is_what_leaving_out_gives():
+    features, target = RNG.normal(size=(12, 3)), RNG.normal(size=12)
+    slope, _, left_out = ridge(features, target)
+    centred = features - features.mean(axis=0)
+    # The penalty that was chosen, from the normal equations (XᵀX + λ) β = Xᵀy.
+    residual = centred.T @ (target - target.mean()) - centred.T @ centred @ slope
+    penalty = float(residual @ slope / (slope @ slope))
+    for i in range(12):
+        keep = np.arange(12) != i
+        # Leaving one out moves the mean too, which an unpenalised intercept column accounts for.
+        x = np.c_[features[keep], np.ones(11)]
+        centre = np.diag([penalty] * 3 + [0.0])
+        beta = np.linalg.solve(x.T @ x + centre, x.T @ target[keep])
+        assert left_out[i] == pytest.approx(
+            float(np.r_[features[i], 1.0] @ beta), rel=1e-6, abs=1e-9
+        )
+
+
+def test_ridge_finds_nothing_in_noise():
+    features, target = RNG.normal(size=(30, 200)), RNG.normal(size=30)
+    slope, intercept, _ = ridge(features, target)
+    assert (
+        np.abs(features @ slope + intercept - target.mean()).max()
+        < 0.6 * np.abs(target - target.mean()).max()
+    )
+
+
+def test_mates_learns_from_its_budget_of_exact_scores(tiny):
+    method = Mates(budget=6)
+    got = as_scores(method.prepare(tiny)(CANDIDATES), 6)
+    assert got.diagnostics["probes"] == 6
+    exact = as_scores(Exact().prepare(tiny)(tiny.warmup), 8).value
+    assert exact.min() <= got.value.mean() <= exact.max()
+    with pytest.raises(ValueError, match="budget"):
+        Mates(budget=2)
+
+
+def test_ranks_are_interpolated_and_never_saturate():
+    known = np.array([1.0, 2.0, 2.0, 4.0])
+    places = rank(np.array([1.0, 1.5, 2.0, 3.0, 4.0]), known) * 5
+    np.testing.assert_allclose(places, [1.0, 1.75, 2.5, 3.25, 4.0])
+    values = np.array([-1e6, -5.0, 0.0, 0.9, 1.0, 4.0, 4.1, 50.0, 1e6])
+    ranks = rank(values, known)
+    assert (np.diff(ranks) > 0).all()
+    assert ranks[0] > 0
+    assert ranks[-1] < 1
+
+
+def test_ranks_among_equal_scores():
+    ranks = rank(np.array([0.0, 2.0, 5.0]), np.array([2.0, 2.0]))
+    assert ranks[0] < ranks[1] == pytest.approx(0.5)
+    assert ranks[1] < ranks[2] < 1
+
+
+def test_ensemble_is_the_mean_of_its_members_ranks(tiny):
+    expected = []
+    for method in (Length(), Random()):
+        scorer = method.prepare(tiny)
+        expected.append(
+            rank(np.asarray(scorer(CANDIDATES)), np.sort(np.asarray(scorer(tiny.warmup))))
+        )
+    got = Ensemble(members=(LENGTH, RANDOM)).prepare(tiny)(CANDIDATES)
+    np.testing.assert_allclose(got, np.mean(expected, axis=0))
+
+
+def test_ensemble_keeps_the_contract_and_names_its_mistakes(tiny):
+    testing.check_estimator(Ensemble(members=(LENGTH, RANDOM)))
+    with pytest.raises(ValueError, match="two or more different"):
+        Ensemble(members=(LENGTH, LENGTH))
+    with pytest.raises(UserError, match="no estimator named 'lenght'"):
+        Ensemble(members=(LENGTH, "lenght")).prepare(tiny)

@@ -1,0 +1,111 @@
+"""TRAK against an exact kernel, and the adapters that carry its projections."""
+
+import numpy as np
+import pytest
+import torch
+
+from influbench import gradients, testing
+from influbench.errors import UserError
+from influbench.estimator import Context, as_scores
+from influbench.estimators.trak import Trak
+from influbench.random_adapters import random_adapters
+
+pytest.importorskip("trak", reason="needs the extra 'trak'")
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return testing.tiny_context(tmp_path)
+
+
+def margins(student, example):
+    """Mean over response tokens of log p/(1-p), and of 1-p, from the plain model."""
+    row = student.encode(example)
+    logits = student.model(input_ids=torch.tensor([row.ids])).logits[0].double()
+    targets = torch.tensor(row.ids[row.response_start :])
+    p = logits[row.response_start - 1 : -1].softmax(-1).gather(1, targets[:, None])[:, 0]
+    return (p.log() - (1 - p).log()).mean(), float((1 - p).mean())
+
+
+def test_without_projection_it_is_the_exact_kernel(tiny):
+    student = tiny.student
+    weights = [p for n, p in student.model.named_parameters() if "norm" in n]
+    candidates = testing.tiny_examples("candidate", 5)
+
+    def features(examples):
+        found = [torch.autograd.grad(margins(student, e)[0], weights) for e in examples]
+        return np.stack([torch.cat(g).double().numpy() for g in found])
+
+    phi = features(tiny.warmup)
+    kernel = phi.T @ phi
+    inverse = np.linalg.inv(kernel + 0.2 * np.trace(kernel) / len(kernel) * np.eye(len(kernel)))
+    wrongness = np.array([margins(student, c)[1] for c in candidates])
+    expected = (features(candidates) @ inverse @ features(tiny.reference).T) * wrongness[:, None]
+
+    method = Trak(proj_dim=None, parameters="norm", regularisation=0.2)
+    got = as_scores(method.prepare(tiny)(candidates), 5)
+    assert got.per_reference is not None
+    unit = got.per_reference[0, 0] / expected[0, 0]  # traker's scores have no unit of their own
+    assert unit > 0
+    np.testing.assert_allclose(
+        got.per_reference, expected * unit, rtol=2e-3, atol=1e-3 * unit * np.abs(expected).max()
+    )
+    assert got.diagnostics["projection_dim"] == sum(w.numel() for w in weights)
+
+
+def test_projection_keeps_the_order_of_the_exact_kernel(tiny):
+    candidates = testing.tiny_examples("candidate", 6)
+    exact, projected = (
+        as_scores(Trak(proj_dim=k, regularisation=1.0).prepare(tiny)(candidates), 6).value
+        for k in (None, 2048)
+    )
+    assert np.corrcoef(exact, projected)[0, 1] > 0.98
+
+
+def test_adapter_gradients_are_projections_of_weight_gradients(tiny):
+    model, example = tiny.student.model, tiny.reference[0]
+    name = "model.layers.1.mlp.up_proj"
+    (full,) = gradients.gradient(tiny.student, [model.get_parameter(f"{name}.weight")], example)
+    before = float(tiny.student.loss([example]))
+    with random_adapters(model, rank=3, seed=5) as adapters:
+        a = model.get_parameter(f"{name}.lora_A.projection.weight").detach()
+        b = adapters.weights[f"{name}.lora_B.projection.weight"]
+        assert float(tiny.student.loss([example])) == pytest.approx(before, rel=1e-9)
+        (projected,) = gradients.gradient(tiny.student, [b], example)
+    torch.testing.assert_close(projected, full @ a.T, rtol=1e-4, atol=1e-7)
+
+
+def test_adapters_leave_no_trace_even_after_an_error(tiny):
+    model = tiny.student.model
+    before = (dict(model.named_modules()), dict(model.named_parameters()), set(vars(model)))
+    random_state = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="inside"), random_adapters(model, rank=2, seed=0):
+        raise RuntimeError("inside")
+    assert dict(model.named_modules()) == before[0]
+    assert all(p is before[1][n] and p.requires_grad for n, p in model.named_parameters())
+    assert set(vars(model)) == before[2]
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_lora_keeps_the_contract_and_says_what_it_covers(tiny):
+    method = Trak(parameters="lora", proj_dim=64)
+    testing.check_estimator(method)
+    sizes = {n: p.numel() for n, p in tiny.student.model.named_parameters()}
+    linear = sum(v for n, v in sizes.items() if "proj" in n)
+    got = as_scores(method.prepare(tiny)(tiny.reference), len(tiny.reference))
+    assert got.diagnostics["parameter_share"] == pytest.approx(linear / sum(sizes.values()))
+    with pytest.raises(UserError, match=r"trak.* attributes 70\.8%"):
+        Trak(parameters="lora", min_share=0.9).prepare(tiny)
+
+
+def test_wrong_options_and_students_are_refused_in_one_line(tiny, tmp_path):
+    with pytest.raises(UserError, match="'norms' matches no trainable parameter"):
+        Trak(parameters="norms").prepare(tiny)
+    with pytest.raises(ValueError, match="regularisation"):
+        Trak(regularisation=0.0)
+    model = testing.LeastSquares([1.0, 2.0])
+    student = testing.ToyStudent(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    rows = [testing.toy_example("a", [1, 0], 1)]
+    toy = Context(student=student, reference=rows, warmup=rows, scratch=tmp_path, seed=0)
+    with pytest.raises(UserError, match="needs a language model as student, got ToyStudent"):
+        Trak().prepare(toy)
