@@ -1,10 +1,10 @@
 """Prints what the alpaca-eval package computes for a CSV of judgements, as JSON.
 
 Runs in an environment of its own (``pip install alpaca_eval==0.6.6 'setuptools<81'``), without
-influbench. The package downloads ``df_gamed.csv`` even for the formula that does not use it, so
-that one formula is run here with a stand-in of zeros; no other formula is.
+influbench. The package downloads ``df_gamed.csv`` even for the formula that does not use it: where
+no such file is given, that formula alone is run, with a stand-in of zeros.
 
-    python benchmarks/alpaca_eval_package.py JUDGEMENTS.csv
+    python benchmarks/alpaca_eval_package.py JUDGEMENTS.csv [DF_GAMED.csv]
 """
 
 import json

@@ -1,4 +1,4 @@
-"""influbench: compare estimators of training-data influence by the student they make and what they cost.
+"""influbench: compare estimators of training-data influence by the students they make and cost.
 
 The public names are loaded when they are first used, so that ``import influbench`` is instant.
 """
@@ -10,12 +10,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from influbench.comparison import compare
     from influbench.estimator import Context, Estimator, Scores
     from influbench.ranking import score
     from influbench.records import Example
     from influbench.results import load_study
 
-# TRL reports every trainer that is made to its maker; this must be set before huggingface_hub is imported.
+# TRL reports every trainer to its maker; this must be set before huggingface_hub is imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
@@ -23,11 +24,12 @@ _HOMES = {
     "Estimator": "estimator",
     "Example": "records",
     "Scores": "estimator",
+    "compare": "comparison",
     "load_study": "results",
     "score": "ranking",
 }
 
-__all__ = ["Context", "Estimator", "Example", "Scores", "load_study", "score"]
+__all__ = ["Context", "Estimator", "Example", "Scores", "compare", "load_study", "score"]
 
 
 def __getattr__(name: str) -> Any:

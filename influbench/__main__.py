@@ -31,7 +31,9 @@ Seed = Annotated[int | None, typer.Option(help="seed of the run")]
 Results = Annotated[Path, typer.Option(help="where result files go")]
 StoreRoot = Annotated[
     Path,
-    typer.Option("--store", envvar="INFLUBENCH_STORE", help="where finished and half-done work is kept"),
+    typer.Option(
+        "--store", envvar="INFLUBENCH_STORE", help="where finished and half-done work is kept"
+    ),
 ]
 STORE, RESULTS = Path(".influbench"), Path("results")
 
@@ -47,7 +49,9 @@ def run(
     """One run of the loop: prints the table, writes results."""
     from influbench import presets, sweep
 
-    cfg = presets.load_run(config, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
+    cfg = presets.load_run(
+        config, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
+    )
     sweep.run_all(presets.Study(cfg.name, "", {presets.run_id(cfg): cfg}), store, results)
     _show(results / cfg.name)
 
@@ -70,26 +74,37 @@ def sweep(
 
 @app.command()
 def score(
-    student: Annotated[str, typer.Option(help="hub name, packaged model, folder or Trainer checkpoint")],
+    student: Annotated[
+        str, typer.Option(help="hub name, packaged model, folder or Trainer checkpoint")
+    ],
     candidates: Annotated[str, typer.Option(help="file or hub name with instruction and response")],
     reference: Annotated[str, typer.Option(help="the pairs whose loss defines what helps")],
     estimator: Annotated[str, typer.Option(help="see 'influbench estimators'")] = "exact",
-    warmup: Annotated[str | None, typer.Option(help="pairs that give the student its moments")] = None,
+    warmup: Annotated[
+        str | None, typer.Option(help="pairs that give the student its moments")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="the first N candidates only")] = None,
     reference_limit: Annotated[int | None, typer.Option(min=1)] = None,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="an option of the estimator")
     ] = None,
-    max_length: Annotated[int | None, typer.Option(min=2, help="cut examples at so many tokens")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=2, help="cut examples at so many tokens")
+    ] = None,
     chunk_size: Annotated[int, typer.Option(min=1, help="candidates between two safe points")] = 8,
     seed: Annotated[int, typer.Option()] = 0,
-    out: Annotated[Path | None, typer.Option(help="JSONL file of scores")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="JSONL file of scores; facts and costs beside it in OUT.meta.json"),
+    ] = None,
+    per_reference: Annotated[
+        bool, typer.Option("--per-reference", help="with one number a reference in OUT")
+    ] = False,
     store: StoreRoot = STORE,
 ) -> None:
     """Rank your own data for your own model."""
-    from influbench import presets, ranking, tables
+    from influbench import presets, ranking, score_files, tables
     from influbench.progress import RichProgress
-    from influbench.records import write_bytes
     from influbench.scoring import MethodConfig
     from influbench.store import Store
 
@@ -117,8 +132,31 @@ def score(
     console.print(tables.ranking_table(frame, found.facts))
     console.print(tables.ledger_table(found.ledger))
     if out is not None:
-        write_bytes(out, frame.to_json(orient="records", lines=True, double_precision=15).encode())
+        score_files.write(out, found.as_file(out.stem), per_reference=per_reference)
         console.print(f"{len(frame)} scores in {out}")
+
+
+@app.command()
+def compare(
+    scores: Annotated[
+        list[str],
+        typer.Argument(metavar="SCORES...", help="files of 'score --out'; the stem is the name"),
+    ],
+    oracle: Annotated[
+        str, typer.Option(help="the stem of one of them, or another such file")
+    ] = "exact",
+    seed: Annotated[int, typer.Option(help="of the bootstrap")] = 0,
+    out: Annotated[Path | None, typer.Option(help="CSV file of all numbers")] = None,
+) -> None:
+    """Agreement of score files with the oracle, with intervals, next to what each cost."""
+    from influbench import comparison, tables
+
+    found = comparison.verdict(scores, oracle, seed=seed)
+    console = Console()
+    for table in tables.comparison_tables(found, console.width):
+        console.print(table)
+    if out is not None:
+        found.rows.to_csv(out, index=False)
 
 
 @app.command()
@@ -171,7 +209,9 @@ def main() -> None:
         sys.stderr.write(f"influbench: {' '.join(str(error).split())}\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("influbench: stopped; what was finished is kept, the same command goes on from there\n")
+        sys.stderr.write(
+            "influbench: stopped; what was finished is kept, the same command goes on from there\n"
+        )
         sys.exit(130)
     except Exception as error:
         if os.environ.get("INFLUBENCH_DEBUG"):
@@ -179,8 +219,8 @@ def main() -> None:
         last = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())[:500]
         sys.stderr.write(
-            f"influbench: this is a bug of influbench: {type(error).__name__}: {text} ({Path(last.filename).name}:"
-            f"{last.lineno}); INFLUBENCH_DEBUG=1 shows all of it; what was finished is kept\n"
+            f"influbench: this is a bug of influbench: {type(error).__name__}: {text} "
+            f"({Path(last.filename).name}:{last.lineno}); INFLUBENCH_DEBUG=1 shows all of it; what was finished is kept\n"
         )
         sys.exit(1)
 

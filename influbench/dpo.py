@@ -6,15 +6,11 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import datasets
-from peft import LoraConfig, PeftModel
-from peft.tuners.lora import LoraModel
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl.trainer.dpo_config import DPOConfig
-from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 from influbench import models, trainer
 from influbench.errors import UserError
@@ -22,6 +18,9 @@ from influbench.records import ModelRef, Pair, digest
 from influbench.schedule import Schedule
 from influbench.store import Stage, Work
 from influbench.trainer import TrainingConfig
+
+if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
+    from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 LN2_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 """How far the first loss may be from ln 2, where teacher and reference are still the same model."""
@@ -184,6 +183,9 @@ def _teach(
     work: Work,
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
     """Trains ``loaded`` in place and saves it; what was logged by step, and the evaluation."""
+    from peft import PeftModel
+    from peft.tuners.lora import LoraModel
+
     check = functools.partial(_check_first_loss, compute=cfg.compute)
     steps = trainer.optimizer_steps(cfg, len(lesson.learn))
     used = [loaded.model] if reference is None else [loaded.model, reference]
@@ -208,6 +210,10 @@ def _dpo_trainer(
     reference: PreTrainedModel | None,
     work: Work,
 ) -> DPOTrainer:
+    from peft import LoraConfig
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+
     micro_batch = trainer.divisor(cfg.batch_size, cfg.micro_batch)
     settings = DPOConfig(
         **trainer.arguments(cfg, len(lesson.learn), micro_batch, work),

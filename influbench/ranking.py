@@ -1,10 +1,11 @@
-"""Rank anybody's own data for anybody's own model: ``influbench.score`` and ``influbench score``."""
+"""Rank anybody's data for anybody's model: ``influbench.score`` and ``influbench score``."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from influbench import models, registry, scoring, training
 from influbench.errors import UserError
 from influbench.examples import load_examples
 from influbench.judging import JudgeConfig
-from influbench.progress import Progress
 from influbench.records import Example, LedgerRow, ModelRef, Score, digest
+from influbench.score_files import ScoreFile
 from influbench.scoring import MethodConfig
 from influbench.store import Store
 from influbench.training import WarmupConfig
@@ -32,9 +33,19 @@ class Ranking:
     facts: dict[str, float]
     """What the method says of itself."""
     ledger: Sequence[LedgerRow]
+    groups: Mapping[str, str]
+    """Candidate id to group, without those that have none."""
+    about: Mapping[str, Any]
+    """The method, its settings, and digests of what it was given."""
+
+    def as_file(self, name: str) -> ScoreFile:
+        """What ``influbench compare`` reads."""
+        return ScoreFile(
+            name=name, scores=self.scores, groups=self.groups, about=self.about, ledger=self.ledger
+        )
 
     def frame(self) -> pd.DataFrame:
-        """Columns ``id``, ``score`` (+ ``stderr`` where the method has one), in the candidates' order."""
+        """Columns ``id``, ``score`` (+ ``stderr`` where there is one), in the candidates' order."""
         columns: dict[str, Any] = {
             "id": [s.id for s in self.scores],
             "score": [s.value for s in self.scores],
@@ -112,10 +123,34 @@ def rank(
         )
     warm = [] if warmup is None else _examples(warmup, None)
     ref = _with_moments(models.resolve(str(student)))
-    if warm and "moments" in needed:
+    own_moments = (Path(ref.path) / "optimizer.pt").is_file()
+    # Whoever looks at the student sees the same one, whether it needs the moments or not.
+    if warm and ("moments" in needed or (set(needed) - {"judge"} and not own_moments)):
         ref = _warmed(ref, warm, method, store)
     entry = store.run(scoring.STAGE, method, judged, references, warm, ref, label=method.estimator)
-    return Ranking(entry.records("scores", Score), entry.meta["diagnostics"], entry.ledger())
+    return Ranking(
+        scores=entry.records("scores", Score),
+        facts=entry.meta["diagnostics"],
+        ledger=entry.ledger(),
+        groups={e.id: e.group for e in judged if e.group},
+        about={
+            **_settings(method, entry.meta["scale"]),
+            "needs": list(needed),
+            "student": {"name": str(student), "digest": ref.digest},
+            "candidates": {"count": len(judged), "digest": digest(judged)},
+            "reference": {"count": len(references), "digest": digest(references)},
+            "warmup": {"count": len(warm), "digest": digest(warm)},
+            "diagnostics": entry.meta["diagnostics"],
+        },
+    )
+
+
+def _settings(method: MethodConfig, scale: str) -> dict[str, Any]:
+    """All that the scores depend on beside the data, the estimator's defaults spelt out."""
+    built: Any = registry.build(method.estimator, method.options)
+    fields = {f.name: getattr(built, f.name) for f in dataclasses.fields(built)}
+    options = json.loads(json.dumps(fields, default=str))
+    return {**method.identity(), "options": options, "scale": scale}
 
 
 def _with_moments(ref: ModelRef) -> ModelRef:
@@ -134,7 +169,9 @@ def _warmed(ref: ModelRef, warm: Sequence[Example], method: MethodConfig, store:
             f"{ref.path} holds optimizer.pt and a warm-up set is given too: expected one of them; "
             "leave --warmup out to use the checkpoint's own moments"
         )
-    cfg = WarmupConfig(seed=method.seed, device=method.device, batch_size=max(1, min(8, len(warm) // 4)))
+    cfg = WarmupConfig(
+        seed=method.seed, device=method.device, batch_size=max(1, min(8, len(warm) // 4))
+    )
     return store.run(training.WARM_UP, cfg, warm, ref).model("student")
 
 

@@ -13,11 +13,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from influbench.analysis import headline
+from influbench.comparison import NOISE, Comparison
 from influbench.records import LedgerRow
 from influbench.results import BASELINE, CEILING, Study
 
 MISSING = "–"
 """Not measured, or undefined."""
+WIDE = 125
+"""Characters that agreement and cost side by side take."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class _Column:
     title: str
     decimals: int | None
     """None: a cost, three significant digits and no interval."""
+    factor: float = 1.0
+    """From the metric's unit to the shown one."""
 
 
 _COLUMNS = (
@@ -37,6 +42,28 @@ _COLUMNS = (
     _Column("win_rate", "win rate\n(%)", 1),
     _Column("grade", "grade\n(1-10)", 2),
     _Column("heldout_loss", "held-out loss\n(nats/token)", 3),
+)
+_AGREEMENT = (
+    _Column("spearman", "spearman", 2),
+    _Column("kendall", "kendall", 2),
+    _Column("sign_agreement", "same sign", 2),
+    _Column("sign_agreement_centred", "same sign\ncentred", 2),
+    _Column("top_overlap", "best\nquarter", 2),
+)
+_SIBLINGS = (
+    _Column("spearman_within", "spearman", 2),
+    _Column("kendall_within", "kendall", 2),
+    _Column("pair_precision", "best and\nworst pairs", 2),
+    _Column("pair_precision_margin", "pairs 2 s.e.\napart", 2),
+)
+_COST = (
+    *(
+        column
+        for column in _COLUMNS
+        if column.metric.endswith(("seconds", "passes", "_per_candidate"))
+    ),
+    _Column("peak_bytes", "peak\nMiB", None, 2.0**-20),
+    _Column("parameter_share", "share of\nparameters", None),
 )
 _FIRST_AND_LAST = {BASELINE: 0, CEILING: 2}
 
@@ -71,6 +98,56 @@ def cost_quality_table(study: Study, agreement: str = "spearman") -> Table:
     for label in sorted({label for label, _ in cells}, key=_place):
         row = [_text(cells.get((label, column.metric)), column) for column in columns]
         table.add_row(escape(label), *row)
+    return table
+
+
+def comparison_tables(found: Comparison, width: int = WIDE) -> list[Table]:
+    """Agreement and cost; and agreement among siblings, where candidates have groups.
+
+    Best first by Spearman; the oracle and its agreement with itself last.
+
+    Args:
+        found: the verdict.
+        width: of the terminal, characters; below ``WIDE`` the costs get a table of their own.
+    """
+    cells = {(row["estimator"], row["metric"]): row for row in found.rows.to_dict("records")}
+    last = [found.oracle, CEILING, NOISE]
+
+    def place(name: str) -> tuple[int, float, str]:
+        own = last.index(name) if name in last else -1
+        return own, -cells.get((name, "spearman"), {"value": -2.0})["value"], name
+
+    names = sorted({name for name, _ in cells}, key=place)
+    title = f"agreement with {found.oracle}, {found.candidates} candidates"
+    tables = [_comparison(title, names, (*_AGREEMENT, *(_COST if width >= WIDE else ())), cells)]
+    if found.groups:
+        title = f"among siblings, {found.groups} seed prompts with two candidates or more"
+        tables.append(_comparison(title, names, _SIBLINGS, cells))
+    if width < WIDE:
+        tables.append(_comparison("cost", names, _COST, cells))
+    lines = [
+        "[low, high]: 95 % bootstrap interval over seed prompts; a backward counts as two passes"
+    ]
+    if CEILING in names:
+        lines.append(f"{CEILING}: {found.oracle} against itself, half of the references each")
+    if NOISE in names:
+        lines.append(f"{NOISE}: {found.oracle} against itself with its numerical noise added")
+    tables[0].caption = escape("\n".join([*lines, *found.notes]))
+    return tables
+
+
+def _comparison(
+    title: str, names: Sequence[str], columns: Sequence[_Column], cells: Mapping[Any, Any]
+) -> Table:
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, show_edge=False, collapse_padding=True)
+    table.add_column("method", overflow="fold")
+    columns = [c for c in columns if any((name, c.metric) in cells for name in names)]
+    for column in columns:
+        table.add_column(column.title, justify="right", overflow="fold")
+    for name in names:
+        texts = [_text(cells.get((name, column.metric)), column) for column in columns]
+        if any(text != MISSING for text in texts):
+            table.add_row(escape(name), *texts)
     return table
 
 
@@ -149,7 +226,7 @@ def _caption(study: Study, numbers: pd.DataFrame) -> str:
 def _text(cell: dict[str, Any] | None, column: _Column) -> str:
     if cell is None:
         return MISSING
-    value, low, high = (cell[name] for name in ("value", "low", "high"))
+    value, low, high = (cell[name] * column.factor for name in ("value", "low", "high"))
     if column.decimals is None:
         return _cost(value)
     text = f"{value:.{column.decimals}f}"

@@ -8,14 +8,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import torch
 from pydantic import Field
 from transformers import get_constant_schedule_with_warmup
-from trl.trainer.sft_config import SFTConfig as TrainerSettings
-from trl.trainer.sft_trainer import SFTTrainer
 
 from influbench import models, trainer
 from influbench.config import Config, transport
@@ -25,6 +23,9 @@ from influbench.records import Example, ModelRef, digest
 from influbench.store import Stage, Work
 from influbench.student import Compute, LanguageStudent, StudentSettings, load_student
 from influbench.trainer import TrainingConfig
+
+if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
+    from trl.trainer.sft_trainer import SFTTrainer
 
 
 class WarmupConfig(Config):
@@ -230,6 +231,9 @@ def _sft_trainer(
     cfg: SFTConfig, encoded: Sequence[Encoded], held: LanguageStudent, work: Work
 ) -> SFTTrainer:
     """TRL's trainer on rows that are tokenised as the student tokenises them everywhere."""
+    from trl.trainer.sft_config import SFTConfig as TrainerSettings
+    from trl.trainer.sft_trainer import SFTTrainer
+
     micro_batch = trainer.divisor(cfg.batch_size, cfg.micro_batch)
     settings = TrainerSettings(
         **trainer.arguments(cfg, len(encoded), micro_batch, work),

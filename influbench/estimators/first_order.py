@@ -6,9 +6,10 @@ u is the true nonlinear AdamW step with the warm-up's moments and clipping (``in
 centred on the empty step as ``exact`` with ``baseline="null"`` is, so both estimate one quantity in
 one unit. What it drops is the curvature of the reference loss along the step, which barely moves
 ranks but does move the signs of scores near zero. ``curvature = "calibrated"`` adds its mean,
-measured as exact minus first-order score on ``probes`` warm-up examples; the standard deviation
-that remains (``curvature_residual`` among the diagnostics) is the error to expect of a score, and
-is no smaller where the offset is no constant.
+measured as exact minus first-order score on ``probes`` warm-up examples. What remains is
+reported as a standard deviation: where ``curvature_offset`` does not exceed ``curvature_residual``
+(both among the diagnostics) the calibration adds noise and is not worth its price. Warm-up examples
+have been trained on, so their curvature may differ from the candidates'.
 
 Source: first-order Taylor expansion of the local data influence of Montessori-Instruct (arXiv
 2410.14208); optimizer-aware influence as in arXiv 2605.18814. The reference gradient is taken at θ

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 SMALL = 500_000
 """Up to so many trainable parameters ``auto`` takes them all."""
+WIDEST = 8192
+"""Most parameters without a projection: the kernel has as many rows and columns."""
 VMAP_TOKENS = 512
 """Padded tokens in one batch: under ``vmap`` several copies of their logits exist at one time."""
 MATRIX_BYTES = 2 << 30
@@ -152,6 +154,11 @@ class Trak:
         device = student.model.device
         width = sum(w.numel() for w in chosen.weights.values())
         if self.proj_dim is None:
+            if width > WIDEST:
+                raise UserError(
+                    f"estimator 'trak' without a projection inverts a matrix of {width} rows, one "
+                    f"a parameter: expected at most {WIDEST}; set proj_dim, or choose fewer"
+                )
             return NoOpProjector(width, width, device=device)
         return BasicProjector(
             grad_dim=width,

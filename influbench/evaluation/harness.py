@@ -77,8 +77,8 @@ def evaluate(model: LoadedModel, cfg: HarnessConfig) -> HarnessResult:
     Raises:
         UserError: lm-eval is not installed, there is no such task, or its data cannot be had.
     """
-    lm_eval = _lm_eval()
-    manager = lm_eval.tasks.TaskManager(
+    simple_evaluate, HFLM, TaskManager = _lm_eval()
+    manager = TaskManager(
         include_path=None if cfg.include_path is None else str(cfg.include_path),
         # Indexing the harness's own 228 folders takes 18 seconds.
         include_defaults=cfg.include_path is None,
@@ -91,7 +91,7 @@ def evaluate(model: LoadedModel, cfg: HarnessConfig) -> HarnessResult:
             f"no task named {unknown} in {where}; "
             + (f"near it: {some}" if some else "'lm_eval ls tasks' lists the harness's own")
         )
-    wrapped = lm_eval.models.huggingface.HFLM(
+    wrapped = HFLM(
         pretrained=model.model,
         tokenizer=model.tokenizer,
         batch_size=cfg.batch_size,
@@ -103,7 +103,7 @@ def evaluate(model: LoadedModel, cfg: HarnessConfig) -> HarnessResult:
     used: dict[str, int] = {}
     for task in cfg.tasks:
         with _data_errors(task):
-            found = lm_eval.simple_evaluate(
+            found = simple_evaluate(
                 model=wrapped,
                 tasks=[task],
                 num_fewshot=cfg.shots.get(task, PAPER_SHOTS.get(task)),
@@ -159,16 +159,18 @@ def offline_gsm8k(folder: Path, train: Path, test: Path, *, shots: int = 8) -> P
     return folder
 
 
-def _lm_eval() -> Any:
+def _lm_eval() -> tuple[Any, Any, Any]:
+    """``simple_evaluate``, ``HFLM`` and ``TaskManager``."""
     try:
-        import lm_eval
-        import lm_eval.models.huggingface
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise UserError(
-            f"the harness needs lm-eval ({error.name} is missing): pip install "
-            f"'influbench[harness]'"
+            f"the harness needs lm-eval ({error.name} is missing): "
+            "pip install 'influbench[harness]'"
         ) from error
-    return lm_eval
+    return simple_evaluate, HFLM, TaskManager
 
 
 @contextmanager

@@ -12,6 +12,9 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+TINY = ("run", "tiny", "--set", "scoring.chunk_size=1")
+"""One candidate a chunk, so that there are many moments to be killed at."""
+
 
 def influbench(*arguments, cwd):
     return subprocess.run(
@@ -37,7 +40,7 @@ def records(store):
 def finished(tmp_path_factory):
     """A folder where the tiny preset has run once, unbroken."""
     folder = tmp_path_factory.mktemp("unbroken")
-    done = influbench("run", "tiny", cwd=folder)
+    done = influbench(*TINY, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -69,7 +72,7 @@ def test_the_table_has_every_estimator_with_cost_and_quality(finished):
 def test_a_second_run_comes_from_the_store_with_the_same_bytes(finished):
     folder, done = finished
     before = {p: p.read_bytes() for p in (folder / "results").rglob("*.json")}
-    again = influbench("run", "tiny", cwd=folder)
+    again = influbench(*TINY, cwd=folder)
     assert again.returncode == 0, again.stderr
     assert "started" not in again.stderr
     assert again.stdout == done.stdout
@@ -87,10 +90,9 @@ def test_the_figure_is_drawn_from_the_results(finished):
 def test_killed_and_resumed_runs_leave_identical_records(finished, tmp_path, stage):
     unbroken, _ = finished
     kills = 0
-    small = ("--set", "scoring.chunk_size=1")
     for _ in range(2):
         process = subprocess.Popen(
-            [sys.executable, "-m", "influbench", "run", "tiny", *small],
+            [sys.executable, "-m", "influbench", *TINY],
             cwd=tmp_path,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -100,7 +102,7 @@ def test_killed_and_resumed_runs_leave_identical_records(finished, tmp_path, sta
             kills += 1
         process.wait()
     assert kills
-    done = influbench("run", "tiny", *small, cwd=tmp_path)
+    done = influbench(*TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert records(tmp_path / ".influbench") == records(unbroken / ".influbench")
 
@@ -151,7 +153,11 @@ def test_listing_estimators_does_not_import_torch(tmp_path):
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+        [sys.executable, "-c", code], capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "200"},
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "gradient_dot" in done.stdout

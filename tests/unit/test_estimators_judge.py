@@ -8,6 +8,7 @@ import pytest
 
 from influbench import models, rubric, testing
 from influbench.errors import UserError
+from influbench.estimator import as_scores
 from influbench.estimators.judge import JudgeRating
 from influbench.estimators.judge_pairwise import JudgePairwise
 from influbench.estimators.self_reward import SelfReward
@@ -125,7 +126,8 @@ def test_a_run_without_a_judge_is_told_so(tiny):
 
 def test_a_judge_that_always_prefers_the_first_prefers_nobody(tiny):
     ctx, judge = with_judge(tiny, lambda r: (0.9, 0.1))
-    np.testing.assert_allclose(JudgePairwise().prepare(ctx)(CANDIDATES), 0.5)
+    got = as_scores(JudgePairwise().prepare(ctx)(CANDIDATES), 4)
+    np.testing.assert_allclose(got.value, 0.5)
     assert len(judge.asked[0]) == 4 * 2 * 2
 
 
@@ -134,11 +136,12 @@ def test_pairwise_scores_are_shares_of_comparisons_won(tiny):
         first, second = request.answers
         return "A" if len(first) >= len(second) else "B"
 
-    ctx, judge = with_judge(tiny, longer)
+    ctx, _ = with_judge(tiny, longer)
     method = JudgePairwise(opponents=8)
     short = dataclasses.replace(CANDIDATES[0], response="")
     long = dataclasses.replace(CANDIDATES[1], response="x" * 1000)
-    np.testing.assert_allclose(method.prepare(ctx)([short, long]), [0.0, 1.0])
+    got = as_scores(method.prepare(ctx)([short, long]), 2)
+    np.testing.assert_allclose(got.value, [0.0, 1.0])
 
 
 def test_siblings_meet_the_same_opponents_their_own_seed_prompt_first(tiny):
@@ -164,10 +167,13 @@ def test_self_reward_is_the_expectation_under_the_students_own_probabilities(tin
     ]
     likelihood = [math.exp(-float(student.loss_encoded([r]).detach())) for r in rows]
     expected = sum(k * p for k, p in enumerate(likelihood, 1)) / sum(likelihood)
-    assert SelfReward().prepare(tiny)([example])[0] == pytest.approx(expected, rel=1e-5)
+    got = as_scores(SelfReward().prepare(tiny)([example]), 1)
+    assert got.value[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_self_reward_names_an_example_that_does_not_fit(tiny):
-    long = dataclasses.replace(CANDIDATES[0], response="x" * 2000)
+    long = dataclasses.replace(
+        CANDIDATES[0], response="x" * models.context_length(tiny.student.model)
+    )
     with pytest.raises(UserError, match="'candidate-0' with the rubric has"):
         SelfReward().prepare(tiny)([long])

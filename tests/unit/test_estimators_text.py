@@ -32,6 +32,16 @@ def scores(method, ctx, examples=CANDIDATES):
     return as_scores(method.prepare(ctx)(examples), len(examples))
 
 
+def each(got):
+    assert got.per_reference is not None
+    return got.per_reference
+
+
+def errors(got):
+    assert got.stderr is not None
+    return got.stderr
+
+
 def nll(student, example, start=None):
     """Negative log-likelihoods of the tokens from ``start`` on, by the plain model."""
     row = student.encode(example)
@@ -54,7 +64,7 @@ def test_bm25_is_the_hand_computed_number(tiny):
     bread = idf * 2 / (2 + k1 * (1 - b + b * 3 / mean_length))
     moon = idf * 3 / (3 + k1 * (1 - b + b * 5 / mean_length))
     got = scores(Bm25(), ctx, [query])  # three distinct words: bread, moon, unknown
-    np.testing.assert_allclose(got.per_reference, [[bread / 3, moon / 3]], rtol=1e-6)
+    np.testing.assert_allclose(each(got), [[bread / 3, moon / 3]], rtol=1e-6)
     summed = scores(Bm25(per_word=False), ctx, [query])
     np.testing.assert_allclose(summed.value, [(bread + moon) / 2], rtol=1e-6)
     stranger = Example(id="s", instruction="nothing", response="shared")
@@ -116,8 +126,8 @@ def test_repsim_is_the_cosine_of_position_weighted_hidden_states(tiny):
         np.stack([pooled(c) for c in CANDIDATES]) @ np.stack([pooled(r) for r in tiny.reference]).T
     )
     got = scores(RepSim(), tiny)
-    np.testing.assert_allclose(got.per_reference, expected, rtol=1e-5)
-    np.testing.assert_allclose(got.stderr, expected.std(axis=1, ddof=1) / 2, rtol=1e-4)
+    np.testing.assert_allclose(each(got), expected, rtol=1e-5)
+    np.testing.assert_allclose(errors(got), expected.std(axis=1, ddof=1) / 2, rtol=1e-4)
     np.testing.assert_allclose(scores(RepSim("max"), tiny).value, expected.max(axis=1), rtol=1e-5)
     copies = scores(RepSim("max"), tiny, tiny.reference).value
     np.testing.assert_allclose(copies, 1.0, rtol=1e-6)

@@ -1,0 +1,36 @@
+"""Word count: longer responses are better; a whole package in one module.
+
+score(z) = number of words in the response
+
+Cost: none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from influbench import Context, Example
+
+
+@dataclass(frozen=True)
+class WordCount:
+    """Words of the response, those of at least ``min_letters`` characters."""
+
+    min_letters: int = 1
+
+    scale: ClassVar[str] = "rank"
+    needs: ClassVar[tuple[str, ...]] = ()
+    cost: ClassVar[str] = "0; 0"
+    source: ClassVar[str] = "an example of a foreign package"
+
+    def prepare(self, ctx: Context):  # noqa: ANN201, ARG002
+        """Nothing to prepare."""
+
+        def score(examples: Sequence[Example]) -> np.ndarray:
+            words = [
+                [w for w in e.response.split() if len(w) >= self.min_letters] for e in examples
+            ]
+            return np.array([float(len(w)) for w in words])
+
+        return score
