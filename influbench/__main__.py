@@ -220,7 +220,8 @@ def main() -> None:
         text = " ".join(str(error).split())[:500]
         sys.stderr.write(
             f"influbench: this is a bug of influbench: {type(error).__name__}: {text} "
-            f"({Path(last.filename).name}:{last.lineno}); INFLUBENCH_DEBUG=1 shows all of it; what was finished is kept\n"
+            f"({Path(last.filename).name}:{last.lineno}); INFLUBENCH_DEBUG=1 shows all; "
+            "what was finished is kept\n"
         )
         sys.exit(1)
 

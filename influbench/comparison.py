@@ -88,7 +88,7 @@ def verdict(
     judge, others = _files(scores, oracle)
     judge = null_centred(judge)
     groups = dict(judge.groups)
-    scales = {file.name: _scale(file) for file in [judge, *others]}
+    scales: dict[str, Scale] = {file.name: _scale(file) for file in [judge, *others]}
     rng = np.random.default_rng(int(digest(f"compare:{seed}"), 16))
     found = analysis.agreement_table(
         judge.scores,
@@ -103,7 +103,7 @@ def verdict(
     floor = judge.about.get("diagnostics", {}).get("noise_floor")
     if floor is not None:
         noisy = {NOISE: _noisy(judge.scores, float(floor), rng)}
-        scale = {NOISE: scales[judge.name]}
+        scale: dict[str, Scale] = {NOISE: scales[judge.name]}
         found += analysis.agreement_table(
             judge.scores,
             noisy,
@@ -137,8 +137,8 @@ def null_centred(oracle: ScoreFile) -> ScoreFile:
     names = ("reference_loss_before", "reference_loss_null")
     if not all(name in facts for name in names):
         raise UserError(
-            f"oracle '{oracle.name}' was measured with baseline = before and its .meta.json does not "
-            f"hold {' and '.join(names)}: score again with the option baseline=null"
+            f"oracle '{oracle.name}' was measured with baseline = before and its .meta.json does "
+            f"not hold {' and '.join(names)}: score again with the option baseline=null"
         )
     drift = float(facts[names[0]]) - float(facts[names[1]])
     return dataclasses.replace(oracle, scores=[_shifted(score, -drift) for score in oracle.scores])
@@ -176,12 +176,14 @@ def _files(scores: Sequence[str | Path], oracle: str | Path) -> tuple[ScoreFile,
 
 
 def _scale(file: ScoreFile) -> Scale:
-    scale = file.about.get("scale", "rank")
-    if scale not in get_args(Scale):
+    told = file.about.get("scale", "rank")
+    scales: tuple[Scale, ...] = get_args(Scale)
+    found = [scale for scale in scales if scale == told]
+    if not found:
         raise UserError(
-            f"'{file.name}': expected a scale of {get_args(Scale)} in its .meta.json, got {scale!r}"
+            f"'{file.name}': expected a scale of {scales} in its .meta.json, got {told!r}"
         )
-    return scale
+    return found[0]
 
 
 def _noisy(scores: Sequence[Score], floor: float, rng: np.random.Generator) -> list[Score]:

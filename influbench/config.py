@@ -11,7 +11,7 @@ from influbench.records import digest
 
 
 def transport(default: Any, description: str = "", **limits: Any) -> Any:
-    """A field that cannot change the answer (chunk sizes, worker counts, paths): left out of the hash."""
+    """A field that cannot change the answer (chunk sizes, paths …): left out of the hash."""
     return Field(
         default=default,
         description=description,

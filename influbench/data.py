@@ -166,7 +166,7 @@ def _source(source: str, split: str) -> list[Row]:
     """Rows of a source; of the starter pairs, those of ``split``."""
     if source != "starter":
         return _read(source)
-    rows = [*_starter("pairs_a.jsonl"), *_starter("pairs_b.jsonl")]
+    rows = _starter("pairs.jsonl")
     return [row for row in rows if row.fields["split"] == split]
 
 

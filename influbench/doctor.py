@@ -41,7 +41,11 @@ def _rows() -> list[tuple[str, str, str]]:
     ]
     if importlib.util.find_spec("torchvision") is not None:
         rows.append(
-            ("torchvision", "installed", "not needed; a build for another torch breaks transformers")
+            (
+                "torchvision",
+                "installed",
+                "not needed; a build for another torch breaks transformers",
+            )
         )
     rows += [(f"model {name}", state, detail) for name, state, detail in embedded.embedded_status()]
     for extra, module in EXTRAS.items():
@@ -51,9 +55,15 @@ def _rows() -> list[tuple[str, str, str]]:
     url = os.environ.get("INFLUBENCH_JUDGE_URL") or os.environ.get("OPENAI_BASE_URL")
     key = any(os.environ.get(name) for name in ("INFLUBENCH_JUDGE_KEY", "OPENAI_API_KEY"))
     rows.append(
-        ("judge endpoint", "set" if url or key else "not set", url or "INFLUBENCH_JUDGE_URL names one")
+        (
+            "judge endpoint",
+            "set" if url or key else "not set",
+            url or "INFLUBENCH_JUDGE_URL names one",
+        )
     )
-    rows.append(("judge key", "set" if key else "not set", "" if key else "INFLUBENCH_JUDGE_KEY holds it"))
+    rows.append(
+        ("judge key", "set" if key else "not set", "" if key else "INFLUBENCH_JUDGE_KEY holds it")
+    )
     return rows
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 Scale = Literal["nats", "signed", "rank"]
-"""What a score means: ``nats`` a predicted drop of the mean reference loss; ``signed`` a quantity whose
-zero means "no help" but whose unit is the method's own; ``rank`` an order without a zero."""
+"""What a score means: ``nats`` a predicted drop of the mean reference loss; ``signed`` a quantity
+whose zero means "no help" but whose unit is the method's own; ``rank`` an order without a zero."""
 
 Array = npt.NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class Student(Protocol):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """The training's optimizer over ``model``'s trainable parameters, warm-up moments inside."""
+        """The training's optimizer over ``model``'s parameters, warm-up moments inside."""
         ...
 
     @property
@@ -53,7 +53,7 @@ class Student(Protocol):
         ...
 
     def batches(self, examples: Sequence[Example]) -> list[list[int]]:
-        """Positions of ``examples`` in batches of similar length under the student's token budget."""
+        """Positions of ``examples``, in batches of similar length under a token budget."""
         ...
 
 
@@ -88,7 +88,7 @@ class Scores:
     per_reference: Array | None = None
     """Shape [candidate, reference]; the mean over references is ``value``."""
     diagnostics: Mapping[str, float] = field(default_factory=dict)
-    """Numbers about the method (share of parameters used, of weights moved …), kept with the scores."""
+    """Numbers about the method (share of parameters used …), kept with the scores."""
 
 
 Scorer = Callable[[Sequence[Example]], "Scores | Array"]
@@ -106,14 +106,12 @@ class Estimator(Protocol):
 
     scale: ClassVar[Scale]
     needs: ClassVar[tuple[str, ...]]
-    """Any of ``gradients``, ``moments`` (an optimizer with its moments), ``language_model`` (``model`` and
-    ``tokenizer`` of Hugging Face), ``judge``; empty = the text alone."""
+    """Any of ``gradients``, ``moments`` (an optimizer with its moments), ``language_model`` (a
+    Hugging Face ``model`` and ``tokenizer``), ``judge``; empty = the text alone."""
     cost: ClassVar[str]
     """Passes to prepare + per candidate; M references, W warm-up examples: ``3M + 3``."""
     source: ClassVar[str]
     """Paper or code that the method is from."""
-    stderr: ClassVar[bool] = False
-    """Whether scores carry standard errors over reference items."""
 
     def prepare(self, ctx: Context) -> Scorer:
         """Paid once per student and reference set; the scorer that it returns, per candidate."""
@@ -127,9 +125,7 @@ def as_scores(result: Scores | npt.ArrayLike, count: int) -> Scores:
         ValueError: not one finite number a candidate.
     """
     scores = (
-        result
-        if isinstance(result, Scores)
-        else Scores(value=np.asarray(result, dtype=np.float64))
+        result if isinstance(result, Scores) else Scores(value=np.asarray(result, dtype=np.float64))
     )
     if scores.value.shape != (count,):
         raise ValueError(

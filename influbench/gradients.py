@@ -34,8 +34,8 @@ def losses(
     bad = np.flatnonzero(~np.isfinite(out))
     if bad.size:
         raise UserError(
-            f"the student's loss on '{examples[bad[0]].id}' is {out[bad[0]]}: expected a finite number; "
-            "the weights or the learning rate are broken"
+            f"the student's loss on '{examples[bad[0]].id}' is {out[bad[0]]}: expected a finite "
+            "number; the weights or the learning rate are broken"
         )
     return out
 
@@ -60,7 +60,9 @@ def mean_gradient(student: Student, weights: Tensors, examples: Sequence[Example
     total = [torch.zeros_like(w) for w in weights]
     for batch in student.batches(examples):
         loss = student.loss([examples[i] for i in batch]).sum() / len(examples)
-        torch._foreach_add_(total, torch.autograd.grad(loss, weights, materialize_grads=True))
+        part = torch.autograd.grad(loss, weights, materialize_grads=True)
+        for whole, gradient_part in zip(total, part, strict=True):
+            whole.add_(gradient_part)
     return total
 
 
@@ -72,4 +74,5 @@ def dot(left: Tensors, right: Tensors) -> float:
 
 def norm(tensors: Tensors) -> float:
     """Euclidean norm over all weights."""
-    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)).double()))
+    norms = torch.stack([torch.linalg.vector_norm(t) for t in tensors])
+    return float(torch.linalg.vector_norm(norms.double()))

@@ -1,9 +1,9 @@
 """The per-example loss, the only currency, and the batches that it is computed in.
 
 The loss of an example is the mean negative log-likelihood of its *response* tokens (the end-of-turn
-token included), in nats. Batching, padding and order therefore cannot change a score, only its last bits.
-Logits are computed at response positions only, a chunk at a time: the whole [batch, time, vocabulary]
-block costs more than the rest of a small model's forward pass.
+token included), in nats. Batching, padding and order therefore cannot change a score, only its last
+bits. Logits are computed at response positions only, a chunk at a time: the whole [batch, time,
+vocabulary] block costs more than the rest of a small model's forward pass.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Encoded:
 def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Positions grouped by similar length so that rows × longest row stays under ``budget`` tokens.
 
-    An example longer than the budget gets a batch of its own. Ties keep their order, so the result is a
-    function of the lengths alone.
+    An example longer than the budget gets a batch of its own. Ties keep their order, so the result
+    is a function of the lengths alone.
     """
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     batches: list[list[int]] = []
@@ -47,12 +47,14 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def padded(rows: Sequence[Encoded], pad: int, device: torch.device) -> torch.Tensor:
-    """Token ids, shape [row, time], padded on the right.
+def padded(
+    rows: Sequence[Encoded], pad: int, device: torch.device, at_least: int = 0
+) -> torch.Tensor:
+    """Token ids, shape [row, time], padded on the right to the longest row, or to ``at_least``.
 
     No attention mask is needed: under causal attention nothing before the padding sees it.
     """
-    longest = max(len(row.ids) for row in rows)
+    longest = max(at_least, *(len(row.ids) for row in rows))
     return torch.tensor(
         [[*row.ids, *[pad] * (longest - len(row.ids))] for row in rows], device=device
     )
@@ -61,7 +63,7 @@ def padded(rows: Sequence[Encoded], pad: int, device: torch.device) -> torch.Ten
 def response_positions(
     rows: Sequence[Encoded], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Where the response tokens are predicted: row index, time index and target id, shape [token] each."""
+    """Where response tokens are predicted: row index, time index and target id, shape [token]."""
     row_index = [r for r, row in enumerate(rows) for _ in range(row.response_start, len(row.ids))]
     time_index = [t - 1 for row in rows for t in range(row.response_start, len(row.ids))]
     targets = [token for row in rows for token in row.ids[row.response_start :]]
@@ -94,7 +96,7 @@ def token_nll(hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> torch.
 
 
 def mean_by_row(nll: torch.Tensor, row_index: torch.Tensor, count: int) -> torch.Tensor:
-    """Per-example loss, shape [row], fp64: summed in double, so that long responses lose nothing."""
+    """Per-example loss, shape [row], summed in fp64, so that long responses lose nothing."""
     sums = torch.zeros(count, dtype=torch.float64, device=nll.device)
     sums = sums.index_add(0, row_index, nll.double())
     return sums / torch.bincount(row_index, minlength=count)

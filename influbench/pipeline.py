@@ -1,4 +1,4 @@
-"""The loop on one screen: generate, warm up, score, pair, teach, train, evaluate; ``rounds`` times over."""
+"""The loop on one screen: generate, warm up, score, pair, teach, train, evaluate."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from influbench import data, dpo, generation, models, preferences, registry, scoring, training
+from influbench import data, dpo, generation, preferences, registry, scoring, training
+from influbench.attempts import GenerationConfig
 from influbench.config import Config, transport
 from influbench.data import DataConfig
 from influbench.dpo import DPOStageConfig
 from influbench.errors import UserError
 from influbench.evaluation import suite
 from influbench.evaluation.suite import Evaluated, EvaluationConfig
-from influbench.attempts import GenerationConfig
 from influbench.judging import JudgeConfig
 from influbench.models import ModelConfig
 from influbench.preferences import PreferenceConfig
@@ -32,16 +32,19 @@ from influbench.records import (
 )
 from influbench.scoring import MethodConfig
 from influbench.store import Entry, Stage, Store
+from influbench.templates import check_template, templated
 from influbench.training import SFTConfig, WarmupConfig
 
 BASELINE = "none"
-"""The estimator that teaches nothing: its student is Self-Instruct's, the baseline of the win rate."""
+"""The estimator that teaches nothing; its student is the baseline of the win rate."""
 
 
 class ScoringConfig(Config):
     """Which estimator teaches, and which are scored beside it."""
 
-    estimator: str = Field(default="exact", description="a registered name, module:Class, or 'none'")
+    estimator: str = Field(
+        default="exact", description="a registered name, module:Class, or 'none'"
+    )
     options: dict[str, Any] = Field(default_factory=dict)
     compare: tuple[str, ...] = Field(
         default=(), description="also scored on the same candidates, for the agreement table"
@@ -131,7 +134,7 @@ def check(cfg: RunConfig) -> Sets:
     for name in cfg.scoring.compare:
         registry.build(name)
     for model in (cfg.teacher, cfg.student):
-        models.resolve(model.name, model.revision)
+        check_template(model)
     if cfg.scoring.estimator != BASELINE:
         method = registry.build(cfg.scoring.estimator, cfg.scoring.options)
         stderr = registry.gives_stderr(cfg.scoring.estimator)
@@ -140,8 +143,8 @@ def check(cfg: RunConfig) -> Sets:
     evaluation = data.load_evaluation(cfg.data)
     if len(reference) < 2:
         raise UserError(
-            f"the reference set has {len(reference)} example: expected 2 or more, since every score "
-            "carries a standard error over them; raise data.num_reference"
+            f"the reference set has {len(reference)} example: expected 2 or more, since every "
+            "score carries a standard error over them; raise data.num_reference"
         )
     return Sets(
         seeds=data.load_seed_prompts(cfg.data),
@@ -155,16 +158,16 @@ def check(cfg: RunConfig) -> Sets:
 def run(cfg: RunConfig, store: Store) -> Run:
     """Runs the loop; a stage whose result the store has is not run again.
 
-    In every round the student is warmed up from the base student on what that round's teacher writes,
-    and the final student is trained from the base student (the paper; its released code has one round).
+    In every round the student is warmed up from the base student on what that round's teacher
+    writes, and the final student is trained from the base student (the paper; its released code has
+    one round).
 
     Raises:
         UserError: see :func:`check`; or a stage cannot go on.
     """
     loop = Loop(cfg, store, check(cfg))
     name = cfg.scoring.estimator
-    teacher = models.resolve(cfg.teacher.name, cfg.teacher.revision)
-    student = models.resolve(cfg.student.name, cfg.student.revision)
+    teacher, student = templated(cfg.teacher, store), templated(cfg.student, store)
     baseline = loop.train_and_evaluate(BASELINE, teacher, student)
     rounds: list[Round] = []
     for number in range(1, cfg.rounds + 1):
@@ -235,7 +238,11 @@ class Loop:
         return self.do(training.WARM_UP, cfg, _examples(rows), student).model("student")
 
     def score(
-        self, name: str, candidates: Sequence[Candidate], warmup: Sequence[Candidate], student: ModelRef
+        self,
+        name: str,
+        candidates: Sequence[Candidate],
+        warmup: Sequence[Candidate],
+        student: ModelRef,
     ) -> Entry:
         """Scores of one estimator."""
         own = self.cfg.scoring
@@ -264,7 +271,7 @@ class Loop:
     def train_and_evaluate(
         self, name: str, teacher: ModelRef, student: ModelRef, baseline: Evaluated | None = None
     ) -> Evaluated:
-        """The teacher's training set, the student trained on it from the base student, its marks."""
+        """The teacher's training set, the student trained on it, and its marks."""
         rows = self.generate(teacher, self.cfg.sizes.training, "training", f"training-{name}")
         cfg = self.cfg.sft.model_copy(update={"seed": self.cfg.seed})
         trained = self.do(training.SFT, cfg, _examples(rows), student, label=name).model("student")

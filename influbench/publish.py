@@ -34,8 +34,8 @@ QUALITY = {
 def publish(run: Run, root: Path, study: str, run_id: str) -> Path:
     """Writes ``root/study/run_id.json`` and returns its path.
 
-    A file that holds this very result already stays as it is, date and commit included: a number keeps
-    the origin that it was first measured at.
+    A file that holds this very result already stays as it is, date and commit included: a number
+    keeps the origin that it was first measured at.
     """
     last = run.rounds[-1]
     name = run.config.scoring.estimator
@@ -89,12 +89,21 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
             ledger = [r for r in run.ledger if r.stage == "score" and r.label == method]
             out += cost_rows(ledger, base(method, turn.number))
         if name != BASELINE:
-            out.append(_row(base(name, turn.number), "pairs", len(turn.pairs), None, len(turn.pairs), "pairs"))
+            out.append(
+                _row(
+                    base(name, turn.number),
+                    "pairs",
+                    len(turn.pairs),
+                    None,
+                    len(turn.pairs),
+                    "pairs",
+                )
+            )
             out += _quality(turn.outcomes, base(name, turn.number))
     return out
 
 
-def _agreement(turn: Round, seed: int, base) -> list[ResultRow]:  # noqa: ANN001
+def _agreement(turn: Round, seed: int, base) -> list[ResultRow]:
     oracle = turn.scores[ORACLE]
     groups = {c.id: c.group for c in turn.candidates}
     others = {method: scores for method, scores in turn.scores.items() if method != ORACLE}
@@ -119,7 +128,7 @@ def _quality(outcomes: Sequence[Outcome], base: ResultRow) -> list[ResultRow]:
         if metric not in QUALITY:
             continue
         name, factor, unit = QUALITY[metric]
-        # Seeded by the metric: the interval of one number does not depend on which others there are.
+        # Seeded by the metric: an interval does not depend on which others there are.
         rng = np.random.default_rng(int(digest(f"{base.seed}:{name}"), 16))
         mean: Estimate = analysis.summary(items, rng)
         row = _row(base, name, mean.value * factor, mean.stderr * factor, mean.n, unit)

@@ -43,8 +43,8 @@ class SeedPrompt:
 class Candidate:
     """One synthetic pair being judged (the paper's "probing" example).
 
-    DPO trains the teacher on ``teacher_prompt`` and ``raw_completion`` (how it writes instructions);
-    the student trains on ``instruction`` and ``response``.
+    DPO trains the teacher on ``teacher_prompt`` and ``raw_completion`` (how it writes
+    instructions); the student trains on ``instruction`` and ``response``.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Candidate:
     teacher_prompt: str
     """The exact text given to the teacher: chat template and prefill included."""
     raw_completion: str
-    """The exact text that the teacher wrote after ``teacher_prompt``, without its end-of-turn token."""
+    """The exact text that the teacher wrote after it, without its end-of-turn token."""
     instruction: str
     response: str
 
@@ -97,7 +97,7 @@ class ModelRef:
     """A model on disk, the only way in which one crosses a stage boundary."""
 
     path: str
-    """A folder that ``transformers`` loads: config, safetensors, tokenizer (and perhaps ``optimizer.pt``)."""
+    """A folder that ``transformers`` loads; there may be an ``optimizer.pt`` beside the weights."""
     digest: str
     """Digest of what made or fills the folder; the path itself is not part of any identity."""
 

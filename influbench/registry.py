@@ -42,8 +42,8 @@ def available() -> dict[str, Listing]:
         other = found.get(point.name)
         if other and other != listing:
             raise UserError(
-                f"estimator '{point.name}' is claimed by two packages, {other.package} and {package}: "
-                "uninstall one of them, or use it as module:Class"
+                f"estimator '{point.name}' is claimed by two packages, {other.package} and "
+                f"{package}: uninstall one of them, or use it as module:Class"
             )
         found[point.name] = listing
     return dict(sorted(found.items()))
@@ -73,9 +73,7 @@ def load(name: str) -> type[Estimator]:
         ) from error
     missing = [part for part in ("scale", "prepare") if not hasattr(loaded, part)]
     if missing:
-        raise UserError(
-            f"estimator '{name}' ({target}) lacks {missing}: see docs/add-a-method.md"
-        )
+        raise UserError(f"estimator '{name}' ({target}) lacks {missing}: see docs/add-a-method.md")
     return loaded
 
 
@@ -116,10 +114,10 @@ def module_docstring(name: str) -> str:
 
 
 def needs(name: str) -> tuple[str, ...]:
-    """What a method needs beside the text (see ``Estimator.needs``); nothing where it does not say."""
+    """What a method needs beside the text; nothing where it does not say."""
     return tuple(vars(load(name)).get("needs", ()))
 
 
 def gives_stderr(name: str) -> bool:
-    """Whether a method says that its scores carry standard errors (class variable ``stderr = True``)."""
+    """Whether a method declares that its scores carry standard errors (``stderr = True``)."""
     return bool(vars(load(name)).get("stderr", False))

@@ -1,6 +1,6 @@
 """Scores as files that travel: ``F`` has one score a line, ``F.meta.json`` where they are from.
 
-A line holds ``id``, ``score``, and where there are such ``stderr``, ``group`` and ``per_reference``.
+A line holds ``id``, ``score``, and where there are such ``stderr``, ``group``, ``per_reference``.
 The name of the method is the file's stem: two settings of one estimator are two files.
 """
 

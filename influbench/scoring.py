@@ -128,8 +128,8 @@ def _named(name: str, scorer: Scorer, examples: Sequence[Example]) -> Any:
         return scorer(examples)
     except MemoryError as error:
         raise UserError(
-            f"estimator '{name}' ran out of memory on {len(examples)} candidates: use a smaller model, "
-            "fewer references or shorter candidates (student.max_length)"
+            f"estimator '{name}' ran out of memory on {len(examples)} candidates: use a smaller "
+            "model, fewer references or shorter candidates (student.max_length)"
         ) from error
 
 

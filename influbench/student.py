@@ -42,6 +42,8 @@ class LanguageStudent:
     token_budget: int
     compute: Compute = "float32"
     """Dtype of the matrix products; weights, updates and losses keep theirs."""
+    pad_to: int = 0
+    """Pad every batch to at least so many tokens, as the released code does; costs time only."""
 
     def encode(self, example: Example) -> Encoded:
         """Chat template with the instruction as the user's turn, then response and end of turn.
@@ -53,7 +55,8 @@ class LanguageStudent:
 
     def batches(self, examples: Sequence[Example]) -> list[list[int]]:
         """Positions of ``examples`` in length-sorted batches under the token budget."""
-        return token_batches([len(self.encode(e).ids) for e in examples], self.token_budget)
+        lengths = [max(self.pad_to, len(self.encode(e).ids)) for e in examples]
+        return token_batches(lengths, self.token_budget)
 
     def loss(self, examples: Sequence[Example]) -> torch.Tensor:
         """Per-example loss, shape [example], fp64 nats per response token; one batch."""
@@ -64,7 +67,9 @@ class LanguageStudent:
         device = self.model.device
         row_index, time_index, targets = response_positions(rows, device)
         with self._precision():
-            hidden = self.hidden(padded(rows, self.tokenizer.pad_token_id, device))
+            pad = self.tokenizer.pad_token_id
+            assert isinstance(pad, int)
+            hidden = self.hidden(padded(rows, pad, device, self.pad_to))
             nll = token_nll(hidden[row_index, time_index], self._head, targets)
         return mean_by_row(nll, row_index, len(rows))
 
@@ -73,7 +78,9 @@ class LanguageStudent:
         return self.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
 
     def _head(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits = self.model.get_output_embeddings()(hidden)
+        head = self.model.get_output_embeddings()
+        assert head is not None
+        logits = head(hidden)
         cap = getattr(self.model.config, "final_logit_softcapping", None)  # Gemma 2 only
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -91,14 +98,18 @@ class LanguageStudent:
             torch.backends.cuda.matmul.allow_tf32 = before
 
 
-@functools.lru_cache(maxsize=4096)  # references are tokenised once; streamed candidates do not pile up
+@functools.lru_cache(
+    maxsize=4096
+)  # references are tokenised once; streamed candidates do not pile up
 def _encode(
     tokenizer: PreTrainedTokenizerBase, example: Example, max_length: int, cut: bool
 ) -> Encoded:
     prompt = models.chat_prompt(tokenizer, [("user", example.instruction)])
     prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
     response = tokenizer(example.response, add_special_tokens=False).input_ids
-    ids = (*prompt_ids, *response, tokenizer.eos_token_id)
+    end = tokenizer.eos_token_id
+    assert isinstance(end, int)
+    ids = (*prompt_ids, *response, end)
     if len(ids) > max_length:
         if not cut:
             raise UserError(
@@ -180,8 +191,8 @@ def load_optimizer(
         unknown = [name for name in held if name not in parameters]
         if unknown:
             raise UserError(
-                f"{path} holds the state of '{unknown[0]}', which the model in {folder} does not have: "
-                "expected the optimizer of this very model"
+                f"{path} holds the state of '{unknown[0]}', which the model in {folder} does not "
+                "have: expected the optimizer of this very model"
             )
         groups.append({"params": [parameters[name] for name in held]})
     optimizer = torch.optim.AdamW(groups)
@@ -219,7 +230,7 @@ def _checkpoint_facts(
 
 @torch.inference_mode()
 def _check_head(model: PreTrainedModel) -> None:
-    """Fails when decoder + output embedding is not the whole model (an unknown scaling of logits)."""
+    """Fails when decoder + output embedding is not the whole model (logits scaled in some way)."""
     ids = torch.arange(3, 8, device=model.device)[None] % model.config.get_text_config().vocab_size
     probe = LanguageStudent.__new__(LanguageStudent)
     object.__setattr__(probe, "model", model)
@@ -227,6 +238,7 @@ def _check_head(model: PreTrainedModel) -> None:
     theirs = model(input_ids=ids, use_cache=False).logits
     if not torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-3):
         raise UserError(
-            f"model type '{model.config.model_type}' computes its logits in a way that influbench does not "
-            "know: expected output embedding of the last hidden state (with Gemma's soft cap at most)"
+            f"model type '{model.config.model_type}' computes its logits in a way that influbench "
+            "does not know: expected output embedding of the last hidden state (with Gemma's soft "
+            "cap at most)"
         )

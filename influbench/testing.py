@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class ContractError(AssertionError):
 class LeastSquares(torch.nn.Module):
     """A linear model without bias: the student whose influence has a closed form."""
 
-    def __init__(self, weight: Sequence[float]):
+    def __init__(self, weight: Iterable[float]):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor(list(weight), dtype=torch.float64))
 
@@ -66,7 +66,12 @@ class ToyStudent:
 
 def toy_example(name: str, x: Sequence[float], y: float, group: str = "") -> Example:
     """A row of least squares as an example."""
-    return Example(id=name, instruction=" ".join(map(repr, map(float, x))), response=repr(float(y)), group=group)
+    return Example(
+        id=name,
+        instruction=" ".join(map(repr, map(float, x))),
+        response=repr(float(y)),
+        group=group,
+    )
 
 
 def warmed(student: Student, warmup: Sequence[Example], *, steps: int = 3) -> None:
@@ -89,7 +94,7 @@ def tiny_examples(kind: str, count: int, *, siblings: int = 2) -> list[Example]:
     return [
         Example(
             id=f"{kind}-{i}",
-            instruction=f"Write {1 + i % 3} sentences about {TOPICS[i % len(TOPICS)]} for the {kind} list.",
+            instruction=f"Write {1 + i % 3} sentences about {TOPICS[i % len(TOPICS)]} for {kind}.",
             response=f"{TOPICS[(i * 3 + 1) % len(TOPICS)].capitalize()} are worth {i + 2} minutes. "
             + "They change with the seasons. " * (i % 3),
             group=f"{kind}-group-{i // siblings}",
@@ -99,12 +104,12 @@ def tiny_examples(kind: str, count: int, *, siblings: int = 2) -> list[Example]:
 
 
 class SteadyJudge:
-    """A judge whose answer depends on nothing but the request: for the contract of judge methods."""
+    """A judge whose answer depends on nothing but the request."""
 
     name = "steady"
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        """Probabilities from a hash of the messages; without choices, the most likely grade as text."""
+        """Probabilities from a hash of the messages; without choices, a grade as text."""
         return [self._reply(request) for request in requests]
 
     def _reply(self, request: Request) -> Reply:
@@ -184,7 +189,8 @@ def check_estimator(
 
 
 def _check_declaration(estimator: Estimator) -> None:
-    if not dataclasses.is_dataclass(estimator) or not estimator.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    parameters = vars(type(estimator)).get("__dataclass_params__")
+    if parameters is None or not parameters.frozen:
         raise ContractError(f"{type(estimator).__name__} must be a frozen dataclass")
     if estimator.scale not in ("nats", "signed", "rank"):
         raise ContractError(f"scale is {estimator.scale!r}: expected 'nats', 'signed' or 'rank'")
@@ -234,7 +240,9 @@ def _state(student: Student) -> dict[str, Any]:
     return {
         "weights": {n: p.detach().clone() for n, p in model.named_parameters()},
         "buffers": {n: b.detach().clone() for n, b in model.named_buffers()},
-        "gradients": {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()},
+        "gradients": {
+            n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()
+        },
         "trainable flags": {n: p.requires_grad for n, p in model.named_parameters()},
         "train/eval mode": {n: m.training for n, m in model.named_modules()},
         "modules": {n: type(m).__name__ for n, m in model.named_modules()},
@@ -256,7 +264,9 @@ def _check_state(before: dict[str, Any], student: Student, who: str) -> None:
     after = _state(student)
     for part, expected in before.items():
         if not _same(expected, after[part]):
-            raise ContractError(f"{who} left the student's {part} changed: put back what you change")
+            raise ContractError(
+                f"{who} left the student's {part} changed: put back what you change"
+            )
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -267,4 +277,3 @@ def _same(left: Any, right: Any) -> bool:
     if isinstance(left, (list, tuple)):
         return len(left) == len(right) and all(map(_same, left, right))
     return bool(left == right)
-

@@ -1,18 +1,20 @@
-"""One optimizer step as a function: gradient in, change of the weights out, moments never touched.
+"""One optimizer step as a function: gradient in, change of the weights out, moments untouched.
 
-AdamW (Loshchilov and Hutter, arXiv 1711.05101), as ``torch.optim.AdamW`` computes it, from its state
-(m, v, t) after the warm-up::
+AdamW (Loshchilov and Hutter, arXiv 1711.05101), as ``torch.optim.AdamW`` computes it, from its
+state (m, v, t) after the warm-up::
 
     g' = g · min(1, clip / ‖g‖)          m' = β₁ m + (1-β₁) g'      v' = β₂ v + (1-β₂) g'²
     u(g) = -lr · [ (m' / (1-β₁^t')) / (√(v' / (1-β₂^t')) + ε) + λ θ ],   t' = t + 1
 
-and SGD with momentum. The state is read where it lies: no copy, no ``load_state_dict``, nothing to drift.
+and SGD with momentum. The state is read where it lies: no copy, no ``load_state_dict``, nothing to
+drift.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -62,17 +64,30 @@ class Update:
         """Adds u(g) to the weights in place; moments and step count stay as they are."""
         self._each_block(gradients, self.weights, add=True)
 
+    @torch.no_grad()
+    def following(self, gradients: Sequence[torch.Tensor] | None) -> Update:
+        """The step after this one: moments and count moved on, in memory of their own."""
+        factor = 1.0 if gradients is None else self.scale(gradients)
+        slots: list[Slot] = []
+        for number, slot in enumerate(self.slots):
+            g = None if gradients is None else gradients[number] * factor
+            slots.append(replace(slot, moments=_next_moments(slot, g), step=slot.step + 1))
+        return replace(self, slots=tuple(slots))
+
     def scale(self, gradients: Sequence[torch.Tensor]) -> float:
         """The factor by which the training's clipping shrinks this gradient."""
         if self.clip_norm is None:
             return 1.0
-        norms = torch._foreach_norm(list(gradients))
+        norms = [torch.linalg.vector_norm(g) for g in gradients]
         norm = torch.linalg.vector_norm(torch.stack([n.double() for n in norms]))
         return min(1.0, self.clip_norm / (float(norm) + 1e-6))  # 1e-6 as torch's clip_grad_norm_
 
     @torch.no_grad()
     def preconditioner(self) -> list[torch.Tensor]:
-        """Diagonal D with u(g) ≈ u(0) - D∘g for small g: (1-β₁)·lr/(1-β₁^t') / (√v̂' + ε), v frozen."""
+        """Diagonal D with u(g) ≈ u(0) - D∘g for small g, v frozen.
+
+        D = (1-β₁)·lr/(1-β₁^t') / (√v̂' + ε)
+        """
         out: list[torch.Tensor] = []
         for slot in self.slots:
             if not slot.adam:
@@ -86,7 +101,11 @@ class Update:
         return out
 
     def _each_block(
-        self, gradients: Sequence[torch.Tensor] | None, targets: Sequence[torch.Tensor], *, add: bool
+        self,
+        gradients: Sequence[torch.Tensor] | None,
+        targets: Sequence[torch.Tensor],
+        *,
+        add: bool,
     ) -> None:
         factor = 1.0 if gradients is None else self.scale(gradients)
         for number, (slot, target) in enumerate(zip(self.slots, targets, strict=True)):
@@ -94,44 +113,91 @@ class Update:
             parts = [tensor.split(BLOCK) for tensor in whole]
             gradient = None if gradients is None else gradients[number].reshape(-1).split(BLOCK)
             for block, (out, weight, *moments) in enumerate(zip(*parts, strict=True)):
-                g = None if gradient is None else gradient[block] * factor
-                change = _step(slot, g, weight, moments)
-                if add:
-                    out.add_(change)
-                else:
-                    out.copy_(change)
+                kept = float(add) - slot.lr * slot.weight_decay  # of the weight, in the sum
+                torch.mul(weight, kept, out=out) if kept else out.zero_()
+                g = None if gradient is None else gradient[block]
+                _add_step(out, slot, g, factor, moments)
 
 
-def _step(
-    slot: Slot, g: torch.Tensor | None, weight: torch.Tensor, moments: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    """u(g) of one block. The arithmetic runs in the dtype of the moments."""
-    if not slot.adam:
-        step = torch.zeros_like(weight) if g is None else g
-        if slot.weight_decay:
-            step = step.add(weight, alpha=slot.weight_decay)
-        if moments:
-            step = moments[0] * slot.betas[0] + step
-        return step * -slot.lr
+def _add_step(
+    out: torch.Tensor,
+    slot: Slot,
+    g: torch.Tensor | None,
+    factor: float,
+    moments: Sequence[torch.Tensor],
+) -> None:
+    """Adds u(factor · g), weight decay left out, to one block. In the dtype of the moments."""
     beta1, beta2 = slot.betas
-    count = slot.step + 1
+    if not slot.adam:
+        if g is not None:
+            out.add_(g, alpha=-slot.lr * factor)
+        for buffer in moments:
+            out.add_(buffer, alpha=-slot.lr * beta1)
+        return
     first, second = moments[0] * beta1, moments[1] * beta2
     if g is not None:
-        first.add_(g, alpha=1 - beta1)
-        second.addcmul_(g, g, value=1 - beta2)
-    denominator = second.sqrt_().div_((1 - beta2**count) ** 0.5).add_(slot.eps)
-    change = first.div_(denominator).mul_(-slot.lr / (1 - beta1**count))
-    if slot.weight_decay:
-        change.add_(weight, alpha=-slot.lr * slot.weight_decay)
-    return change
+        first.add_(g, alpha=(1 - beta1) * factor)
+        second.addcmul_(g, g, value=(1 - beta2) * factor**2)
+    count = slot.step + 1
+    root = (1 - beta2**count) ** 0.5  # √v̂ + ε = (√v' + ε·root) / root: two passes fewer
+    out.addcdiv_(
+        first, second.sqrt_().add_(slot.eps * root), value=-slot.lr * root / (1 - beta1**count)
+    )
+
+
+def _next_moments(slot: Slot, g: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    if not slot.adam:
+        decayed = slot.weight * slot.weight_decay if slot.weight_decay else None
+        change = g if decayed is None else decayed if g is None else g + decayed
+        return tuple(m * slot.betas[0] + (0.0 if change is None else change) for m in slot.moments)
+    first, second = (m * beta for m, beta in zip(slot.moments, slot.betas, strict=True))
+    if g is not None:
+        first.add_(g, alpha=1 - slot.betas[0])
+        second.addcmul_(g, g, value=1 - slot.betas[1])
+    return first, second
+
+
+@dataclass(frozen=True)
+class Excursion:
+    """Leaves the weights for as long as a block runs, and puts them back bit for bit."""
+
+    update: Update
+    saved: tuple[torch.Tensor, ...]
+
+    @contextmanager
+    def stepped(self, gradients: Sequence[torch.Tensor] | None) -> Iterator[None]:
+        """The weights after u(g); ``None`` is the zero gradient."""
+        with self.undone():
+            self.update.apply(gradients)
+            yield
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Whatever happens to the weights inside is undone."""
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, before in zip(self.update.weights, self.saved, strict=True):
+                    weight.copy_(before)
+
+    def moved(self) -> float:
+        """Share of the weights that differ from the saved ones; low where steps round away."""
+        pairs = list(zip(self.update.weights, self.saved, strict=True))
+        return sum(int(w.ne(old).sum()) for w, old in pairs) / sum(w.numel() for w, _ in pairs)
+
+
+def excursion(update: Update) -> Excursion:
+    """From the weights as they are now, of which it keeps one copy."""
+    return Excursion(update, tuple(w.detach().clone() for w in update.weights))
 
 
 def next_update(student: Student, *, needs_moments: bool = True) -> Update:
     """The step that the student's optimizer would take next.
 
     Raises:
-        UserError: the optimizer is neither AdamW nor SGD, has options outside the formula, or has not
-            stepped yet (``needs_moments``).
+        UserError: the optimizer is neither AdamW nor SGD, has options outside the formula, or has
+            not stepped yet (``needs_moments``).
     """
     optimizer = student.optimizer
     adam = isinstance(optimizer, torch.optim.AdamW)
@@ -145,19 +211,26 @@ def next_update(student: Student, *, needs_moments: bool = True) -> Update:
         odd = [k for k in ("amsgrad", "maximize", "nesterov", "dampening") if group.get(k)]
         if odd:
             raise UserError(f"the student's optimizer uses {odd}: not supported, train without it")
-        for weight in group["params"]:
-            slots.append(_slot(optimizer, group, weight, adam=adam, needs_moments=needs_moments))
+        slots += [
+            _slot(optimizer, group, weight, adam=adam, needs_moments=needs_moments)
+            for weight in group["params"]
+        ]
     return Update(tuple(slots), student.clip_norm)
 
 
 def _slot(
-    optimizer: torch.optim.Optimizer, group: dict, weight: torch.Tensor, *, adam: bool, needs_moments: bool
+    optimizer: torch.optim.Optimizer,
+    group: dict,
+    weight: torch.Tensor,
+    *,
+    adam: bool,
+    needs_moments: bool,
 ) -> Slot:
     state = optimizer.state.get(weight, {})
     if adam and not state and needs_moments:
         raise UserError(
-            "this method needs the student's optimizer moments and the student has none: give a Trainer "
-            "checkpoint with optimizer.pt, or a warm-up set (--warmup FILE)"
+            "this method needs the student's optimizer moments and the student has none: give a "
+            "Trainer checkpoint with optimizer.pt, or a warm-up set (--warmup FILE)"
         )
     if adam:
         moments = (state["exp_avg"], state["exp_avg_sq"]) if state else ()

@@ -1,7 +1,7 @@
 """Closed forms in numpy for the least-squares student; imports nothing from influbench.
 
-Loss of a row (x·w - y)²; gradient 2(x·w - y)x; mean loss over rows X, Y has Hessian H = 2XᵀX/n, so for any
-change d of the weights: L(w + d) - L(w) = G·d + ½ dᵀHd, exactly.
+Loss of a row (x·w - y)²; gradient 2(x·w - y)x; mean loss over rows X, Y has Hessian H = 2XᵀX/n, so
+for any change d of the weights: L(w + d) - L(w) = G·d + ½ dᵀHd, exactly.
 """
 
 from __future__ import annotations

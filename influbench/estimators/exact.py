@@ -4,26 +4,51 @@
     influence(z) = L_ref(θ)        - L_ref(θ + u(∇ℓ(z)))        (baseline = "before", the paper's)
 
 u is the next AdamW step with the warm-up's moments, step count, learning rate, weight decay and the
-training's own clipping (``influbench.updates``). With warmed moments even an empty step moves the loss, so
-the paper's baseline mixes momentum into the sign; the two differ by one constant, which is kept with the
-scores (``reference_loss_before``, ``reference_loss_null``).
+training's own clipping (``influbench.updates``). With warmed moments even an empty step moves the
+loss, so the paper's baseline mixes momentum into the sign; the two differ by one constant, which is
+kept with the scores (``reference_loss_before``, ``reference_loss_null``).
 
-Source: Yu et al., Montessori-Instruct, arXiv 2410.14208, "local data influence". Deviations from its
-released code: fp32, clipping as in training, mean over examples of per-example losses, weights restored
-from memory and not from disk, no division by the number of workers.
-Cost: 2M forward passes to prepare, 3 + M per candidate (M references; a backward counts as two forwards).
+Paper mode: the released code differs in ways that each have a switch here, all off by default;
+``PAPER_MODE`` turns on those that are options of this method. ``student.dtype = bfloat16`` is one
+of another stage: weights and moments are then bf16, and the share of weights that a step moves at
+all is kept as ``weights_moved``.
+
+Source: Yu et al., Montessori-Instruct, arXiv 2410.14208, "local data influence". Deviations from
+its released code without the switches: fp32, clipping as in training, mean over examples of
+per-example losses, weights restored from memory and not from disk, no division by the number of
+workers.
+Cost: 2M forward passes to prepare, 3 + M per candidate (M references; a backward counts as two
+forwards).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench import requirements
+from influbench.estimator import Array, Context, Scale, Scorer, Scores, Student
 from influbench.records import Example
+
+if TYPE_CHECKING:
+    from influbench.gradients import Tensors
+    from influbench.updates import Update
+
+PAPER_MODE: Mapping[str, Any] = MappingProxyType(
+    {
+        "baseline": "before",
+        "clip": False,
+        "divide_by_workers": 8,
+        "batch_mean_reference": 8,
+        "pad_to": 1024,
+    }
+)
+"""Options that make this method the released code's, on the 8 GPUs of the paper."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +56,15 @@ class Exact:
     """The oracle that every other method is judged by."""
 
     baseline: Literal["null", "before"] = "null"
+    clip: bool = True
+    """Clip the gradient as the training does; the released code does not."""
+    divide_by_workers: int = 1
+    """Divide the gradient by so many: the released code does, by the number of its GPUs."""
+    batch_mean_reference: int = 0
+    """The reference loss is the mean over batches of so many references of the mean over a batch's
+    tokens (the released code: 8); 0 = the mean over references of their own means."""
+    pad_to: int = 0
+    """Pad every batch to so many tokens (the released code: 1024)."""
 
     scale: ClassVar[Scale] = "nats"
     needs: ClassVar[tuple[str, ...]] = ("gradients", "moments")
@@ -38,43 +72,85 @@ class Exact:
     source: ClassVar[str] = "Montessori-Instruct, arXiv 2410.14208"
     stderr: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        if self.divide_by_workers < 1:
+            raise ValueError(
+                f"option 'divide_by_workers' must be at least 1, got {self.divide_by_workers}"
+            )
+        for name in ("batch_mean_reference", "pad_to"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"option '{name}' must not be negative, got {getattr(self, name)}")
+
     def prepare(self, ctx: Context) -> Scorer:
         """Measures the reference losses before any step and after the empty one."""
         import torch
 
         from influbench import gradients, updates
+        from influbench.similarity import mean_over_references
 
-        student, references = ctx.student, list(ctx.reference)
-        batches = student.batches(references)
-        update = updates.next_update(student)
-        weights = update.weights
-        saved = [w.detach().clone() for w in weights]
+        student, references = self._student(ctx), list(ctx.reference)
+        batches, shares = self._reference(ctx, student)
+        trip = updates.excursion(self.update(student))
+        rounds = any(w.dtype not in (torch.float32, torch.float64) for w in trip.update.weights)
 
-        def after_step(step: gradients.Tensors | None) -> np.ndarray:
-            try:
-                update.apply(step)
-                return gradients.losses(student, references, batches)
-            finally:
-                with torch.no_grad():
-                    torch._foreach_copy_(weights, saved)
+        def losses() -> Array:
+            return gradients.losses(student, references, batches) * shares
 
-        before = gradients.losses(student, references, batches)
-        null = after_step(None)
+        before = losses()
+        with trip.stepped(None):
+            null = losses()
         start = null if self.baseline == "null" else before
 
+        def drops(example: Example) -> tuple[Array, float]:
+            with trip.stepped(self.gradient(student, trip.update.weights, example)):
+                return start - losses(), trip.moved() if rounds else 1.0
+
         def score(examples: Sequence[Example]) -> Scores:
-            drops = np.stack(
-                [start - after_step(gradients.gradient(student, weights, e)) for e in examples]
-            )
-            count = drops.shape[1]
-            return Scores(
-                value=drops.mean(axis=1),
-                stderr=drops.std(axis=1, ddof=1) / count**0.5 if count > 1 else None,
-                per_reference=drops,
-                diagnostics={
-                    "reference_loss_before": float(before.mean()),
-                    "reference_loss_null": float(null.mean()),
-                },
-            )
+            results = [drops(example) for example in examples]
+            table = np.stack([row for row, _ in results])
+            facts = {
+                "reference_loss_before": float(before.mean()),
+                "reference_loss_null": float(null.mean()),
+            }
+            if rounds:
+                facts["weights_moved"] = float(np.mean([moved for _, moved in results]))
+            return mean_over_references(table, facts)
 
         return score
+
+    def update(self, student: Student) -> Update:
+        """The student's next step, without the clipping where that is off."""
+        from influbench import updates
+
+        update = updates.next_update(student)
+        return update if self.clip else dataclasses.replace(update, clip_norm=None)
+
+    def gradient(self, student: Student, weights: Tensors, example: Example) -> Tensors:
+        """The gradient that the step is taken with, clipping aside."""
+        from influbench import gradients
+
+        found = gradients.gradient(student, weights, example)
+        if self.divide_by_workers > 1:
+            for tensor in found:
+                tensor.div_(self.divide_by_workers)
+        return found
+
+    def _student(self, ctx: Context) -> Student:
+        if not self.pad_to:
+            return ctx.student
+        student = requirements.language_student(ctx, "exact (option 'pad_to')")
+        return dataclasses.replace(student, pad_to=self.pad_to)
+
+    def _reference(self, ctx: Context, student: Student) -> tuple[list[list[int]], Array]:
+        """Batches, and the factors on the references' losses whose mean is then the loss wanted."""
+        count, size = len(ctx.reference), self.batch_mean_reference
+        if not size:
+            return student.batches(ctx.reference), np.ones(count)
+        held = requirements.language_student(ctx, "exact (option 'batch_mean_reference')")
+        rows = [held.encode(e) for e in ctx.reference]
+        tokens = np.array([len(row.ids) - row.response_start for row in rows], dtype=float)
+        batches = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
+        shares = np.empty(count)
+        for batch in batches:
+            shares[batch] = tokens[batch] / tokens[batch].sum() * count / len(batches)
+        return batches, shares

@@ -2,8 +2,9 @@
 
     score(z) = ⟨∇L_ref(θ), ∇ℓ(z)⟩          cosine = True:  the same divided by both norms
 
-Source: Pruthi et al., TracIn, arXiv 2002.08484, with one checkpoint and without its learning-rate factor.
-The step is plain SGD's: no moments, no clipping. All weights take part, tied embeddings and norms included.
+Source: Pruthi et al., TracIn, arXiv 2002.08484, with one checkpoint and without its learning-rate
+factor. The step is plain SGD's: no moments, no clipping. All weights take part, tied embeddings and
+norms included.
 Cost: 3M passes to prepare, 3 per candidate (M references; a backward counts as two forwards).
 """
 

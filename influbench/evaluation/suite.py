@@ -19,7 +19,7 @@ from influbench.answers import AnswerConfig
 from influbench.config import Config, transport
 from influbench.evaluation import alpaca_eval, mt_bench
 from influbench.gradients import losses
-from influbench.judging import ArchivedJudge, JudgeConfig
+from influbench.judging import ArchivedJudge, Budget, JudgeConfig, Usage
 from influbench.records import Answer, Example, ModelRef, Outcome, Question
 from influbench.store import Entry, Stage, Store, Work
 from influbench.student import StudentSettings, load_student
@@ -29,7 +29,9 @@ class EvaluationConfig(Config):
     """How students are marked."""
 
     answers: AnswerConfig = AnswerConfig()
-    turns: AnswerConfig = Field(default=AnswerConfig(), description="answers of the two-turn questions")
+    turns: AnswerConfig = Field(
+        default=AnswerConfig(), description="answers of the two-turn questions"
+    )
     orders: Literal["both", "random"] = Field(
         default="both", description="orders in which the judge sees two answers"
     )
@@ -129,7 +131,7 @@ def measure_losses(
     *,
     work: Work,
 ) -> None:
-    """Writes ``outcomes``: ``heldout_loss`` and ``reference_loss`` an example, nats per response token."""
+    """Writes ``outcomes``: ``heldout_loss`` and ``reference_loss``, nats per response token."""
     held = load_student(student, StudentSettings(device=cfg.device))
     outcomes: list[Outcome] = []
     for metric, examples in (("heldout_loss", evaluation), ("reference_loss", reference)):
@@ -149,9 +151,10 @@ def compare(
     baseline: Sequence[Answer],
     *,
     work: Work,
+    budget: Budget | None = None,
 ) -> None:
-    """Writes ``outcomes``: the judge's preference for ``answers`` over ``baseline``, item by item."""
-    with asked(cfg, work, len(questions)) as judge:
+    """Writes ``outcomes``: the judge's preference for ``answers`` over ``baseline``."""
+    with asked(cfg, work, len(questions), budget) as judge:
         outcomes = alpaca_eval.judge_pairs(
             questions, answers, baseline, judge, orders=cfg.orders, seed=cfg.seed
         )
@@ -159,23 +162,48 @@ def compare(
 
 
 def grade(
-    cfg: VerdictConfig, questions: Sequence[Question], answers: Sequence[Answer], *, work: Work
+    cfg: VerdictConfig,
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    *,
+    work: Work,
+    budget: Budget | None = None,
 ) -> None:
     """Writes ``outcomes``: the judge's grade a turn."""
-    with asked(cfg, work, len(questions)) as judge:
+    with asked(cfg, work, len(questions), budget) as judge:
         outcomes = mt_bench.grade(questions, answers, judge)
     work.write("outcomes", outcomes)
 
 
 @contextmanager
-def asked(cfg: VerdictConfig, work: Work, items: int) -> Iterator[ArchivedJudge]:
-    """The judge, metered; what an earlier, killed attempt bought is booked with the rest."""
-    judge = judging.build(cfg.judge, cfg.archive, buyer=work.path.name)
+def asked(
+    cfg: VerdictConfig, work: Work, items: int, budget: Budget | None = None
+) -> Iterator[ArchivedJudge]:
+    """The judge, metered; what an earlier, killed attempt bought is booked with the rest.
+
+    Args:
+        cfg: the judge and its archive.
+        work: of the stage that asks; its entry is the buyer.
+        items: how many questions it is about, for the ledger.
+        budget: a spending cap shared with other stages; None = the judge's own.
+    """
+    judge = judging.build(cfg.judge, cfg.archive, buyer=work.path.name, budget=budget)
     with work.meter.phase("judge", items=items, models=judge.models) as phase:
         yield judge
-        bought = judge.usage
+        # Killed right after its last judgement, an attempt has booked all of them already.
+        bought = judge.usage.since(_booked(work))
         phase.add_api(bought.calls, bought.prompt_tokens, bought.completion_tokens, bought.money)
     work.meta.update(judge=judge.name, note=judge.note)
+
+
+def _booked(work: Work) -> Usage:
+    rows = work.meter.rows()
+    return Usage(
+        calls=sum(row.api_calls for row in rows),
+        prompt_tokens=sum(row.api_prompt_tokens for row in rows),
+        completion_tokens=sum(row.api_completion_tokens for row in rows),
+        money=sum(row.money for row in rows),
+    )
 
 
 LOSSES = Stage("losses", 1, measure_losses)

@@ -1,8 +1,8 @@
 """Configurations from YAML: presets by name, files by path, ``--set`` on top, studies as grids.
 
-A run is a YAML file with an optional ``base:`` (a preset or a file) and what differs from it. A study has
-``name``, ``question``, ``base``, optionally ``set`` (what differs in all of its runs) and ``grid``: dotted
-settings, each with a list of values, whose product is run.
+A run is a YAML file with an optional ``base:`` (a preset or a file) and what differs from it. A
+study has ``name``, ``question``, ``base``, optionally ``set`` (what differs in all of its runs) and
+``grid``: dotted settings, each with a list of values, whose product is run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class Study:
 
 def names() -> list[str]:
     """The presets that come with the package."""
-    return sorted(p.name.removesuffix(".yaml") for p in files(__name__).iterdir() if p.name.endswith(".yaml"))
+    return sorted(
+        p.name.removesuffix(".yaml") for p in files(__name__).iterdir() if p.name.endswith(".yaml")
+    )
 
 
 def load_run(preset_or_file: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -52,7 +54,9 @@ def load_run(preset_or_file: str, overrides: Sequence[str] = ()) -> RunConfig:
     tree = _read(preset_or_file)
     for text in overrides:
         _set(tree, text)
-    return build(tree, f"preset '{preset_or_file}'" if preset_or_file in names() else preset_or_file)
+    return build(
+        tree, f"preset '{preset_or_file}'" if preset_or_file in names() else preset_or_file
+    )
 
 
 def load_study(file: str, overrides: Sequence[str] = ()) -> Study:
@@ -75,7 +79,9 @@ def load_study(file: str, overrides: Sequence[str] = ()) -> Study:
         )
     grid: Tree = raw["grid"]
     if not grid or not all(isinstance(values, list) and values for values in grid.values()):
-        raise UserError(f"{file}: expected 'grid' to give each setting a list of values, got {grid}")
+        raise UserError(
+            f"{file}: expected 'grid' to give each setting a list of values, got {grid}"
+        )
     runs: dict[str, RunConfig] = {}
     for values in itertools.product(*grid.values()):
         tree = _read(str(raw["base"]), Path(file).parent)
@@ -112,16 +118,24 @@ def build(tree: Tree, where: str) -> RunConfig:
         if first["type"] == "extra_forbidden":
             known = _fields(path[:-1])
             close = difflib.get_close_matches(path[-1], known, n=2)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"expected one of {sorted(known)}"
+            hint = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else f"expected one of {sorted(known)}"
+            )
             raise UserError(f"{where}: there is no setting '{key}'; {hint}") from error
-        raise UserError(f"{where}: setting '{key}': {first['msg']}, got {first['input']!r}") from error
+        raise UserError(
+            f"{where}: setting '{key}': {first['msg']}, got {first['input']!r}"
+        ) from error
 
 
 def _fields(path: Sequence[str]) -> list[str]:
     model: Any = RunConfig
     for part in path:
         model = model.model_fields[part].annotation
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+    return (
+        list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+    )
 
 
 def _read(name: str, beside: Path | None = None) -> Tree:
@@ -133,8 +147,8 @@ def _read(name: str, beside: Path | None = None) -> Tree:
         path = Path(name) if beside is None or Path(name).exists() else beside / name
         if not path.is_file():
             raise UserError(
-                f"expected a preset ({', '.join(names())}) or a YAML file, got '{name}': there is no such"
-                " preset and no such file"
+                f"expected a preset ({', '.join(names())}) or a YAML file, got '{name}': there "
+                "is neither"
             )
         tree = _yaml(path)
     base = tree.pop("base", None)
@@ -163,14 +177,18 @@ def _parse(text: str, where: str) -> Tree:
     except yaml.YAMLError as error:
         raise UserError(f"{where}: expected YAML, got: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
-        raise UserError(f"{where}: expected settings as 'key: value' lines, got {type(tree).__name__}")
+        raise UserError(
+            f"{where}: expected settings as 'key: value' lines, got {type(tree).__name__}"
+        )
     return tree
 
 
 def _set(tree: Tree, text: str) -> None:
     key, found, value = text.partition("=")
     if not found or not key:
-        raise UserError(f"--set {text}: expected KEY=VALUE, for example --set scoring.estimator=trak")
+        raise UserError(
+            f"--set {text}: expected KEY=VALUE, for example --set scoring.estimator=trak"
+        )
     _assign(tree, key, _scalar(value), f"--set {text}")
 
 

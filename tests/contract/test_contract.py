@@ -1,12 +1,14 @@
 """Every registered estimator, ours and foreign, keeps the promises of the contract."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 from influbench import registry, testing
+from influbench.estimator import Scale
 
 
 @pytest.mark.parametrize("name", registry.available())
@@ -19,15 +21,18 @@ class Fault:
     """A gradient method with one promise broken."""
 
     kind: str
-    scale = "signed"
+    scale: ClassVar[Scale] = "signed"
+    needs: ClassVar[tuple[str, ...]] = ("gradients",)
+    cost: ClassVar[str] = "3M; 3"
+    source: ClassVar[str] = "a test"
 
-    def prepare(self, ctx):
+    def prepare(self, ctx):  # noqa: C901
         from influbench.estimators.gradient_dot import GradientDot
 
         scorer = GradientDot().prepare(ctx)
         calls = iter(range(10**6))
 
-        def score(examples):
+        def score(examples):  # noqa: C901
             values = np.asarray(scorer(examples)).copy()
             if self.kind == "weights":
                 with torch.no_grad():

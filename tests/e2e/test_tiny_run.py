@@ -153,7 +153,8 @@ def test_listing_estimators_does_not_import_torch(tmp_path):
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
         text=True,
         cwd=tmp_path,
         env={**os.environ, "COLUMNS": "200"},

@@ -10,7 +10,9 @@ def example(text):
     return records.Example(id="a", instruction=text, response="r", group="g")
 
 
-@pytest.mark.parametrize("text", ["plain", "two\nlines", "line\u2028separator", "next\x85line", "é漢🙂", '"quoted"'])
+@pytest.mark.parametrize(
+    "text", ["plain", "two\nlines", "line\u2028separator", "next\x85line", "é漢🙂", '"quoted"']
+)
 def test_any_text_round_trips(tmp_path, text):
     path = tmp_path / "x.jsonl"
     records.write_jsonl(path, [example(text), example(text)])

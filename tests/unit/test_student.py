@@ -1,4 +1,4 @@
-"""The per-example loss: equal to the model's own, whatever the batch, the padding and the chunks."""
+"""The per-example loss: equal to the model's own, whatever batch, padding and chunks."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_batches_cover_every_example_once_within_the_budget(student):
 
 def test_an_example_longer_than_the_context_is_refused_by_name(student):
     long = Example(id="too-long", instruction="Say it.", response="word " * 2000)
-    with pytest.raises(UserError, match="'too-long' has .* tokens, the student's context holds"):
+    with pytest.raises(UserError, match=r"'too-long' has .* tokens, the student's context holds"):
         student.encode(long)
 
 
@@ -82,4 +82,6 @@ def test_weights_of_the_head_are_trained_through_the_tied_embedding(student):
     names = [name for name, _ in student.model.named_parameters()]
     gradient = torch.autograd.grad(student.loss(example).sum(), list(student.model.parameters()))
     touched = dict(zip(names, gradient, strict=True))["model.embed_tokens.weight"]
-    assert int((touched.abs().sum(dim=1) > 0).sum()) > 200  # the head moves rows of unseen tokens too
+    assert (
+        int((touched.abs().sum(dim=1) > 0).sum()) > 200
+    )  # the head moves rows of unseen tokens too

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
 from influbench import Context, Example
 
 
@@ -24,7 +25,7 @@ class WordCount:
     cost: ClassVar[str] = "0; 0"
     source: ClassVar[str] = "an example of a foreign package"
 
-    def prepare(self, ctx: Context):  # noqa: ANN201, ARG002
+    def prepare(self, ctx: Context):
         """Nothing to prepare."""
 
         def score(examples: Sequence[Example]) -> np.ndarray:

@@ -1,0 +1,139 @@
+"""What a student is compared with where that is no student: outputs in a file; difficulties."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from influbench.data import ALIASES
+from influbench.errors import UserError
+from influbench.evaluation.length_control import Gamed
+from influbench.examples import instruction, row_id
+from influbench.records import Answer, Question
+from influbench.rows import Row, read_rows
+
+
+def read_outputs(path: Path, questions: Sequence[Question]) -> tuple[str, list[Answer]]:
+    """A file of outputs in AlpacaEval's format (instruction, output, generator).
+
+    Args:
+        path: the file; may hold more than is asked for.
+        questions: of one turn; an output belongs to the one with the same instruction.
+
+    Returns:
+        The generator's name and its answers, one a question.
+
+    Raises:
+        UserError: a row is of another form, or a question has no output.
+    """
+    rows = read_rows(path)
+    outputs = {instruction(row): _output(row) for row in rows}
+    missing = [q for q in questions if q.turns[0] not in outputs]
+    if missing:
+        raise UserError(
+            f"{path}: expected an output for each of the {len(questions)} prompts, {len(missing)} "
+            f"have none, first '{missing[0].id}' ({missing[0].turns[0][:60]!r}): outputs are "
+            "matched by their instruction, word for word"
+        )
+    generators = sorted({str(row.fields.get("generator") or "") for row in rows})
+    name = generators[0] if len(generators) == 1 and generators[0] else path.stem
+    return name, [_answer(q, outputs[q.turns[0]]) for q in questions]
+
+
+def own_outputs(questions: Sequence[Question], source: str) -> list[Answer]:
+    """The outputs that come with the prompts; AlpacaEval's are GPT-4's, its own baseline.
+
+    Raises:
+        UserError: a prompt has none.
+    """
+    for question in questions:
+        if not question.reference:
+            raise UserError(
+                f"prompt '{question.id}' of {source} has no output of its own to compare with: "
+                "give --baseline, a model or a file of outputs (instruction, output, generator)"
+            )
+    return [_answer(q, q.reference[0]) for q in questions if q.reference]
+
+
+def difficulties(source: str, path: Path, questions: Sequence[Question]) -> dict[str, float]:
+    """The difficulty of each question, from a table.
+
+    Args:
+        source: where the questions come from, as ``data.evaluation`` says it.
+        path: rows of ``instruction_difficulty`` and either ``instruction`` or ``index``, the
+            prompt's place in the source, from 0.
+        questions: whose difficulty is wanted.
+
+    Raises:
+        UserError: a row is of another form, or a question has no difficulty.
+    """
+    by_text: dict[str, float] = {}
+    by_place: dict[int, float] = {}
+    for row in read_rows(path):
+        value = _number(row, "instruction_difficulty")
+        if isinstance(row.fields.get("instruction"), str):
+            by_text[instruction(row)] = value
+        else:
+            by_place[int(_number(row, "" if "" in row.fields else "index"))] = value
+    found = {q.id: by_text[q.turns[0]] for q in questions if q.turns[0] in by_text}
+    found |= _by_place(source, by_place, questions)
+    return _complete(found, questions, path)
+
+
+def gamed_difficulties(
+    source: str, gamed: Gamed, path: Path, questions: Sequence[Question]
+) -> dict[str, float]:
+    """The difficulty of each question in the hub's table, by its place among the 805 prompts.
+
+    Raises:
+        UserError: a question has none: the source is not AlpacaEval's, in its order.
+    """
+    return _complete(_by_place(source, gamed.by_index, questions), questions, path)
+
+
+def _by_place(
+    source: str, table: dict[int, float], questions: Sequence[Question]
+) -> dict[str, float]:
+    if not table:
+        return {}
+    plain = re.sub(r":first\d+$", "", source)
+    rows = read_rows(ALIASES.get(plain, plain))
+    places = {row_id(row, "id", "question_id", "prompt_id"): row.position for row in rows}
+    return {q.id: table[places[q.id]] for q in questions if places[q.id] in table}
+
+
+def _complete(
+    found: dict[str, float], questions: Sequence[Question], path: Path
+) -> dict[str, float]:
+    missing = [q.id for q in questions if q.id not in found]
+    if missing:
+        raise UserError(
+            f"{path}: expected the difficulty of each of the {len(questions)} prompts, "
+            f"{len(missing)} have none, first '{missing[0]}'"
+        )
+    return found
+
+
+def _answer(question: Question, text: str) -> Answer:
+    return Answer(
+        id=question.id, category=question.category, turns=question.turns, responses=(text,)
+    )
+
+
+def _output(row: Row) -> str:
+    output = row.fields.get("output")
+    if not isinstance(output, str):  # an empty one is an answer, too
+        raise row.refuse(
+            "instruction and output, as in AlpacaEval's files", f"{sorted(row.fields)}", "add them"
+        )
+    return output
+
+
+def _number(row: Row, name: str) -> float:
+    try:
+        return float(row.fields[name])
+    except (KeyError, TypeError, ValueError) as error:
+        raise row.refuse(
+            f"a number in '{name}'", f"{row.fields.get(name)!r}", "see --difficulty"
+        ) from error
