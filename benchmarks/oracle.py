@@ -26,7 +26,7 @@ from torch.nn import functional
 from benchmarks import released_oracle
 from influbench import data, gradients, models, testing, updates
 from influbench.data import DataConfig
-from influbench.estimator import Context, Scores
+from influbench.estimator import Context, Scores, as_scores
 from influbench.estimators.exact import Exact
 from influbench.records import Example
 from influbench.student import LanguageStudent, StudentSettings, load_student
@@ -58,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ctx = Context(student, references, warmup, Path(folder), seed=0)
         scorer, prepare = timed(lambda: Exact(baseline="before").prepare(ctx))
-        scores, total = timed(lambda: scorer(candidates))
+        scores, total = timed(lambda: as_scores(scorer(candidates), len(candidates)))
         ours = total / len(candidates)
         truth, brute = timed(lambda: brute_force(student, references, candidates))
         theirs = released(student, references, candidates[: args.released], Path(folder))
@@ -112,7 +112,7 @@ def flops(
         row = student.encode(example)
         config = student.model.config
         time, response = len(row.ids), len(row.ids) - row.response_start
-        body = sum(p.numel() for p in student.model.get_decoder().layers.parameters())
+        body = sum(p.numel() for n, p in student.model.named_parameters() if ".layers." in n)
         attention = 2 * config.num_hidden_layers * config.hidden_size * time  # half: causal
         return time * (2 * body + attention) + 2 * response * config.vocab_size * config.hidden_size
 

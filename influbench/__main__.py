@@ -15,6 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import typer
 from rich.console import Console
 
+from influbench import cli_evaluation
 from influbench.errors import UserError
 
 app = typer.Typer(
@@ -191,13 +192,20 @@ def doctor() -> None:
     Console().print(doctor_table())
 
 
+app.command()(cli_evaluation.evaluate)
+app.command("judge-check")(cli_evaluation.judge_check)
+
+
 def _show(folder: Path) -> None:
     from influbench.results import load_study
-    from influbench.tables import cost_quality_table
+    from influbench.tables import WIDE, cost_quality_tables
 
     study = load_study(folder)
     console = Console()
-    console.print(cost_quality_table(study))
+    if not console.is_terminal:  # a file has no edge to wrap at
+        console = Console(width=WIDE)
+    for table in cost_quality_tables(study, console.width):
+        console.print(table)
     console.print(f"results: {study.path}", soft_wrap=True)
 
 

@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from influbench import analysis, score_files
 from influbench.errors import UserError
@@ -177,13 +178,12 @@ def _files(scores: Sequence[str | Path], oracle: str | Path) -> tuple[ScoreFile,
 
 def _scale(file: ScoreFile) -> Scale:
     told = file.about.get("scale", "rank")
-    scales: tuple[Scale, ...] = get_args(Scale)
-    found = [scale for scale in scales if scale == told]
-    if not found:
+    try:
+        return TypeAdapter[Scale](Scale).validate_python(told)
+    except ValidationError as error:
         raise UserError(
-            f"'{file.name}': expected a scale of {scales} in its .meta.json, got {told!r}"
-        )
-    return found[0]
+            f"'{file.name}': expected a scale of {get_args(Scale)} in its .meta.json, got {told!r}"
+        ) from error
 
 
 def _noisy(scores: Sequence[Score], floor: float, rng: np.random.Generator) -> list[Score]:

@@ -38,6 +38,7 @@ __all__ = [
     "load_questions",
     "load_reference",
     "load_seed_prompts",
+    "load_starter",
     "normalised_hash",
 ]
 
@@ -105,6 +106,11 @@ def load_reference(cfg: DataConfig) -> list[Example]:
         )
     rows = _source(cfg.reference, "reference")
     return _balanced(examples(rows), rows, cfg.num_reference, "num_reference")
+
+
+def load_starter(split: str) -> list[Example]:
+    """The shipped pairs of one split: ``seed``, ``reference`` or ``evaluation``."""
+    return examples(_source("starter", split))
 
 
 def load_evaluation(cfg: DataConfig) -> list[Question]:

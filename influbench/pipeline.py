@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from influbench import data, dpo, generation, preferences, registry, scoring, training
-from influbench.attempts import GenerationConfig
-from influbench.config import Config, transport
-from influbench.data import DataConfig
-from influbench.dpo import DPOStageConfig
+from influbench.config import Config
 from influbench.errors import UserError
 from influbench.evaluation import suite
-from influbench.evaluation.suite import Evaluated, EvaluationConfig
-from influbench.judging import JudgeConfig
-from influbench.models import ModelConfig
-from influbench.preferences import PreferenceConfig
+from influbench.evaluation.suite import Evaluated
 from influbench.records import (
     Candidate,
     Example,
@@ -30,57 +22,10 @@ from influbench.records import (
     Score,
     SeedPrompt,
 )
+from influbench.run_config import BASELINE, RunConfig
 from influbench.scoring import MethodConfig
 from influbench.store import Entry, Stage, Store
 from influbench.templates import check_template, templated
-from influbench.training import SFTConfig, WarmupConfig
-
-BASELINE = "none"
-"""The estimator that teaches nothing; its student is the baseline of the win rate."""
-
-
-class ScoringConfig(Config):
-    """Which estimator teaches, and which are scored beside it."""
-
-    estimator: str = Field(
-        default="exact", description="a registered name, module:Class, or 'none'"
-    )
-    options: dict[str, Any] = Field(default_factory=dict)
-    compare: tuple[str, ...] = Field(
-        default=(), description="also scored on the same candidates, for the agreement table"
-    )
-    compute: Literal["float32", "bfloat16", "tf32"] = "float32"
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    max_length: int | None = None
-    chunk_size: int = transport(8, "candidates between two safe points", gt=0)
-
-
-class SizesConfig(Config):
-    """How much the teacher writes."""
-
-    warmup: int = Field(default=1000, ge=2, description="pairs that the student is warmed up on")
-    candidates: int = Field(default=10000, ge=2)
-    training: int = Field(default=10000, ge=1, description="pairs that the final student learns")
-
-
-class RunConfig(Config):
-    """One configuration of the loop. Presets are such objects in YAML."""
-
-    name: str = transport("run", "the study that results are filed under")
-    seed: int = 0
-    rounds: int = Field(default=1, ge=1)
-    teacher: ModelConfig
-    student: ModelConfig
-    judge: JudgeConfig = JudgeConfig()
-    data: DataConfig = DataConfig()
-    sizes: SizesConfig = SizesConfig()
-    generation: GenerationConfig = GenerationConfig()
-    warmup: WarmupConfig = WarmupConfig()
-    scoring: ScoringConfig = ScoringConfig()
-    preferences: PreferenceConfig = PreferenceConfig()
-    dpo: DPOStageConfig = DPOStageConfig()
-    sft: SFTConfig = SFTConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +78,12 @@ def check(cfg: RunConfig) -> Sets:
     """
     for name in cfg.scoring.compare:
         registry.build(name)
+    if cfg.stop_after == "scores" and (cfg.rounds > 1 or cfg.scoring.estimator != BASELINE):
+        raise UserError(
+            f"stop_after = scores: expected scoring.estimator = '{BASELINE}' and one round, since "
+            f"no teacher is taught, got '{cfg.scoring.estimator}' and {cfg.rounds}: name the "
+            "methods in scoring.compare"
+        )
     for model in (cfg.teacher, cfg.student):
         check_template(model)
     if cfg.scoring.estimator != BASELINE:
@@ -168,7 +119,9 @@ def run(cfg: RunConfig, store: Store) -> Run:
     loop = Loop(cfg, store, check(cfg))
     name = cfg.scoring.estimator
     teacher, student = templated(cfg.teacher, store), templated(cfg.student, store)
-    baseline = loop.train_and_evaluate(BASELINE, teacher, student)
+    baseline = Evaluated((), (), frozenset())
+    if cfg.stop_after == "end":
+        baseline = loop.train_and_evaluate(BASELINE, teacher, student)
     rounds: list[Round] = []
     for number in range(1, cfg.rounds + 1):
         warmup = loop.generate(teacher, cfg.sizes.warmup, f"round{number}-warmup")

@@ -100,6 +100,7 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
                 )
             )
             out += _quality(turn.outcomes, base(name, turn.number))
+            out += _change(turn.outcomes, run.baseline, base(name, turn.number))
     return out
 
 
@@ -134,6 +135,19 @@ def _quality(outcomes: Sequence[Outcome], base: ResultRow) -> list[ResultRow]:
         row = _row(base, name, mean.value * factor, mean.stderr * factor, mean.n, unit)
         out += with_interval(row, mean.low * factor, mean.high * factor)
     return out
+
+
+def _change(
+    outcomes: Sequence[Outcome], baseline: Sequence[Outcome], base: ResultRow
+) -> list[ResultRow]:
+    """How far the student is from the untaught teacher's, item by item: ``heldout_loss_change``."""
+    ours, theirs = _by_metric(outcomes)["heldout_loss"], _by_metric(baseline)["heldout_loss"]
+    rng = np.random.default_rng(int(digest(f"{base.seed}:heldout_loss_change"), 16))
+    found = analysis.difference(ours, theirs, rng)
+    row = _row(
+        base, "heldout_loss_change", found.value, found.stderr, found.n, QUALITY["heldout_loss"][2]
+    )
+    return with_interval(row, found.low, found.high)
 
 
 def _by_metric(outcomes: Iterable[Outcome]) -> Mapping[str, list[Outcome]]:

@@ -6,7 +6,8 @@ per-item outcomes and scores. Apart from ``provenance`` the same result gives th
 Metrics (unit): agreement with the oracle ``spearman``, ``kendall``, ``spearman_within``,
 ``kendall_within``, ``sign_agreement``, ``sign_agreement_centred``, ``pair_precision``,
 ``pair_precision_margin``, ``top_overlap`` (see ``analysis``); quality ``win_rate`` and
-``win_rate_lc`` (%), ``grade`` (1-10), ``reference_loss`` and ``heldout_loss`` (nats/token); cost
+``win_rate_lc`` (%), ``grade`` (1-10), ``reference_loss``, ``heldout_loss`` and
+``heldout_loss_change`` (nats/token; against the student ``none``, paired by item); cost
 ``prepare_seconds`` (s), ``seconds_per_candidate`` (s), ``prepare_passes`` and
 ``passes_per_candidate`` (forward passes; a backward counts two), ``peak_bytes`` (bytes); ``pairs``.
 

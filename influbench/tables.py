@@ -19,7 +19,7 @@ from influbench.results import BASELINE, CEILING, Study
 
 MISSING = "–"
 """Not measured, or undefined."""
-WIDE = 125
+WIDE = 140
 """Characters that agreement and cost side by side take."""
 
 
@@ -42,6 +42,7 @@ _COLUMNS = (
     _Column("win_rate", "win rate\n(%)", 1),
     _Column("grade", "grade\n(1-10)", 2),
     _Column("heldout_loss", "held-out loss\n(nats/token)", 3),
+    _Column("heldout_loss_change", "minus none's,\npaired", 4),
 )
 _AGREEMENT = (
     _Column("spearman", "spearman", 2),
@@ -68,14 +69,16 @@ _COST = (
 _FIRST_AND_LAST = {BASELINE: 0, CEILING: 2}
 
 
-def cost_quality_table(study: Study, agreement: str = "spearman") -> Table:
+def cost_quality_tables(study: Study, width: int, agreement: str = "spearman") -> list[Table]:
     """One row an estimator: agreement with the oracle, cost, and the student that it made.
 
-    A metric that the study holds for no estimator has no column; elsewhere ``–`` stands for what
-    was not measured, such as the student of a method that was only scored.
+    One table where ``width`` allows it, else two: agreement and cost, then the students. A metric
+    that the study holds for no estimator has no column; elsewhere ``–`` stands for what was not
+    measured, such as the student of a method that was only scored.
 
     Args:
         study: any study.
+        width: characters that a line may have.
         agreement: which agreement metric stands in the first column.
     """
     numbers = headline(study.estimates)
@@ -85,20 +88,23 @@ def cost_quality_table(study: Study, agreement: str = "spearman") -> Table:
     measured = {metric for _, metric in cells}
     first = _Column(agreement, f"{agreement}\nwith exact", 2)
     columns = [column for column in (first, *_COLUMNS) if column.metric in measured]
-    table = Table(
-        title=study.name,
-        caption=_caption(study, numbers),
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        collapse_padding=True,
-    )
-    table.add_column("estimator", overflow="fold")
-    for column in columns:
-        table.add_column(column.title, justify="right", overflow="fold")
-    for label in sorted({label for label, _ in cells}, key=_place):
-        row = [_text(cells.get((label, column.metric)), column) for column in columns]
-        table.add_row(escape(label), *row)
-    return table
+    costs = [column for column in columns if column in (first, *_COST)]
+    parts = [costs, [c for c in columns if c not in costs]]
+    shown = [columns] if width >= WIDE or not all(parts) else parts
+    labels = sorted({label for label, _ in cells}, key=_place)
+    tables: list[Table] = []
+    for part in shown:
+        table = Table(title=study.name, box=box.SIMPLE_HEAD, show_edge=False, collapse_padding=True)
+        table.add_column("estimator", overflow="fold")
+        for column in part:
+            table.add_column(column.title, justify="right", overflow="fold")
+        for label in labels:
+            if any((label, column.metric) in cells for column in part):
+                row = [_text(cells.get((label, column.metric)), column) for column in part]
+                table.add_row(escape(label), *row)
+        tables.append(table)
+    tables[-1].caption = _caption(study, numbers)
+    return tables
 
 
 def comparison_tables(found: Comparison, width: int = WIDE) -> list[Table]:

@@ -142,7 +142,7 @@ def _named_data(path: Path) -> list[Path]:
     if path.suffix not in (".yaml", ".yml"):
         return []
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Tolerant)  # noqa: S506
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Tolerant)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: expected YAML, got: {' '.join(str(error).split())}") from error
     data = tree.get("dataset_kwargs") if isinstance(tree, dict) else None

@@ -11,6 +11,8 @@ from influbench.evaluation.statistics import Summary, summarise, values
 from influbench.records import Outcome
 
 Numbers = dict[str, Summary]
+CHARACTERS = "characters"
+"""Unit of what no judge has a part in."""
 
 
 def alpaca_eval_numbers(
@@ -33,7 +35,7 @@ def alpaca_eval_numbers(
             outcomes, difficulty=difficulty, gamed=gamed
         )
     for metric in ("length", "baseline_length"):
-        found[metric] = summarise(values(outcomes, metric), "characters")
+        found[metric] = summarise(values(outcomes, metric), CHARACTERS)
     return found
 
 

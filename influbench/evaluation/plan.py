@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
+
+from pydantic import Field
 
 from influbench import data, models
+from influbench.answers import AnswerConfig
+from influbench.config import Config
 from influbench.data import DataConfig
 from influbench.embedded import is_embedded
 from influbench.errors import UserError
@@ -17,14 +21,38 @@ from influbench.evaluation.harness import OFFLINE_GSM8K
 from influbench.evaluation.harness_task import TaskConfig
 from influbench.evaluation.judge_check import Preference
 from influbench.evaluation.length_control import Gamed, read_gamed
+from influbench.judging import JudgeConfig
 from influbench.records import Answer, ModelRef, Question, digest
-
-if TYPE_CHECKING:
-    from influbench.evaluation.standalone import EvaluateConfig
 
 ONE_TURN = ("alpaca_eval", "head_to_head")
 TWO_TURNS = ("mt_bench", "mt_bench_pairwise")
 HARNESS = "harness:"
+MT_BENCH_TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
+"""FastChat's, by category; all others are answered greedily."""
+
+
+class EvaluateConfig(Config):
+    """What a student is evaluated on, and how."""
+
+    student: str
+    suites: tuple[str, ...]
+    baseline: str | None = Field(
+        default=None, description="a model, or a file of outputs; None = the prompts' own outputs"
+    )
+    prompts: str = "alpaca_eval"
+    questions: str = "mt_bench"
+    question_answers: str | None = None
+    limit: int | None = Field(default=None, ge=1, description="the first N items of each suite")
+    orders: Literal["both", "random"] = "both"
+    seed: int = 0
+    judge: JudgeConfig | None = None
+    answers: AnswerConfig = AnswerConfig()
+    turns: AnswerConfig = AnswerConfig(temperatures=MT_BENCH_TEMPERATURES)
+    difficulty: Path | None = None
+    gamed: Path | None = None
+    preferences: str | None = Field(default=None, description="what the judge is checked on")
+    preferences_limit: int | None = Field(default=None, ge=1)
+    harness: TaskConfig = TaskConfig(task="")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,50 +10,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from influbench import answers as answering
 from influbench.answers import AnswerConfig
 from influbench.config import Config
 from influbench.evaluation import harness_task, judge_quality, numbers, plan, suite, verdicts
-from influbench.evaluation.harness_task import TaskConfig, TaskNumber
+from influbench.evaluation.harness_task import TaskNumber
 from influbench.evaluation.numbers import Numbers
-from influbench.evaluation.plan import HARNESS, Plan
+from influbench.evaluation.plan import HARNESS, EvaluateConfig, Plan
 from influbench.evaluation.statistics import Summary
 from influbench.evaluation.suite import VerdictConfig
-from influbench.judging import Budget, JudgeConfig
+from influbench.judging import Budget
 from influbench.records import Answer, LedgerRow, ModelRef, Outcome, Question, digest
 from influbench.store import Entry, Stage, Store
-
-MT_BENCH_TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
-"""FastChat's, by category; all others are answered greedily."""
-
-
-class EvaluateConfig(Config):
-    """What a student is evaluated on, and how."""
-
-    student: str
-    suites: tuple[str, ...]
-    baseline: str | None = Field(
-        default=None, description="a model, or a file of outputs; None = the prompts' own outputs"
-    )
-    prompts: str = "alpaca_eval"
-    questions: str = "mt_bench"
-    question_answers: str | None = None
-    limit: int | None = Field(default=None, ge=1, description="the first N items of each suite")
-    orders: Literal["both", "random"] = "both"
-    seed: int = 0
-    judge: JudgeConfig | None = None
-    answers: AnswerConfig = AnswerConfig()
-    turns: AnswerConfig = AnswerConfig(temperatures=MT_BENCH_TEMPERATURES)
-    difficulty: Path | None = None
-    gamed: Path | None = None
-    preferences: str | None = Field(default=None, description="what the judge is checked on")
-    preferences_limit: int | None = Field(default=None, ge=1)
-    harness: TaskConfig = TaskConfig(task="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,21 +89,35 @@ class _Desk:
             self.notes.append(entry.meta["described"])
         return entry.records("outcomes", Outcome)
 
-    def answer(self, questions: Sequence[Question], who: str, ref: ModelRef) -> list[Answer]:
-        several = any(len(question.turns) > 1 for question in questions)
-        cfg = self.cfg.turns if several else self.cfg.answers
-        if who != self.plan.student:
-            cfg = cfg.model_copy(update={"chat_template": None})
-        entry = self.do(answering.STAGE, cfg, questions, ref, label=who)
-        if empty := entry.meta["empty_answers"]:
-            self.notes.append(f"{who}: {empty} empty answers to {len(questions)} questions")
-        return entry.records("answers", Answer)
+    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        """The student's own answers."""
+        return self._answers(self._decoding(questions), questions, *self._student())
 
     def against(self, questions: Sequence[Question]) -> list[Answer]:
         """The answers to beat."""
         if self.plan.baseline_ref is None:
             return list(self.plan.outputs)
-        return self.answer(questions, self.plan.baseline, self.plan.baseline_ref)
+        # The template is the student's: a baseline has its own.
+        cfg = self._decoding(questions).model_copy(update={"chat_template": None})
+        return self._answers(cfg, questions, self.plan.baseline, self.plan.baseline_ref)
+
+    def _student(self) -> tuple[str, ModelRef]:
+        return self.plan.student, self.plan.student_ref
+
+    def _decoding(self, questions: Sequence[Question]) -> AnswerConfig:
+        return self.cfg.turns if self._several(questions) else self.cfg.answers
+
+    def _answers(
+        self, cfg: AnswerConfig, questions: Sequence[Question], who: str, ref: ModelRef
+    ) -> list[Answer]:
+        label = f"{who}-turns" if self._several(questions) else who
+        entry = self.do(answering.STAGE, cfg, questions, ref, label=label)
+        if empty := entry.meta["empty_answers"]:
+            self.notes.append(f"answers of {label}: {empty} turns of {len(questions)} items empty")
+        return entry.records("answers", Answer)
+
+    def _several(self, questions: Sequence[Question]) -> bool:
+        return any(len(question.turns) > 1 for question in questions)
 
 
 def evaluate(cfg: EvaluateConfig, store: Store) -> Evaluation:
@@ -171,7 +155,7 @@ def _part(desk: _Desk, name: str) -> Part:
         return _harness(desk, name)
     made, label = desk.plan, desk.plan.student
     if name in ("alpaca_eval", "head_to_head"):
-        ours = desk.answer(made.prompts, label, made.student_ref)
+        ours = desk.answer(made.prompts)
         pair = (made.prompts, ours, desk.against(made.prompts))
         if name == "head_to_head":
             outcomes = desk.ask(verdicts.HEAD_TO_HEAD, *pair, label=label)
@@ -180,15 +164,13 @@ def _part(desk: _Desk, name: str) -> Part:
             outcomes = desk.ask(suite.COMPARE, *pair, label=label)
             found = numbers.alpaca_eval_numbers(outcomes, made.difficulty, made.gamed)
     else:
-        ours = desk.answer(made.questions, label, made.student_ref)
+        ours = desk.answer(made.questions)
         if name == "mt_bench":
             outcomes = desk.ask(suite.GRADE, made.questions, ours, label=label)
             found = numbers.mt_bench_numbers(outcomes)
         else:
             theirs = desk.against(made.questions)
-            outcomes = desk.ask(
-                verdicts.PAIRWISE, made.questions, ours, theirs, label=label
-            )
+            outcomes = desk.ask(verdicts.PAIRWISE, made.questions, ours, theirs, label=label)
             found = numbers.pairwise_numbers(outcomes)
     quality = judge_quality.quality(outcomes)
     return Part(suite=name, numbers=found, quality=quality, outcomes=outcomes)
@@ -197,7 +179,11 @@ def _part(desk: _Desk, name: str) -> Part:
 def _harness(desk: _Desk, name: str) -> Part:
     cfg, content = desk.plan.tasks[name]
     entry = desk.do(
-        harness_task.STAGE, cfg, content, desk.plan.student_ref, label=f"{cfg.task}-{desk.plan.student}"
+        harness_task.STAGE,
+        cfg,
+        content,
+        desk.plan.student_ref,
+        label=f"{cfg.task}-{desk.plan.student}",
     )
     found = {
         n.name: Summary(value=n.value, stderr=n.stderr, n=n.n, unit="fraction")

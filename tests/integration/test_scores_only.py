@@ -1,0 +1,45 @@
+"""A study that stops after scoring: agreement and cost, no student."""
+
+from pathlib import Path
+
+import pytest
+
+from influbench import pipeline, presets, sweep
+from influbench.errors import UserError
+from influbench.results import load_study
+
+STOP = [
+    "stop_after=scores",
+    "scoring.estimator=none",
+    "scoring.compare=[exact, first_order, random]",
+]
+
+
+def test_nothing_is_taught_trained_or_evaluated(tmp_path):
+    cfg = presets.load_run("tiny", STOP)
+    study = presets.Study("small", "", {presets.run_id(cfg): cfg})
+    sweep.run_all(study, tmp_path / "store", tmp_path / "results")
+    stages = {
+        p.name.split("-")[0]
+        for p in (tmp_path / "store").glob("*/manifest.json")
+        for p in [p.parent]
+    }
+    assert stages == {"generate", "warm_up", "score"}
+    rows = load_study("small", tmp_path / "results").estimates
+    assert set(rows["estimator"]) == {"exact", "first_order", "random", "ceiling"}
+    assert {"spearman", "kendall_within", "seconds_per_candidate"} <= set(rows["metric"])
+    assert not {"pairs", "grade", "heldout_loss"} & set(rows["metric"])
+
+
+@pytest.mark.parametrize("change", ["scoring.estimator=exact", "rounds=2"])
+def test_an_estimator_that_would_teach_nobody_is_refused(change):
+    with pytest.raises(UserError, match="stop_after = scores: expected"):
+        pipeline.check(presets.load_run("tiny", [*STOP, change]))
+
+
+def test_the_agreement_study_scores_every_method_that_works_offline():
+    root = Path(__file__).parents[2]
+    (cfg,) = presets.load_study(str(root / "experiments/agreement.yaml")).runs.values()
+    assert cfg.stop_after == "scores"
+    assert len(cfg.scoring.compare) >= 18
+    assert {"exact", "random", "length", "bm25"} <= set(cfg.scoring.compare)

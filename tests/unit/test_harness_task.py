@@ -1,0 +1,46 @@
+"""What makes two harness stages the same: the files they read, by content."""
+
+import pytest
+
+from influbench.errors import UserError
+from influbench.evaluation import harness_task
+from influbench.evaluation.harness_task import TaskConfig
+
+pytest.importorskip("lm_eval")
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (tmp_path / "data.jsonl").write_text('{"q": 1}\n')
+    (folder / "own.yaml").write_text(
+        f"task: own\nprocess: !function helper.run\ndataset_kwargs: {{data_files: "
+        f"{{test: [{tmp_path / 'data.jsonl'}]}}}}\n"
+    )
+    return folder
+
+
+def test_data_that_a_task_file_names_is_part_of_its_content(tasks, tmp_path):
+    cfg = TaskConfig(task="own", include_path=tasks)
+    before = harness_task.check(cfg)
+    assert harness_task.check(cfg) == before
+    (tmp_path / "data.jsonl").write_text('{"q": 2}\n')
+    changed = harness_task.check(cfg)
+    assert changed != before
+    (tasks / "helper.py").write_text("def run(): ...\n")
+    assert harness_task.check(cfg) != changed
+    assert "include_path" not in cfg.identity()
+
+
+def test_missing_files_are_named(tasks, tmp_path):
+    with pytest.raises(UserError, match="needs --gsm8k-train FILE"):
+        harness_task.check(TaskConfig(task="gsm8k_local"))
+    gone = tmp_path / "gone.jsonl"
+    with pytest.raises(UserError, match=r"expected a file at .*gone\.jsonl"):
+        harness_task.check(TaskConfig(task="gsm8k_local", gsm8k_train=gone, gsm8k_test=gone))
+    with pytest.raises(UserError, match="expected a folder of task files"):
+        harness_task.check(TaskConfig(task="own", include_path=tmp_path / "none"))
+    (tasks / "bad.yaml").write_text("task: [unclosed\n")
+    with pytest.raises(UserError, match=r"bad\.yaml: expected YAML"):
+        harness_task.check(TaskConfig(task="own", include_path=tasks))
