@@ -48,10 +48,14 @@ __all__ = [
 class ArchivedJudge:
     """Replies come from the archive where it has them, else from a backend."""
 
-    def __init__(self, backend: Backend, archive: Archive, buyer: str = "") -> None:
+    def __init__(
+        self, backend: Backend, archive: Archive, buyer: str = "", limit: int | None = None
+    ) -> None:
+        """``limit`` is the judge's own limit of a reply: one cut shorter is another judgement."""
         self._backend = backend
         self._archive = archive
         self._buyer = buyer
+        self._limit = limit
         self._lock = threading.Lock()
         self._usage = archive.bought_by(buyer) if buyer else Usage()
 
@@ -88,6 +92,10 @@ class ArchivedJudge:
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """One reply a request, in order; equal requests are asked once."""
         self._archive.refresh()
+        if self._limit is not None:
+            requests = [
+                dataclasses.replace(r, max_tokens=min(r.max_tokens, self._limit)) for r in requests
+            ]
         keys = [request_key(self.name, request) for request in requests]
         wanted = dict(zip(keys, requests, strict=True))
         missing = [request for key, request in wanted.items() if self._archive.get(key) is None]
@@ -149,14 +157,14 @@ def build(
     """
     store = archive if isinstance(archive, Archive) else Archive(archive)
     if cfg.kind == "recorded":
-        return ArchivedJudge(RecordedBackend(cfg.model, store), store, buyer)
+        return ArchivedJudge(RecordedBackend(cfg.model, store), store, buyer, cfg.max_tokens)
     if cfg.kind == "local":
         from influbench.judge_local import LocalBackend
 
-        return ArchivedJudge(LocalBackend(cfg), store, buyer)
+        return ArchivedJudge(LocalBackend(cfg), store, buyer, cfg.max_tokens)
     from influbench.judge_openai import OpenAIBackend
 
     budget = budget or Budget(cfg.max_dollars)
     if buyer:
         budget.spent += store.bought_by(buyer).money
-    return ArchivedJudge(OpenAIBackend(cfg, budget), store, buyer)
+    return ArchivedJudge(OpenAIBackend(cfg, budget), store, buyer, cfg.max_tokens)

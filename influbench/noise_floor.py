@@ -15,14 +15,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from influbench import registry
 from influbench.estimator import Context, Estimator, Student, as_scores
-from influbench.records import Example, digest
+from influbench.records import Example, ModelRef, digest
+from influbench.scoring import MethodConfig, hold
+from influbench.store import Stage, Work
 
 if TYPE_CHECKING:
     import torch
 
 PARTS = 3
 """Random parts that are batched apart: enough to break up every batch of similar lengths."""
+SAMPLE = 3
+"""Candidates that a run measures its floor on."""
+REPEATS = 2
+"""Batchings of the references in a run."""
+OWN_BATCHES = ("batch_mean_reference", "pad_to")
+"""Options of ``exact`` that fix its batches: they are left out where batches are varied."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +78,11 @@ def noise_floor(
 
     2√2 times the standard deviation of one candidate's score over ``repeats`` random batchings of
     the references (baseline included), pooled over the candidates. It costs ``repeats`` times what
-    preparing and scoring these candidates costs; four of them give a usable estimate.
+    preparing and scoring these candidates costs. With few degrees of freedom, (repeats - 1) times
+    candidates, it is an order of magnitude.
 
     Args:
-        estimator: the method; options that need a language model's internals are not supported.
+        estimator: the method; it leaves the batches to the student.
         ctx: what the scores were made with.
         candidates: one or more.
         repeats: 2 or more.
@@ -93,3 +103,25 @@ def noise_floor(
         ]
     )
     return float(2 * np.sqrt(2 * values.var(axis=0, ddof=1).mean()))
+
+
+def measure(
+    cfg: MethodConfig,
+    candidates: Sequence[Example],
+    reference: Sequence[Example],
+    warmup: Sequence[Example],
+    student: ModelRef,
+    *,
+    work: Work,
+) -> None:
+    """Leaves the run's ``noise_floor`` in the entry's meta, from a few of its candidates."""
+    options = {k: v for k, v in cfg.options.items() if k not in OWN_BATCHES}
+    method = registry.build(cfg.estimator, options)
+    held = hold(cfg, student, work)
+    sample = sorted(candidates, key=lambda e: digest(f"noise:{cfg.seed}:{e.id}"))[:SAMPLE]
+    ctx = Context(held, tuple(reference), tuple(warmup), work.folder("scratch"), cfg.seed)
+    with work.meter.phase("run", items=len(sample), models=[held.model]):
+        work.meta["noise_floor"] = noise_floor(method, ctx, sample, repeats=REPEATS)
+
+
+STAGE = Stage("noise_floor", 1, measure)

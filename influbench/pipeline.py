@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from influbench import data, dpo, generation, preferences, registry, scoring, training
+from influbench import (
+    data,
+    dpo,
+    generation,
+    noise_floor,
+    preferences,
+    registry,
+    scoring,
+    training,
+)
 from influbench.config import Config
 from influbench.errors import UserError
 from influbench.evaluation import suite
@@ -22,7 +31,7 @@ from influbench.records import (
     Score,
     SeedPrompt,
 )
-from influbench.run_config import BASELINE, RunConfig
+from influbench.run_config import BASELINE, ORACLE, RunConfig
 from influbench.scoring import MethodConfig
 from influbench.store import Entry, Stage, Store
 from influbench.templates import check_template, templated
@@ -135,8 +144,8 @@ def run(cfg: RunConfig, store: Store) -> Run:
         turn = Round(
             number=number,
             candidates=candidates,
-            scores={method: entry.records("scores", Score) for method, entry in scored.items()},
-            facts={method: entry.meta["diagnostics"] for method, entry in scored.items()},
+            scores={method: scores for method, (scores, _) in scored.items()},
+            facts={method: facts for method, (_, facts) in scored.items()},
         )
         if name != BASELINE:
             pairs = preferences.build_pairs(cfg.preferences, candidates, turn.scores[name])
@@ -196,8 +205,8 @@ class Loop:
         candidates: Sequence[Candidate],
         warmup: Sequence[Candidate],
         student: ModelRef,
-    ) -> Entry:
-        """Scores of one estimator."""
+    ) -> tuple[list[Score], dict[str, float]]:
+        """Scores of one estimator, and what it reports of itself; the oracle's noise floor too."""
         own = self.cfg.scoring
         asks = "judge" in registry.needs(name)
         cfg = MethodConfig(
@@ -213,8 +222,12 @@ class Loop:
             chunk_size=own.chunk_size,
             archive=suite.archive(self.store),
         )
-        examples = _examples(candidates), self.sets.reference, _examples(warmup)
-        return self.do(scoring.STAGE, cfg, *examples, student, label=name)
+        inputs = _examples(candidates), self.sets.reference, _examples(warmup), student
+        entry = self.do(scoring.STAGE, cfg, *inputs, label=name)
+        facts = dict(entry.meta["diagnostics"])
+        if name == ORACLE:
+            facts |= self.do(noise_floor.STAGE, cfg, *inputs, label=name).meta
+        return entry.records("scores", Score), facts
 
     def teach(self, teacher: ModelRef, pairs: Sequence[Pair]) -> Entry:
         """The teacher after DPO."""

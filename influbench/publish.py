@@ -14,13 +14,16 @@ import torch
 from influbench import analysis, registry, result_file
 from influbench.analysis import Agreement
 from influbench.bootstrap import Estimate
-from influbench.pipeline import BASELINE, Round, Run
+from influbench.pipeline import Round, Run
 from influbench.provenance import provenance
 from influbench.records import Outcome, ResultRow, digest
 from influbench.result_file import RunResult
 from influbench.results import cost_rows, with_interval
+from influbench.run_config import BASELINE, ORACLE
 
-ORACLE = "exact"
+
+FACTS = {"parameter_share": "", "noise_floor": "nats/token", "weights_moved": ""}
+"""What estimators report of themselves and a reader of their scores must know -> unit."""
 
 QUALITY = {
     "win": ("win_rate", 100.0, "%"),
@@ -88,6 +91,11 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
         for method in turn.scores:
             ledger = [r for r in run.ledger if r.stage == "score" and r.label == method]
             out += cost_rows(ledger, base(method, turn.number))
+            out += [
+                _row(base(method, turn.number), fact, turn.facts[method][fact], None, 1, unit)
+                for fact, unit in FACTS.items()
+                if fact in turn.facts[method]
+            ]
         if name != BASELINE:
             out.append(
                 _row(
@@ -99,6 +107,10 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
                     "pairs",
                 )
             )
+            if turn.pairs and (floor := turn.facts[name].get("noise_floor")) is not None:
+                above = sum(pair.margin > floor for pair in turn.pairs) / len(turn.pairs)
+                blank = base(name, turn.number)
+                out.append(_row(blank, "pairs_above_floor", above, None, len(turn.pairs), ""))
             out += _quality(turn.outcomes, base(name, turn.number))
             out += _change(turn.outcomes, run.baseline, base(name, turn.number))
     return out

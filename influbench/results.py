@@ -9,7 +9,10 @@ Metrics (unit): agreement with the oracle ``spearman``, ``kendall``, ``spearman_
 ``win_rate_lc`` (%), ``grade`` (1-10), ``reference_loss``, ``heldout_loss`` and
 ``heldout_loss_change`` (nats/token; against the student ``none``, paired by item); cost
 ``prepare_seconds`` (s), ``seconds_per_candidate`` (s), ``prepare_passes`` and
-``passes_per_candidate`` (forward passes; a backward counts two), ``peak_bytes`` (bytes); ``pairs``.
+``passes_per_candidate`` (forward passes; a backward counts two), ``peak_bytes`` (bytes),
+``parameter_share`` (of the trainable parameters, those that a gradient method attributes); planted
+data ``auc``, ``paired`` and ``auc_<kind>`` (``planted``);
+training on thirds ``gain_<part>``, ``gain_correlation``, ``lds`` (``prediction``); ``pairs``.
 
 An interval is stored as two more rows, ``<metric>:low`` and ``<metric>:high``, with the bounds as
 their values: a bootstrap interval is not symmetric, so a standard error cannot stand for it.

@@ -16,6 +16,8 @@ from influbench.models import ModelConfig
 from influbench.preferences import PreferenceConfig
 from influbench.training import SFTConfig, WarmupConfig
 
+ORACLE = "exact"
+"""The estimator that the others are judged by."""
 BASELINE = "none"
 """The estimator that teaches nothing; its student is the baseline of the win rate."""
 

@@ -57,7 +57,7 @@ def score(
     method = registry.build(cfg.estimator, cfg.options)
     facts = work.path / "diagnostics.json"
     scorer: Scorer | None = None
-    held = _hold(cfg, student, work)
+    held = hold(cfg, student, work)
     check_lengths(held, [*candidates, *reference])
     judge = _judge(cfg, work)
     networks = [held.model, *([] if judge is None else judge.models)]
@@ -103,7 +103,8 @@ def check_lengths(student: LanguageStudent, examples: Sequence[Example]) -> None
         student.encode(example)
 
 
-def _hold(cfg: MethodConfig, student: ModelRef, work: Work) -> LanguageStudent:
+def hold(cfg: MethodConfig, student: ModelRef, work: Work) -> LanguageStudent:
+    """The student as the method wants it held, loaded in a phase of its own."""
     settings = StudentSettings(
         device=cfg.device,
         dtype=cfg.dtype,

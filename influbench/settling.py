@@ -91,8 +91,8 @@ def doubts(beliefs: list[Belief], misses: Misses, goal: Goal) -> list[tuple[floa
     Args:
         beliefs: of siblings.
         misses: what probes taught.
-        goal: ``best_worst``: who is first and who is last; ``rank``: every place; ``sign``: on which
-            side of zero each is.
+        goal: ``best_worst``: who is first and who is last; ``rank``: every place; ``sign``: on
+            which side of zero each is.
     """
     means, variances = np.array([b.estimate(misses) for b in beliefs]).T
     order = np.argsort(-means, kind="stable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -154,6 +154,20 @@ def _comparison(
         texts = [_text(cells.get((name, column.metric)), column) for column in columns]
         if any(text != MISSING for text in texts):
             table.add_row(escape(name), *texts)
+    return table
+
+
+def metrics_table(study: Study, metrics: Sequence[str]) -> Table:
+    """The metrics named, one row a method, next to its cost; best first by the first metric."""
+    numbers = headline(study.estimates)
+    cells = {(row["label"], row["metric"]): row for row in numbers.to_dict("records")}
+    labels = {label for label, _ in cells}
+    names = sorted(labels, key=lambda n: (-cells.get((n, metrics[0]), {"value": -2.0})["value"], n))
+    columns = [_Column(m, m.replace("_", "\n", 1).replace("_", " "), 2) for m in metrics]
+    columns = [replace(c, decimals=5) if c.metric.startswith("gain_") else c for c in columns]
+    cost = [c for c in _COST if c.metric in ("prepare_passes", "passes_per_candidate")]
+    table = _comparison(study.name, names, [*columns, *cost], cells)
+    table.caption = escape("[low, high]: 95 % interval; a backward counts as two passes")
     return table
 
 

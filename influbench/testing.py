@@ -7,147 +7,48 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from influbench import models
-from influbench.estimator import Array, Context, Estimator, Student, as_scores
-from influbench.judging import Reply, Request
-from influbench.records import Example, digest
-from influbench.student import LanguageStudent
+from influbench import parameter_coverage, student_state
+from influbench.errors import UserError
+from influbench.estimator import Array, Context, Estimator, Scores, Student, as_scores
+from influbench.records import Example
+from influbench.small_students import (
+    LeastSquares,
+    SteadyJudge,
+    ToyStudent,
+    tiny_context,
+    tiny_examples,
+    tiny_student,
+    toy_example,
+    warmed,
+)
+
+__all__ = [
+    "ContractError",
+    "LeastSquares",
+    "SteadyJudge",
+    "ToyStudent",
+    "check_estimator",
+    "tiny_context",
+    "tiny_examples",
+    "tiny_student",
+    "toy_example",
+    "warmed",
+]
+
+NEEDS = ("gradients", "moments", "language_model", "judge")
+"""All that an estimator may say that it needs."""
 
 
 class ContractError(AssertionError):
     """A promise of the estimator contract that a method does not keep."""
-
-
-class LeastSquares(torch.nn.Module):
-    """A linear model without bias: the student whose influence has a closed form."""
-
-    def __init__(self, weight: Iterable[float]):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.tensor(list(weight), dtype=torch.float64))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x·w, shape [row]."""
-        return x @ self.weight
-
-
-@dataclass(frozen=True)
-class ToyStudent:
-    """Least squares: the instruction holds x as numbers, the response y; loss = (x·w - y)².
-
-    Gradient 2(x·w - y)x, Hessian of the mean loss 2XᵀX/n: every estimator has a closed form here.
-    """
-
-    model: LeastSquares
-    optimizer: torch.optim.Optimizer
-    clip_norm: float | None = None
-
-    def loss(self, examples: Sequence[Example]) -> torch.Tensor:
-        """Squared error of each example, shape [example]."""
-        rows = [[float(n) for n in e.instruction.split()] for e in examples]
-        x = torch.tensor(rows, dtype=torch.float64)
-        y = torch.tensor([float(e.response) for e in examples], dtype=torch.float64)
-        return (self.model(x) - y) ** 2
-
-    def batches(self, examples: Sequence[Example]) -> list[list[int]]:
-        """Two at a time, so that batching is exercised."""
-        return [list(range(i, min(i + 2, len(examples)))) for i in range(0, len(examples), 2)]
-
-
-def toy_example(name: str, x: Sequence[float], y: float, group: str = "") -> Example:
-    """A row of least squares as an example."""
-    return Example(
-        id=name,
-        instruction=" ".join(map(repr, map(float, x))),
-        response=repr(float(y)),
-        group=group,
-    )
-
-
-def warmed(student: Student, warmup: Sequence[Example], *, steps: int = 3) -> None:
-    """Takes a few real optimizer steps, so that the moments are not empty; leaves no gradients."""
-    for step in range(steps):
-        batch = [warmup[(step * 2 + k) % len(warmup)] for k in range(2)]
-        student.optimizer.zero_grad(set_to_none=True)
-        student.loss(batch).mean().backward()
-        if student.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(student.model.parameters(), student.clip_norm)
-        student.optimizer.step()
-    student.optimizer.zero_grad(set_to_none=True)
-
-
-TOPICS = ("rivers", "bread", "chess", "the moon", "a small garden", "trains", "old maps", "bees")
-
-
-def tiny_examples(kind: str, count: int, *, siblings: int = 2) -> list[Example]:
-    """Short real sentences, ``siblings`` a group."""
-    return [
-        Example(
-            id=f"{kind}-{i}",
-            instruction=f"Write {1 + i % 3} sentences about {TOPICS[i % len(TOPICS)]} for {kind}.",
-            response=f"{TOPICS[(i * 3 + 1) % len(TOPICS)].capitalize()} are worth {i + 2} minutes. "
-            + "They change with the seasons. " * (i % 3),
-            group=f"{kind}-group-{i // siblings}",
-        )
-        for i in range(count)
-    ]
-
-
-class SteadyJudge:
-    """A judge whose answer depends on nothing but the request."""
-
-    name = "steady"
-
-    def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        """Probabilities from a hash of the messages; without choices, a grade as text."""
-        return [self._reply(request) for request in requests]
-
-    def _reply(self, request: Request) -> Reply:
-        seed = int(digest(repr(request.messages)), 16)
-        weights = np.random.default_rng(seed).dirichlet(np.ones(max(1, len(request.choices))))
-        text = request.choices[int(weights.argmax())] if request.choices else f"[[{1 + seed % 5}]]"
-        probabilities = tuple(map(float, weights)) if request.choices else None
-        return Reply(text=text, probabilities=probabilities, prompt_tokens=1, completion_tokens=1)
-
-
-def tiny_student(*, learning_rate: float = 1e-3, attention: Any = "sdpa") -> LanguageStudent:
-    """A random two-layer Llama over bytes, on the CPU in fp32, before any step."""
-    loaded = models.load(models.resolve("tiny"), device="cpu", attention=attention)
-    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=learning_rate, weight_decay=0.0)
-    return LanguageStudent(
-        model=loaded.model,
-        tokenizer=loaded.tokenizer,
-        optimizer=optimizer,
-        clip_norm=1.0,
-        max_length=models.context_length(loaded.model),
-        cut=False,
-        token_budget=1024,
-    )
-
-
-def tiny_context(scratch: Path, *, references: int = 4, seed: int = 0, **options: Any) -> Context:
-    """A warmed tiny student with references, warm-up set and a steady judge."""
-    student = tiny_student(**options)
-    warmup = tiny_examples("warmup", 8)
-    warmed(student, warmup)
-    return Context(
-        student=student,
-        reference=tiny_examples("reference", references),
-        warmup=warmup,
-        scratch=scratch,
-        seed=seed,
-        services={"judge": SteadyJudge()},
-    )
 
 
 def check_estimator(
@@ -172,11 +73,12 @@ def check_estimator(
     _check_declaration(estimator)
     with tempfile.TemporaryDirectory() as folder:
         ctx = make_context(Path(folder))
-        before = _state(ctx.student)
+        before = student_state.snapshot(ctx.student)
         scorer = estimator.prepare(ctx)
         _check_state(before, ctx.student, "prepare")
         values = _scores(scorer, candidates)
         _check_state(before, ctx.student, "the scorer")
+        _check_stderr(estimator, scorer(candidates))
         _check_close(values, _scores(scorer, candidates), 1e-12, "scored twice by one scorer")
         singles = np.concatenate([_scores(scorer, [c]) for c in candidates])
         _check_close(values, singles, tolerance, "scored one at a time")
@@ -186,6 +88,8 @@ def check_estimator(
         _check_close(values, again, tolerance, "prepared again with the same seed")
     if estimator.scale != "rank":
         _check_sign(estimator, make_context)
+    if "gradients" in _declared(estimator, "needs", ()):
+        _check_coverage(estimator, make_context, candidates)
 
 
 def _check_declaration(estimator: Estimator) -> None:
@@ -194,6 +98,13 @@ def _check_declaration(estimator: Estimator) -> None:
         raise ContractError(f"{type(estimator).__name__} must be a frozen dataclass")
     if estimator.scale not in ("nats", "signed", "rank"):
         raise ContractError(f"scale is {estimator.scale!r}: expected 'nats', 'signed' or 'rank'")
+    needs = _declared(estimator, "needs", ())
+    if isinstance(needs, str) or not set(needs) <= set(NEEDS):
+        raise ContractError(f"needs is {needs!r}: expected a tuple of some of {NEEDS}")
+
+
+def _declared(estimator: Estimator, name: str, default: Any) -> Any:
+    return vars(type(estimator)).get(name, default)
 
 
 def _scores(scorer: Callable[[Sequence[Example]], Any], examples: Sequence[Example]) -> Array:
@@ -204,11 +115,21 @@ def _scores(scorer: Callable[[Sequence[Example]], Any], examples: Sequence[Examp
         raise ContractError(str(error)) from error
     if scores.value.dtype != np.float64:
         raise ContractError(f"scores have dtype {scores.value.dtype}: expected float64")
+    if scores.stderr is not None:
+        fits = scores.stderr.shape == scores.value.shape and np.isfinite(scores.stderr).all()
+        if not fits or (scores.stderr < 0).any():
+            raise ContractError("stderr must hold a finite number, 0 or more, for each candidate")
     if scores.per_reference is not None:
         means = scores.per_reference.mean(axis=1)
         if not np.allclose(means, scores.value, rtol=1e-9, atol=1e-12):
             raise ContractError("the mean of per_reference is not the value")
     return scores.value
+
+
+def _check_stderr(estimator: Estimator, result: Any) -> None:
+    given = isinstance(result, Scores) and result.stderr is not None
+    if _declared(estimator, "stderr", False) and not given:
+        raise ContractError("the class says stderr = True and the scores carry no standard errors")
 
 
 def _check_close(expected: Array, got: Array, tolerance: float, how: str) -> None:
@@ -234,46 +155,52 @@ def _check_sign(estimator: Estimator, make_context: Callable[[Path], Context]) -
         )
 
 
-def _state(student: Student) -> dict[str, Any]:
-    """Everything of the student that a method could disturb, copied."""
-    model, state = student.model, student.optimizer.state_dict()
-    return {
-        "weights": {n: p.detach().clone() for n, p in model.named_parameters()},
-        "buffers": {n: b.detach().clone() for n, b in model.named_buffers()},
-        "gradients": {
-            n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()
-        },
-        "trainable flags": {n: p.requires_grad for n, p in model.named_parameters()},
-        "train/eval mode": {n: m.training for n, m in model.named_modules()},
-        "modules": {n: type(m).__name__ for n, m in model.named_modules()},
-        "hooks": {n: _hooks(m) for n, m in model.named_modules()},
-        "optimizer moments": copy.deepcopy(state["state"]),
-        "optimizer settings": copy.deepcopy(state["param_groups"]),
-        "random state": torch.get_rng_state(),
-    }
+def _check_coverage(
+    estimator: Estimator,
+    make_context: Callable[[Path], Context],
+    candidates: Sequence[Example],
+) -> None:
+    """A method that leaves out layers must say so (``parameter_share`` among its diagnostics)."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def fresh() -> Context:
+            return make_context(Path(folder))
+
+        result = estimator.prepare(fresh())(candidates)
+        facts = result.diagnostics if isinstance(result, Scores) else {}
+        share = facts.get("parameter_share", 1.0)
+        if not 0 < share <= 1 + 1e-9:
+            raise ContractError(f"parameter_share is {share:g}: expected a share, above 0 up to 1")
+        seen, skipped = parameter_coverage.attributed(estimator, fresh, candidates)
+        if share > seen + 1e-6:
+            raise ContractError(
+                f"the scores do not notice the student's {', '.join(skipped)}: expected a "
+                f"parameter_share of at most {seen:.3f} among the diagnostics, got {share:.3f}"
+                + ("" if "parameter_share" in facts else " (none is given: all parameters)")
+            )
+        _check_refusal(estimator, fresh, candidates, share)
 
 
-def _hooks(module: torch.nn.Module) -> int:
-    return sum(
-        len(hooks)
-        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+def _check_refusal(
+    estimator: Any, fresh: Callable[[], Context], candidates: Sequence[Example], share: float
+) -> None:
+    options = {field.name for field in dataclasses.fields(estimator)}
+    if "min_share" not in options or share >= 1:
+        return
+    strict = dataclasses.replace(estimator, min_share=(1 + share) / 2)
+    try:
+        strict.prepare(fresh())(candidates)
+    except UserError:
+        return
+    raise ContractError(
+        f"min_share = {strict.min_share:.3f} is not refused though the share is {share:.3f}"
     )
 
 
 def _check_state(before: dict[str, Any], student: Student, who: str) -> None:
-    after = _state(student)
+    after = student_state.snapshot(student)
     for part, expected in before.items():
-        if not _same(expected, after[part]):
+        if not student_state.same(expected, after[part]):
             raise ContractError(
                 f"{who} left the student's {part} changed: put back what you change"
             )
-
-
-def _same(left: Any, right: Any) -> bool:
-    if isinstance(left, torch.Tensor):
-        return isinstance(right, torch.Tensor) and torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(_same(v, right[k]) for k, v in left.items())
-    if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(map(_same, left, right))
-    return bool(left == right)

@@ -31,11 +31,14 @@ whoever imports it: what it reaches counts for them."""
 WITHOUT_TORCH = {"config", "estimator", "records", "registry"} | {
     "analysis",
     "bootstrap",
+    "comparison",
     "data",
     "judging",
     "meter",
+    "planted",
     "preferences",
     "results",
+    "score_files",
     "store",
     "tables",
 }

@@ -12,9 +12,9 @@ chance that the answer to ``goal`` is wrong is at most 1 - ``confidence``. How f
 learnt from ``probes`` warm-up examples that are measured in full.
 
 A score depends on which siblings are scored with it: that is what saves the passes. Give whole
-groups to one call (``scoring.chunk_size`` a multiple of the group size, siblings side by side). This
-is the one promise of the contract that this method does not keep, so it is not among the registered
-names: write ``influbench.estimators.adaptive:Adaptive``.
+groups to one call (``scoring.chunk_size`` a multiple of the group size, siblings side by side).
+This is the one promise of the contract that this method does not keep, so it is not among the
+registered names: write ``influbench.estimators.adaptive:Adaptive``.
 
 Source: difference estimators of survey sampling (Särndal, Swensson and Wretman, Model Assisted
 Survey Sampling, 1992), with the exact influence of Montessori-Instruct, arXiv 2410.14208.
@@ -112,7 +112,7 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class _Known:
-    """What is measured once: the clusters, and how to predict and measure a step's effect on them."""
+    """What is measured once: the clusters, and how to predict and measure a step's effect."""
 
     ctx: Context
     trip: Excursion
@@ -131,12 +131,12 @@ class _Known:
         return gradients.gradient(self.ctx.student, self.trip.update.weights, example)
 
     def predict(self, step: Tensors) -> Array:
-        """h of one candidate, shape [cluster]."""
+        """First-order scores of one candidate, h, shape [cluster]."""
         delta = self.trip.update.delta(step)
         return self._weighted(self.null_dot - np.array([_dot(g, delta) for g in self.gradients]))
 
     def measure(self, step: Tensors, clusters: Sequence[int]) -> list[float]:
-        """f of one candidate on some clusters."""
+        """Exact scores of one candidate, f, on some clusters."""
         from influbench import gradients
 
         student, out = self.ctx.student, []

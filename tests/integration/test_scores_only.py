@@ -11,7 +11,7 @@ from influbench.results import load_study
 STOP = [
     "stop_after=scores",
     "scoring.estimator=none",
-    "scoring.compare=[exact, first_order, random]",
+    "scoring.compare=[exact, logra, random]",
 ]
 
 
@@ -26,8 +26,10 @@ def test_nothing_is_taught_trained_or_evaluated(tmp_path):
     }
     assert stages == {"generate", "warm_up", "score"}
     rows = load_study("small", tmp_path / "results").estimates
-    assert set(rows["estimator"]) == {"exact", "first_order", "random", "ceiling"}
+    assert set(rows["estimator"]) == {"exact", "logra", "random", "ceiling"}
     assert {"spearman", "kendall_within", "seconds_per_candidate"} <= set(rows["metric"])
+    share = rows[(rows["estimator"] == "logra") & (rows["metric"] == "parameter_share")]["value"]
+    assert 0 < share.item() < 1
     assert not {"pairs", "grade", "heldout_loss"} & set(rows["metric"])
 
 

@@ -48,7 +48,7 @@ def test_outputs_are_matched_by_instruction(tmp_path, questions):
 
 def test_a_missing_output_and_a_wrong_row_are_named(tmp_path, questions):
     path = save(tmp_path / "o.json", [{"instruction": "Name a lake.", "output": "Como."}])
-    with pytest.raises(UserError, match=r"o\.json: expected an output for each of the 3 prompts, 2"):
+    with pytest.raises(UserError, match=r"o\.json: expected an output for each of the 3"):
         outputs.read_outputs(path, questions)
     path = save(tmp_path / "p.json", [{"instruction": "Name a lake.", "answer": "Como."}])
     with pytest.raises(UserError, match=r"p\.json:1: expected instruction and output"):
@@ -78,7 +78,7 @@ def test_difficulties_by_place_in_the_source_or_by_instruction(source, questions
     with pytest.raises(UserError, match="1 have none, first 'prompts-00002'"):
         outputs.difficulties(source, save(tmp_path / "text.json", rows[:2]), questions)
     by_place.write_text("index,instruction_difficulty\n0,hard\n")
-    with pytest.raises(UserError, match="expected a number in 'instruction_difficulty', got 'hard'"):
+    with pytest.raises(UserError, match="'instruction_difficulty', got 'hard'"):
         outputs.difficulties(source, by_place, questions)
 
 

@@ -54,6 +54,15 @@ def test_replies_keep_the_order_and_equal_requests_are_asked_once():
     assert judge.usage.calls == 2
 
 
+def test_a_reply_that_was_cut_shorter_is_another_judgement(tmp_path):
+    archive = Archive(tmp_path / "a.jsonl")
+    for limit, bought in ((4, 1), (8, 2), (8, 2), (4, 2)):
+        ArchivedJudge(Shouting(), archive, limit=limit).ask([ask(1, max_tokens=2048)])
+        assert len(archive) == bought
+    ArchivedJudge(Shouting(), archive, limit=64).ask([ask(1, max_tokens=8)])
+    assert len(archive) == 2
+
+
 def test_sampled_replies_belong_to_their_request():
     backend = Shouting()
     judge = ArchivedJudge(backend, Archive())

@@ -5,7 +5,7 @@ import oracles
 import pytest
 import torch
 
-from influbench import testing, updates
+from influbench import student_state, testing, updates
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.estimators.exact import Exact
@@ -104,19 +104,19 @@ def test_update_equals_torch_adamw_step():
 
 def test_oracle_weights_and_moments_are_bit_equal_after_many_candidates(tmp_path):
     ctx = testing.tiny_context(tmp_path, references=2)
-    before = testing._state(ctx.student)
+    before = student_state.snapshot(ctx.student)
     score = Exact().prepare(ctx)
     first = as_scores(score(testing.tiny_examples("candidate", 1)), 1).value[0]
     for _ in range(50):
         score(testing.tiny_examples("candidate", 2))
-    testing._check_state(before, ctx.student, "a hundred candidates")
+    assert student_state.same(before, student_state.snapshot(ctx.student))
     assert as_scores(score(testing.tiny_examples("candidate", 1)), 1).value[0] == first
 
 
 def test_oracle_restores_the_weights_after_an_interrupt(tmp_path, monkeypatch):
     ctx = testing.tiny_context(tmp_path, references=2)
     score = Exact().prepare(ctx)
-    before = testing._state(ctx.student)
+    before = student_state.snapshot(ctx.student)
     calls = []
 
     def interrupted(*args):
@@ -127,7 +127,7 @@ def test_oracle_restores_the_weights_after_an_interrupt(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         score(testing.tiny_examples("candidate", 1))
     assert calls
-    testing._check_state(before, ctx.student, "an interrupted candidate")
+    assert student_state.same(before, student_state.snapshot(ctx.student))
 
 
 def test_first_order_tends_to_exact_as_the_step_shrinks(tmp_path):

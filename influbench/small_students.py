@@ -1,0 +1,138 @@
+"""Small students for tests: one with closed forms, a random language model; and a steady judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from influbench import models
+from influbench.estimator import Context, Student
+from influbench.judging import Reply, Request
+from influbench.records import Example, digest
+from influbench.student import LanguageStudent
+
+
+class LeastSquares(torch.nn.Module):
+    """A linear model without bias: the student whose influence has a closed form."""
+
+    def __init__(self, weight: Iterable[float]):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(list(weight), dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x·w, shape [row]."""
+        return x @ self.weight
+
+
+@dataclass(frozen=True)
+class ToyStudent:
+    """Least squares: the instruction holds x as numbers, the response y; loss = (x·w - y)².
+
+    Gradient 2(x·w - y)x, Hessian of the mean loss 2XᵀX/n: every estimator has a closed form here.
+    """
+
+    model: LeastSquares
+    optimizer: torch.optim.Optimizer
+    clip_norm: float | None = None
+
+    def loss(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Squared error of each example, shape [example]."""
+        rows = [[float(n) for n in e.instruction.split()] for e in examples]
+        x = torch.tensor(rows, dtype=torch.float64)
+        y = torch.tensor([float(e.response) for e in examples], dtype=torch.float64)
+        return (self.model(x) - y) ** 2
+
+    def batches(self, examples: Sequence[Example]) -> list[list[int]]:
+        """Two at a time, so that batching is exercised."""
+        return [list(range(i, min(i + 2, len(examples)))) for i in range(0, len(examples), 2)]
+
+
+def toy_example(name: str, x: Sequence[float], y: float, group: str = "") -> Example:
+    """A row of least squares as an example."""
+    return Example(
+        id=name,
+        instruction=" ".join(map(repr, map(float, x))),
+        response=repr(float(y)),
+        group=group,
+    )
+
+
+def warmed(student: Student, warmup: Sequence[Example], *, steps: int = 3) -> None:
+    """Takes a few real optimizer steps, so that the moments are not empty; leaves no gradients."""
+    for step in range(steps):
+        batch = [warmup[(step * 2 + k) % len(warmup)] for k in range(2)]
+        student.optimizer.zero_grad(set_to_none=True)
+        student.loss(batch).mean().backward()
+        if student.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(student.model.parameters(), student.clip_norm)
+        student.optimizer.step()
+    student.optimizer.zero_grad(set_to_none=True)
+
+
+TOPICS = ("rivers", "bread", "chess", "the moon", "a small garden", "trains", "old maps", "bees")
+
+
+def tiny_examples(kind: str, count: int, *, siblings: int = 2) -> list[Example]:
+    """Short real sentences, ``siblings`` a group."""
+    return [
+        Example(
+            id=f"{kind}-{i}",
+            instruction=f"Write {1 + i % 3} sentences about {TOPICS[i % len(TOPICS)]} for {kind}.",
+            response=f"{TOPICS[(i * 3 + 1) % len(TOPICS)].capitalize()} are worth {i + 2} minutes. "
+            + "They change with the seasons. " * (i % 3),
+            group=f"{kind}-group-{i // siblings}",
+        )
+        for i in range(count)
+    ]
+
+
+class SteadyJudge:
+    """A judge whose answer depends on nothing but the request."""
+
+    name = "steady"
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        """Probabilities from a hash of the messages; without choices, a grade as text."""
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: Request) -> Reply:
+        seed = int(digest(repr(request.messages)), 16)
+        weights = np.random.default_rng(seed).dirichlet(np.ones(max(1, len(request.choices))))
+        text = request.choices[int(weights.argmax())] if request.choices else f"[[{1 + seed % 5}]]"
+        probabilities = tuple(map(float, weights)) if request.choices else None
+        return Reply(text=text, probabilities=probabilities, prompt_tokens=1, completion_tokens=1)
+
+
+def tiny_student(*, learning_rate: float = 1e-3, attention: Any = "sdpa") -> LanguageStudent:
+    """A random two-layer Llama over bytes, on the CPU in fp32, before any step."""
+    loaded = models.load(models.resolve("tiny"), device="cpu", attention=attention)
+    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=learning_rate, weight_decay=0.0)
+    return LanguageStudent(
+        model=loaded.model,
+        tokenizer=loaded.tokenizer,
+        optimizer=optimizer,
+        clip_norm=1.0,
+        max_length=models.context_length(loaded.model),
+        cut=False,
+        token_budget=1024,
+    )
+
+
+def tiny_context(scratch: Path, *, references: int = 4, seed: int = 0, **options: Any) -> Context:
+    """A warmed tiny student with references, warm-up set and a steady judge."""
+    student = tiny_student(**options)
+    warmup = tiny_examples("warmup", 8)
+    warmed(student, warmup)
+    return Context(
+        student=student,
+        reference=tiny_examples("reference", references),
+        warmup=warmup,
+        scratch=scratch,
+        seed=seed,
+        services={"judge": SteadyJudge()},
+    )

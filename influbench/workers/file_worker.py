@@ -1,0 +1,80 @@
+"""The toolkit's side of the file contract; runs in the toolkit's environment, without influbench.
+
+A worker is called as ``python WORKER FOLDER``. It reads ``FOLDER/meta.json`` (options, seed, pad
+token …), ``FOLDER/model`` (a Hugging Face model), ``references.jsonl`` and ``warmup.jsonl``
+(tokens, so that nobody tokenises twice), prepares, writes ``FOLDER/worker.json`` and prints
+``ready``. Then for each name of a job on its standard input it reads ``FOLDER/JOB/candidates.jsonl``,
+writes ``scores.npy`` (float64, shape [candidate]) and ``meta.json`` beside it, and prints the name.
+It ends when its input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FORMAT = 1
+SIGN = "positive lowers the reference loss"
+
+
+class Row(NamedTuple):
+    """A tokenised example."""
+
+    id: str
+    ids: list[int]
+    response_start: int
+
+
+Scorer = Callable[[Sequence[Row]], np.ndarray]
+Prepare = Callable[[Path, dict[str, Any]], tuple[dict[str, Any], Scorer]]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Tokenised examples, one a line."""
+    with path.open(encoding="utf-8") as file:
+        return [Row(**json.loads(line)) for line in file]
+
+
+def serve(prepare: Prepare) -> None:
+    """Keeps the contract around a toolkit.
+
+    Args:
+        prepare: called with the folder and its ``meta.json``; returns facts (``toolkit``,
+            ``version``, ``unit``, ``parameter_share``) and a function from rows to scores.
+    """
+    # What a toolkit prints must not reach the other side.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    folder = Path(sys.argv[1])
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    facts, score = prepare(folder, meta)
+    facts = {"format": FORMAT, "sign": SIGN, **facts}
+    _write_json(folder / "worker.json", facts)
+    _answer(answers, "ready")
+    for line in sys.stdin:
+        job = folder / line.strip()
+        rows = read_rows(job / "candidates.jsonl")
+        np.save(job / "scores.npy", np.asarray(score(rows), dtype=np.float64))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        _write_json(
+            job / "meta.json", {**facts, "ids": [row.id for row in rows], "peak_bytes": peak}
+        )
+        _answer(answers, line.strip())
+
+
+def _answer(answers: Any, text: str) -> None:
+    answers.write(text + "\n")
+    answers.flush()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    half = path.with_suffix(".part")
+    half.write_text(json.dumps(content), encoding="utf-8")
+    half.replace(path)

@@ -1,0 +1,85 @@
+"""The student's loss in a toolkit's environment: mean over response tokens, in nats."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from file_worker import Row
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+IGNORED = -100
+
+
+def load_model(folder: Path, meta: dict[str, Any]) -> Any:
+    """The student's network, fp32, eval mode, on the device that the student is on."""
+    torch.set_num_threads(meta["threads"])
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    return model.to(meta["device"]).eval()
+
+
+def padded(rows: Sequence[Row], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and next-token labels, shape [row, time], padded on the right.
+
+    Labels stand where they are predicted; prompt and padding hold ``IGNORED``.
+    """
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), pad)
+    labels = torch.full((len(rows), longest), IGNORED)
+    for number, row in enumerate(rows):
+        ids[number, : len(row.ids)] = torch.tensor(row.ids)
+        start = row.response_start
+        labels[number, start - 1 : len(row.ids) - 1] = torch.tensor(row.ids[start:])
+    return ids, labels
+
+
+def response_logits(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Logits where a response token is predicted, shape [token, vocabulary]."""
+    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    return model.get_output_embeddings()(hidden[labels != IGNORED]).float()
+
+
+def losses(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Loss of each row, shape [row]; a row of padding alone has none and gets 0."""
+    chosen = labels != IGNORED
+    nll = functional.cross_entropy(
+        response_logits(model, ids, labels), labels[chosen], reduction="none"
+    )
+    row_of = torch.nonzero(chosen)[:, 0]
+    sums = torch.zeros(len(ids), dtype=nll.dtype, device=nll.device).index_add(0, row_of, nll)
+    return sums / chosen.sum(1).clamp(min=1)
+
+
+def batches(rows: Sequence[Row], budget: int) -> list[list[int]]:
+    """Positions by similar length, rows × longest row under ``budget`` tokens."""
+    out: list[list[int]] = []
+    for position in sorted(range(len(rows)), key=lambda i: len(rows[i].ids)):
+        if out and (len(out[-1]) + 1) * len(rows[position].ids) <= budget:
+            out[-1].append(position)
+        else:
+            out.append([position])
+    return out
+
+
+def linear_layers(model: Any, trained: set[str]) -> tuple[list[str], float]:
+    """Names of the trained linear layers but the output embedding; their share of what is trained.
+
+    Args:
+        model: the student's network.
+        trained: names of its trained parameters.
+    """
+    head = model.get_output_embeddings()
+    modules = {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) is torch.nn.Linear and module is not head and f"{name}.weight" in trained
+    }
+    if not modules:
+        sys.exit("the student trains no linear layer below its output embedding")
+    covered = sum(p.numel() for module in modules.values() for p in module.parameters())
+    total = sum(p.numel() for name, p in model.named_parameters() if name in trained)
+    return list(modules), covered / total

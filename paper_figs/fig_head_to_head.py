@@ -1,0 +1,101 @@
+"""Win, tie and lose against a baseline (figure 4 of the paper), one bar a student.
+
+Reads ``results/<study>`` and nothing else:
+
+    python paper_figs/fig_head_to_head.py results/evaluate --out figures
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from influbench.errors import UserError
+from influbench.results import Study, load_study
+
+STYLE = Path(__file__).with_name("style.mplstyle")
+PARTS = {"win": "#2a6f97", "tie": "#c9c9c9", "lose": "#bc4b51"}
+
+
+def draw(study: Study, out: Path) -> list[Path]:
+    """Draws the figure and writes ``fig_head_to_head.pdf`` and ``.png``.
+
+    Args:
+        study: with ``head_to_head/win``, ``tie`` and ``lose``.
+        out: folder of the two files; made where it is missing.
+
+    Raises:
+        UserError: nothing was compared head to head.
+    """
+    bars: dict[str, dict[str, float]] = {}
+    counts: dict[str, int] = {}
+    for row in study.rows.to_dict("records"):
+        suite, _, part = row["metric"].partition("/")
+        if suite == "head_to_head" and part in PARTS:
+            against = study.runs[row["run"]].config.get("baseline_name", "the baseline")
+            label = f"{row['estimator']}\nagainst {against}\n({row['run']})"
+            bars.setdefault(label, {})[part] = row["value"]
+            counts[label] = row["n"]
+    if not bars:
+        raise UserError(
+            f"expected head_to_head shares in study '{study.name}' ({study.path}), got none: run "
+            "'influbench evaluate --suite head_to_head --baseline MODEL' first"
+        )
+    with matplotlib.rc_context(fname=str(STYLE)):
+        figure = Figure(figsize=(5.0, 0.9 + 0.55 * len(bars)))
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        for place, (label, shares) in enumerate(bars.items()):
+            left = 0.0
+            for part, colour in PARTS.items():
+                axes.barh(place, shares[part], left=left, color=colour, label=part)
+                if shares[part] >= 5:
+                    middle = left + shares[part] / 2
+                    axes.text(middle, place, f"{shares[part]:.0f}", ha="center", va="center")
+                left += shares[part]
+            axes.text(101, place, f"n = {counts[label]}", va="center", fontsize=6)
+        axes.set_yticks(range(len(bars)), list(bars), fontsize=6)
+        axes.set_xlim(0, 100)
+        axes.invert_yaxis()
+        axes.set_xlabel("share of prompts (%)")
+        handles, names = axes.get_legend_handles_labels()
+        figure.legend(
+            handles[: len(PARTS)], names[: len(PARTS)], ncols=3, loc="outside upper center"
+        )
+        notes = [note for note in study.notes if "judge" in note]
+        footer = "\n".join([f"study {study.name}; both orders, disagreement = tie", *notes])
+        figure.supxlabel(footer, fontsize=5, color="0.35", x=0.01, ha="left", wrap=True)
+        return _save(figure, out)
+
+
+def _save(figure: Figure, out: Path) -> list[Path]:
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / "fig_head_to_head.pdf", out / "fig_head_to_head.png"]
+    # No dates or versions inside: the same study gives the same bytes.
+    figure.savefig(files[0], bbox_inches="tight", metadata={"CreationDate": None})
+    figure.savefig(files[1], bbox_inches="tight", metadata={"Software": None})
+    return files
+
+
+def main() -> int:
+    """Command line: study folder or name, and where to write."""
+    parser = argparse.ArgumentParser(description="Win, tie and lose, as PDF and PNG.")
+    parser.add_argument("study", help="a folder of results, such as results/evaluate")
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder of the files")
+    options = parser.parse_args()
+    try:
+        files = draw(load_study(options.study), options.out)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print("\n".join(map(str, files)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

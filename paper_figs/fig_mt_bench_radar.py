@@ -1,0 +1,103 @@
+"""MT-Bench by category, as a radar: one line a student.
+
+Reads ``results/<study>`` and nothing else:
+
+python paper_figs/fig_mt_bench_radar.py results/evaluate --out figures
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from itertools import cycle
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from influbench.errors import UserError
+from influbench.results import Study, load_study
+
+STYLE = Path(__file__).with_name("style.mplstyle")
+GRADE = "mt_bench/grade/"
+MARKERS = "osD^vP*X"
+
+
+def draw(study: Study, out: Path) -> list[Path]:
+    """Draws the figure and writes ``fig_mt_bench_radar.pdf`` and ``.png``.
+
+    Args:
+        study: with ``mt_bench/grade/CATEGORY`` of one student or more.
+        out: folder of the two files; made where it is missing.
+
+    Raises:
+        UserError: fewer than three categories.
+    """
+    students: dict[tuple[str, str], dict[str, float]] = {}
+    for row in study.rows.to_dict("records"):
+        category = str(row["metric"]).removeprefix(GRADE)
+        if category != row["metric"] and not category.endswith((":low", ":high")):
+            students.setdefault((row["estimator"], row["run"]), {})[category] = row["value"]
+    categories = sorted({name for grades in students.values() for name in grades})
+    if len(categories) < 3:
+        raise UserError(
+            f"expected MT-Bench grades in three categories or more in study '{study.name}' "
+            f"({study.path}), got {categories}: run 'influbench evaluate --suite mt_bench' first"
+        )
+    angles = [2 * math.pi * n / len(categories) for n in range(len(categories))]
+    with matplotlib.rc_context(fname=str(STYLE)):
+        figure = Figure(figsize=(3.5, 3.3))
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot(projection="polar")
+        axes.set_xticks(angles, categories)
+        axes.set_ylim(0, 10)
+        axes.set_yticks([2, 4, 6, 8, 10])
+        markers = cycle(MARKERS)
+        names = [student for student, _ in students]
+        for (student, run), found in students.items():
+            grades = [found.get(name, math.nan) for name in categories]
+            axes.plot(
+                [*angles, angles[0]],
+                [*grades, grades[0]],
+                marker=next(markers),
+                linewidth=1,
+                label=student if names.count(student) == 1 else f"{student} ({run})",
+            )
+        figure.legend(loc="outside upper left", fontsize=6)
+        figure.supxlabel(_footer(study), fontsize=5, color="0.35", x=0.01, ha="left", wrap=True)
+        return _save(figure, out)
+
+
+def _footer(study: Study) -> str:
+    judged = [note for note in study.notes if "judge" in note or note.startswith("two-turn")]
+    return "\n".join([f"study {study.name}; mean grade of both turns, 1-10", *judged])
+
+
+def _save(figure: Figure, out: Path) -> list[Path]:
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / "fig_mt_bench_radar.pdf", out / "fig_mt_bench_radar.png"]
+    # No dates or versions inside: the same study gives the same bytes.
+    figure.savefig(files[0], bbox_inches="tight", metadata={"CreationDate": None})
+    figure.savefig(files[1], bbox_inches="tight", metadata={"Software": None})
+    return files
+
+
+def main() -> int:
+    """Command line: study folder or name, and where to write."""
+    parser = argparse.ArgumentParser(description="MT-Bench by category, as PDF and PNG.")
+    parser.add_argument("study", help="a folder of results, such as results/evaluate")
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder of the files")
+    options = parser.parse_args()
+    try:
+        files = draw(load_study(options.study), options.out)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print("\n".join(map(str, files)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,299 @@
+"""``influbench evaluate`` and ``judge-check``: the tiny student, a tiny judge, a counted server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faulty_server import KEY, Faulty
+
+from influbench.__main__ import main
+from influbench.results import load_study
+
+CATEGORIES = ("writing", "math", "coding")
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Prompts, questions with references, a baseline's outputs, preferences, grade-school math."""
+    folder = tmp_path_factory.mktemp("files")
+    things = ["lakes", "trees", "birds", "stones", "cars", "songs"]
+    prompts = [{"instruction": f"Name two {t}.", "output": f"Two {t}."} for t in things]
+    questions = [
+        {"question_id": n, "category": c, "turns": [f"What is {n}?", "And why?"]}
+        for n, c in enumerate(CATEGORIES)
+    ]
+    references = [{"question_id": n, "choices": [{"turns": ["It is.", "So."]}]} for n in (1, 2)]
+    sums = [{"question": f"{n} + {n}?", "answer": f"#### {2 * n}"} for n in range(6)]
+    return {
+        "prompts": write(folder / "prompts.jsonl", prompts),
+        "questions": write(folder / "questions.jsonl", questions),
+        "references": write(folder / "references.jsonl", references),
+        "outputs": write(
+            folder / "outputs.jsonl",
+            [{**p, "output": p["output"] * 3, "generator": "gpt-x"} for p in prompts],
+        ),
+        "preferences": write(
+            folder / "preferences.jsonl",
+            [
+                {"prompt": "Say hi.", "chosen": "Hello there!", "rejected": "No."},
+                {"prompt": "Say bye.", "chosen": "Bye.", "rejected": "I would rather not."},
+            ],
+        ),
+        "math": write(folder / "math.jsonl", sums),
+    }
+
+
+def arguments(files, suites, *more):
+    return [
+        *("evaluate", "--student", "tiny", "--suite", suites, "--max-new-tokens", "8"),
+        *("--prompts", files["prompts"], "--questions", files["questions"]),
+        *("--question-answers", files["references"], *more),
+    ]
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, capfd):
+    """Runs the command in this process and folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["influbench", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        said = capfd.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def faulty(monkeypatch):
+    monkeypatch.setenv("INFLUBENCH_JUDGE_KEY", KEY)
+    server = Faulty()
+    yield server
+    server.close()
+
+
+def saved(folder):
+    study = load_study("evaluate", folder / "results")
+    assert len(study.runs) == 1
+    return next(iter(study.runs.values()))
+
+
+def value(result, metric):
+    return next(row for row in result.rows if row.metric == metric).value
+
+
+def test_all_suites_with_a_local_judge_and_again_from_the_store(command, files, tmp_path):
+    pytest.importorskip("lm_eval")
+    suites = "alpaca_eval,mt_bench,mt_bench_pairwise,head_to_head,harness:gsm8k_local"
+    words = arguments(files, suites, "--judge", "local:tiny", "--baseline", "tiny:1")
+    words += ["--gsm8k-train", files["math"], "--gsm8k-test", files["math"], "--shots", "1"]
+    words += ["--preferences", files["preferences"], "--limit", "5"]
+    code, out, err = command(*words)
+    assert code == 0, err
+    result = saved(tmp_path)
+    metrics = {row.metric for row in result.rows}
+    assert metrics >= {
+        *("alpaca_eval/win_rate", "alpaca_eval/win_rate_lc_length_only"),
+        *("alpaca_eval/judge_prefers_first", "alpaca_eval/judge_unparseable"),
+        *("mt_bench/grade_1", "mt_bench/grade_2", *(f"mt_bench/grade/{c}" for c in CATEGORIES)),
+        *("head_to_head/win", "head_to_head/tie", "head_to_head/lose", "mt_bench_pairwise/win_2"),
+        *("head_to_head/judge_prefers_first", "harness:gsm8k_local/exact_match/strict-match"),
+    }
+    assert sum(value(result, f"head_to_head/{n}") for n in ("win", "tie", "lose")) == 100.0
+    wins = [o for o in result.outcomes["tiny"] if o.metric == "alpaca_eval/win"]
+    assert len(wins) == 5
+    assert value(result, "alpaca_eval/win_rate") == pytest.approx(20 * sum(o.value for o in wins))
+    notes = "\n".join(result.notes)
+    assert "one-turn answers: greedy, at most 8 tokens" in notes
+    assert "writing 0.7" in notes
+    assert "exercises the plumbing only" in notes
+    assert "agrees with the record on" in notes
+    assert "gsm8k_local 1" in notes
+    assert "plumbing" in out
+    before = {p: p.read_bytes() for p in (tmp_path / "results").rglob("*.json")}
+    code, again, err = command(*words)
+    assert code == 0, err
+    assert "started" not in err
+    assert again == out
+    assert {p: p.read_bytes() for p in (tmp_path / "results").rglob("*.json")} == before
+
+
+def endpoint(server, *more):
+    return [
+        *("--judge", "openai:judge-1", "--judge-url", server.url),
+        *("--judge-set", "backoff_s=0.02", "--judge-set", "timeout_s=30", *more),
+    ]
+
+
+def spent(result):
+    rows = [row for row in result.ledger if row.phase == "judge"]
+    return tuple(
+        sum(getattr(row, name) for row in rows)
+        for name in ("api_calls", "api_prompt_tokens", "api_completion_tokens")
+    )
+
+
+def counted(server):
+    """What the server says of the requests that it answered."""
+    calls = sum(server.served.values())
+    return calls, sum(len(p) * n for p, n in server.served.items()), calls
+
+
+def assert_no_key(folder, *said):
+    for text in said:
+        assert KEY not in text
+    for path in Path(folder).rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+
+
+def test_killed_and_resumed_nothing_is_asked_twice(command, faulty, files, tmp_path):
+    words = arguments(files, "alpaca_eval,mt_bench", "--baseline", files["outputs"])
+    words += endpoint(faulty, "--concurrency", "2")
+    for kill_after in (3, 14):  # once among the comparisons, once among the grades
+        process = subprocess.Popen(
+            [sys.executable, "-m", "influbench", *words],
+            stdout=subprocess.DEVNULL,
+            stderr=(tmp_path / "stderr").open("ab"),
+            cwd=tmp_path,
+            env=dict(os.environ),
+        )
+        try:
+            hold(faulty, kill_after, process)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        faulty.always = ""
+        faulty.released.set()
+        assert kill_after <= sum(faulty.served.values()) < 12 + 6
+        faulty.released.clear()
+    code, out, err = command(*words)
+    assert code == 0, err
+    assert set(faulty.served.values()) == {1}
+    assert counted(faulty)[0] == 2 * 6 + 2 * len(CATEGORIES)
+    assert spent(saved(tmp_path)) == counted(faulty)
+    assert value(saved(tmp_path), "mt_bench/grade") == 7.0
+    # The server prefers the first place with probability 0.9: both orders cancel it out.
+    assert value(saved(tmp_path), "alpaca_eval/win_rate") == pytest.approx(50.0)
+    assert value(saved(tmp_path), "alpaca_eval/judge_prefers_first") == pytest.approx(90, abs=0.1)
+    assert "against gpt-x" in out
+    assert_no_key(tmp_path, out, err)
+
+
+def hold(server, after, process, in_flight=2):
+    """Waits until the server has answered ``after`` requests and lets all others wait."""
+    while sum(server.served.values()) < after:
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.001)
+    server.always = "hang"
+    # All that was answered is kept: a worker asks anew only after keeping its last reply.
+    while (gap := sum(server.tries.values()) - sum(server.served.values())) % in_flight or not gap:
+        time.sleep(0.01)
+    time.sleep(0.3)
+
+
+def test_a_spending_cap_holds_over_suites_and_attempts(command, faulty, files, tmp_path):
+    words = arguments(files, "alpaca_eval,mt_bench") + endpoint(faulty)
+    priced = ["--prompt-price", "1000", "--completion-price", "1000", "--judge-set", "max_tokens=4"]
+    code, _, err = command(*words, *priced)
+    assert code == 0, err
+    money = {row.stage: row.money for row in saved(tmp_path).ledger if row.phase == "judge"}
+    assert sum(money.values()) == pytest.approx(sum(counted(faulty)[1:]) / 1000)
+    limit = money["compare"] + 0.9 * money["grade"]  # the first suite alone stays below it
+    cap = ["--max-dollars", str(limit), "--store", "other"]
+    for _ in range(2):
+        code, _, err = command(*words, *priced, *cap)
+        assert code == 2
+        assert "stopped at its spending cap" in err.splitlines()[-1]
+        lines = (tmp_path / "other" / "judgements.jsonl").read_text().splitlines()
+        assert money["compare"] <= sum(json.loads(line)["money"] for line in lines) <= limit
+    code, _, err = command(*words, *priced, "--store", "other")
+    assert code == 0, err
+    assert set(faulty.served.values()) == {2}
+
+
+def test_refusals_are_one_line_without_the_key(command, faulty, files, tmp_path):
+    faulty.always = "401"
+    code, out, err = command(*arguments(files, "alpaca_eval"), *endpoint(faulty))
+    assert code == 2
+    assert "check the key in $INFLUBENCH_JUDGE_KEY" in err.splitlines()[-1]
+    code, out, more = command(
+        "judge-check", "--preferences", files["preferences"], *endpoint(faulty)
+    )
+    assert code == 2
+    assert_no_key(tmp_path, out, err, more)
+
+
+def test_a_judge_is_checked_by_itself(command, faulty, files, tmp_path):
+    words = ["judge-check", "--preferences", files["preferences"], *endpoint(faulty)]
+    code, out, err = command(*words)
+    assert code == 0, err
+    rows = {
+        line.rsplit(maxsplit=3)[0].strip(): line.split()[-3:]
+        for line in out.splitlines()
+        if line.strip() and len(line.split()) > 3
+    }
+    assert rows["prefers the answer shown first (50 = no position bias)"][0] == "90.0"
+    assert rows["agrees with the record (ties in the record left out)"] == ["50.0", "0.0", "2"]
+    assert rows["favours the same answer in both orders"][0] == "0.0"
+    assert counted(faulty)[0] == 4
+    code, again, err = command(*words)
+    assert (code, again, counted(faulty)[0]) == (0, out, 4)
+
+
+@pytest.mark.parametrize(
+    ("suites", "more", "expected"),
+    [
+        ("alpaca", [], "expected one or more of alpaca_eval, head_to_head"),
+        ("", [], "--suite: expected one or more of"),
+        ("alpaca_eval", [], "needs a judge: give --judge KIND:MODEL"),
+        ("alpaca_eval", ["--judge", "gpt-4"], "expected KIND:MODEL"),
+        ("alpaca_eval", ["--judge", "local:tiny", "--orders", "one"], "setting orders"),
+        ("alpaca_eval", ["--judge", "openai:x", "--max-dollars", "1"], "needs prompt_price"),
+        ("alpaca_eval", ["--judge", "local:tiny", "--judge-set", "tempo=1"], "setting tempo"),
+        ("alpaca_eval", ["--judge", "local:tiny", "--baseline", "./none"], "expected a folder"),
+        ("alpaca_eval", ["--judge", "local:tiny", "--gamed", "no.csv"], "df_gamed.csv"),
+        ("mt_bench_pairwise", ["--judge", "local:tiny"], "needs --baseline MODEL"),
+        ("harness:gsm8k_local", [], "needs --gsm8k-train FILE"),
+        ("alpaca_eval", ["--judge", "recorded:gpt-4"], "is recorded, and 12 of the judgements"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(command, files, suites, more, expected):
+    code, _, err = command(*arguments(files, suites), *more)
+    assert code == 2
+    line = err.strip().splitlines()[-1]
+    assert line.startswith("influbench: ")
+    assert expected in line
+    if "recorded" not in expected:
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_questions_without_their_references_are_refused_before_any_answer(command, files):
+    words = ["evaluate", "--student", "tiny", "--suite", "mt_bench", "--judge", "local:tiny"]
+    code, _, err = command(*words, "--questions", files["questions"])
+    assert code == 2
+    assert "question '1' (math): expected a reference answer" in err
+
+
+def test_the_commands_are_listed_without_torch(tmp_path):
+    code = (
+        "import sys, influbench.cli_evaluation, influbench.__main__\n"
+        "assert not {'torch', 'transformers'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,236 @@
+"""The switches of paper mode, the noise floor, groups and steps, against closed forms."""
+
+import dataclasses
+
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from influbench import noise_floor, paper_mode, student_state, testing, updates
+from influbench.errors import UserError
+from influbench.estimator import Context, as_scores
+from influbench.estimators.exact import PAPER_MODE, Exact
+from influbench.group_influence import additivity, group_influence
+from influbench.records import Candidate, Score
+from influbench.registry import build
+from influbench.student import LanguageStudent
+
+RNG = np.random.default_rng(11)
+X, Y = RNG.normal(size=(6, 3)), RNG.normal(size=6)
+CX, CY = RNG.normal(size=(5, 3)), RNG.normal(size=5)
+W0 = np.array([0.4, -1.1, 0.3])
+LR, CLIP, DECAY = 0.05, 0.5, 0.1
+REFERENCE = [testing.toy_example(f"r{i}", X[i], Y[i]) for i in range(6)]
+CANDIDATES = [testing.toy_example(f"c{i}", CX[i], CY[i]) for i in range(5)]
+
+
+def scored(method, ctx, candidates):
+    """Scores that carry values by reference item where the method gives them."""
+    return as_scores(method.prepare(ctx)(candidates), len(candidates))
+
+
+def adam(tmp_path):
+    """A least-squares student after one AdamW step, with its weights and moments."""
+    model = testing.LeastSquares(W0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=DECAY)
+    student = testing.ToyStudent(model, optimizer, clip_norm=CLIP)
+    testing.warmed(student, CANDIDATES[:2], steps=1)
+    state = optimizer.state[model.weight]
+    w = model.weight.detach().numpy().copy()
+    ctx = Context(student, REFERENCE, CANDIDATES, tmp_path, seed=0)
+    return ctx, w, state["exp_avg"].numpy().copy(), state["exp_avg_sq"].numpy().copy()
+
+
+def test_oracle_without_clipping_and_with_divided_gradient_by_hand(tmp_path):
+    ctx, w, m, v = adam(tmp_path)
+    scores = scored(Exact(baseline="before", clip=False, divide_by_workers=4), ctx, CANDIDATES)
+    for i in range(5):
+        d, _, _ = oracles.adamw(
+            w, oracles.gradient(w, CX[i], CY[i]) / 4, m, v, 1, lr=LR, decay=DECAY
+        )
+        drop = oracles.mean_loss(w, X, Y) - oracles.mean_loss(w + d, X, Y)
+        assert scores.value[i] == pytest.approx(drop, abs=1e-12)
+
+
+def test_clipping_comes_after_the_division(tmp_path):
+    ctx, w, m, v = adam(tmp_path)
+    scores = scored(Exact(baseline="before", divide_by_workers=2), ctx, CANDIDATES[:1])
+    g = oracles.clipped(oracles.gradient(w, CX[0], CY[0]) / 2, CLIP)
+    d, _, _ = oracles.adamw(w, g, m, v, 1, lr=LR, decay=DECAY)
+    drop = oracles.mean_loss(w, X, Y) - oracles.mean_loss(w + d, X, Y)
+    assert scores.value[0] == pytest.approx(drop, abs=1e-12)
+
+
+def test_oracle_batch_mean_reference_is_the_mean_of_token_means(tmp_path):
+    ctx = testing.tiny_context(tmp_path, references=5)
+    assert isinstance(ctx.student, LanguageStudent)
+    held = [ctx.student.encode(e) for e in ctx.reference]
+    tokens = np.array([len(row.ids) - row.response_start for row in held])
+    assert len(set(tokens)) > 2
+    scores = scored(Exact(batch_mean_reference=3), ctx, testing.tiny_examples("candidate", 2))
+    plain = scored(Exact(), ctx, testing.tiny_examples("candidate", 2))
+    assert plain.per_reference is not None
+    for mixed, items in zip(scores.value, plain.per_reference, strict=True):
+        sums = items * tokens
+        parts = [sums[:3].sum() / tokens[:3].sum(), sums[3:].sum() / tokens[3:].sum()]
+        assert mixed == pytest.approx(np.mean(parts), rel=1e-3)
+        assert abs(mixed - items.mean()) > 1e-3 * abs(mixed)
+
+
+def test_oracle_padding_and_order_change_last_bits_only(tmp_path):
+    ctx = testing.tiny_context(tmp_path, references=6)
+    candidates = testing.tiny_examples("candidate", 4)
+    values = scored(Exact(), ctx, candidates).value
+    tolerance = 1e-4 * np.ptp(values)
+    padded = scored(Exact(pad_to=200), ctx, candidates).value
+    assert np.abs(padded - values).max() < tolerance
+    assert isinstance(ctx.student, LanguageStudent)
+    small = dataclasses.replace(ctx, student=dataclasses.replace(ctx.student, token_budget=1))
+    assert np.abs(scored(Exact(), small, candidates).value - values).max() < tolerance
+    backwards = dataclasses.replace(ctx, reference=ctx.reference[::-1])
+    assert np.abs(scored(Exact(), backwards, candidates).value - values).max() < tolerance
+
+
+def test_oracle_in_bf16_reports_how_few_weights_move(tmp_path):
+    ctx = testing.tiny_context(tmp_path, references=3, learning_rate=1e-4)
+    student = ctx.student
+    student.model.to(torch.bfloat16)
+    for state in student.optimizer.state.values():
+        state["exp_avg"] = state["exp_avg"].bfloat16()
+        state["exp_avg_sq"] = state["exp_avg_sq"].bfloat16()
+    before = student_state.snapshot(student)
+    scores = scored(Exact(), ctx, testing.tiny_examples("candidate", 2))
+    assert student_state.same(before, student_state.snapshot(student))
+    assert 0 < scores.diagnostics["weights_moved"] < 0.9
+    full = testing.tiny_context(tmp_path, references=3)
+    assert "weights_moved" not in scored(Exact(), full, testing.tiny_examples("c", 1)).diagnostics
+
+
+def test_paper_mode_is_a_set_of_options_of_exact(tmp_path):
+    method = build("influbench.estimators.exact:Exact", {**PAPER_MODE, "pad_to": 128})
+    ctx = testing.tiny_context(tmp_path, references=3)
+    assert np.isfinite(scored(method, ctx, testing.tiny_examples("candidate", 1)).value).all()
+    with pytest.raises(UserError, match="divide_by_workers"):
+        build("influbench.estimators.exact:Exact", {"divide_by_workers": 0})
+    with pytest.raises(UserError, match="needs a language model"):
+        Exact(pad_to=8).prepare(adam(tmp_path)[0])
+
+
+def test_noise_floor_is_far_below_the_spread_and_above_zero(tmp_path):
+    ctx = testing.tiny_context(tmp_path, references=9)
+    candidates = testing.tiny_examples("candidate", 4)
+    floor = noise_floor.noise_floor(Exact(), ctx, candidates, repeats=3)
+    assert 0 < floor < 1e-3 * np.ptp(scored(Exact(), ctx, candidates).value)
+
+
+def test_regrouped_batches_hold_every_example_once_and_depend_on_the_seed():
+    student = testing.tiny_student()
+    examples = testing.tiny_examples("reference", 11)
+    found = [noise_floor.Regrouped(student, seed).batches(examples) for seed in ("a", "a", "b")]
+    assert found[0] == found[1] != found[2]
+    for batches in found:
+        assert sorted(i for batch in batches for i in batch) == list(range(11))
+
+
+def test_k_steps_on_batches_by_hand(tmp_path):
+    ctx, w, m, v = adam(tmp_path)
+    before = student_state.snapshot(ctx.student)
+    trajectory = [[0, 1], [2], [0, 1]]
+    scores = group_influence(ctx, [[[CANDIDATES[i] for i in b] for b in trajectory]])
+    assert student_state.same(before, student_state.snapshot(ctx.student))
+
+    def end(batches):
+        at, first, second = w, m, v
+        for t, batch in enumerate(batches):
+            g = np.mean(
+                [oracles.gradient(at, CX[i], CY[i]) for i in batch] or [np.zeros(3)], axis=0
+            )
+            g = oracles.clipped(g, CLIP)
+            d, first, second = oracles.adamw(at, g, first, second, 1 + t, lr=LR, decay=DECAY)
+            at = at + d
+        return oracles.mean_loss(at, X, Y)
+
+    assert scores.value[0] == pytest.approx(end([[], [], []]) - end(trajectory), abs=1e-12)
+
+
+def test_sgd_with_momentum_takes_k_steps_as_torch_does(tmp_path):
+    model = testing.LeastSquares(W0)
+
+    def make(held):
+        return torch.optim.SGD(held.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
+
+    student = testing.ToyStudent(model, make(model))
+    testing.warmed(student, CANDIDATES, steps=1)
+    ctx = Context(student, REFERENCE, CANDIDATES, tmp_path, seed=0)
+    steps = [[CANDIDATES[2]], [CANDIDATES[3]]]
+    value = group_influence(ctx, [steps]).value[0]
+    losses = []
+    for real in (False, True):
+        copied = testing.LeastSquares(model.weight.tolist())
+        optimizer = make(copied)
+        optimizer.load_state_dict(student.optimizer.state_dict())
+        state = optimizer.state[copied.weight]
+        state["momentum_buffer"] = state["momentum_buffer"].clone()
+        twin = testing.ToyStudent(copied, optimizer)
+        for batch in steps:
+            optimizer.zero_grad(set_to_none=False)
+            (twin.loss(batch).mean() * float(real)).backward()
+            optimizer.step()
+        losses.append(float(twin.loss(REFERENCE).mean().detach()))
+    assert value == pytest.approx(losses[0] - losses[1], abs=1e-12)
+
+
+def test_a_single_step_on_one_example_is_the_exact_influence_and_adds_up(tmp_path):
+    ctx, *_ = adam(tmp_path)
+    exact = scored(Exact(), ctx, CANDIDATES)
+    singles = group_influence(ctx, [[[c]] for c in CANDIDATES])
+    assert singles.per_reference is not None
+    assert exact.per_reference is not None
+    assert np.allclose(singles.per_reference, exact.per_reference, atol=1e-14)
+    found = additivity(ctx, [[[c]] for c in CANDIDATES] + [[CANDIDATES[:3]], [CANDIDATES[:1]] * 2])
+    assert np.allclose(found.error[:5], 0, atol=1e-14)
+    assert found.summed[5] == pytest.approx(exact.value[:3].mean())
+    assert found.summed[6] == pytest.approx(2 * exact.value[0])
+    assert abs(found.error[5]) > 1e-6
+    assert found.relative_error > 0
+
+
+def test_share_of_moved_weights():
+    weight = torch.nn.Parameter(torch.ones(4))
+    trip = updates.Excursion(updates.Update((slot(weight),), None), (weight.detach().clone(),))
+    with trip.undone(), torch.no_grad():
+        weight[1] = 2.0
+        assert trip.moved() == 0.25
+    assert trip.moved() == 0.0
+
+
+def slot(weight):
+    return updates.Slot(weight, (), 0.0, 0.1, 0.0, (0.0, 0.0), 0.0, adam=False)
+
+
+def test_effect_of_a_quirk_by_hand():
+    def candidate(i):
+        text = f"write {i}"
+        return Candidate(
+            id=f"c{i}",
+            group=f"g{i // 2}",
+            teacher_prompt=f"p{i // 2}",
+            raw_completion=text,
+            instruction="Explain NASA",
+            response="r",
+        )
+
+    candidates = [candidate(i) for i in range(4)]
+    right, wrong = (
+        [Score(id=f"c{i}", value=v) for i, v in enumerate(values)]
+        for values in ([2.0, -1.0, -2.0, 1.0], [4.0, -2.0, 1.0, 3.0])
+    )
+    found = paper_mode.effect(candidates, right, wrong)
+    assert found.sign_agreement == 0.75
+    assert (found.pairs, found.same_pairs) == (1, 1)  # c2 turned positive: its group has no pair
+    assert found.best_worst == 1.0
+    assert found.spearman == pytest.approx(0.8)
+    assert paper_mode.ALL.examples(candidates)[0].instruction == "Explain nasa"
+    assert paper_mode.ALL.method().options["divide_by_workers"] == 8
+    assert {v.name for v in paper_mode.QUIRKS} >= {"baseline", "clip", "bf16_weights"}
