@@ -1,0 +1,1 @@
+"""Speed and parity against peers, side by side in one run."""

@@ -12,6 +12,7 @@ references, ``noise floor`` the oracle against itself with its measured numerica
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +188,8 @@ def _scale(file: ScoreFile) -> Scale:
 
 
 def _noisy(scores: Sequence[Score], floor: float, rng: np.random.Generator) -> list[Score]:
-    noise = rng.normal(0.0, floor, len(scores))
+    # The floor is two standard deviations of the difference between two scores.
+    noise = rng.normal(0.0, floor / (2 * math.sqrt(2)), len(scores))
     return [Score(id=s.id, value=s.value + float(n)) for s, n in zip(scores, noise, strict=True)]
 
 

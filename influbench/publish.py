@@ -21,7 +21,6 @@ from influbench.result_file import RunResult
 from influbench.results import cost_rows, with_interval
 from influbench.run_config import BASELINE, ORACLE
 
-
 FACTS = {"parameter_share": "", "noise_floor": "nats/token", "weights_moved": ""}
 """What estimators report of themselves and a reader of their scores must know -> unit."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from influbench import models, registry, scoring, training
+from influbench import models, noise_floor, registry, scoring, training
 from influbench.errors import UserError
 from influbench.examples import load_examples
 from influbench.judging import JudgeConfig
@@ -20,6 +20,9 @@ from influbench.score_files import ScoreFile
 from influbench.scoring import MethodConfig
 from influbench.store import Store
 from influbench.training import WarmupConfig
+
+ORACLE = "exact"
+"""The method whose scores come with a measured noise floor."""
 
 Source = str | Path | Sequence[Example]
 
@@ -127,11 +130,16 @@ def rank(
     # Whoever looks at the student sees the same one, whether it needs the moments or not.
     if warm and ("moments" in needed or (set(needed) - {"judge"} and not own_moments)):
         ref = _warmed(ref, warm, method, store)
-    entry = store.run(scoring.STAGE, method, judged, references, warm, ref, label=method.estimator)
+    inputs = judged, references, warm, ref
+    entry = store.run(scoring.STAGE, method, *inputs, label=method.estimator)
+    facts, ledger = dict(entry.meta["diagnostics"]), entry.ledger()
+    if method.estimator == ORACLE:
+        floor = store.run(noise_floor.STAGE, method, *inputs, label=method.estimator)
+        facts, ledger = facts | floor.meta, ledger + floor.ledger()
     return Ranking(
         scores=entry.records("scores", Score),
-        facts=entry.meta["diagnostics"],
-        ledger=entry.ledger(),
+        facts=facts,
+        ledger=ledger,
         groups={e.id: e.group for e in judged if e.group},
         about={
             **_settings(method, entry.meta["scale"]),
@@ -140,7 +148,7 @@ def rank(
             "candidates": {"count": len(judged), "digest": digest(judged)},
             "reference": {"count": len(references), "digest": digest(references)},
             "warmup": {"count": len(warm), "digest": digest(warm)},
-            "diagnostics": entry.meta["diagnostics"],
+            "diagnostics": facts,
         },
     )
 

@@ -14,6 +14,7 @@ by their precision, and is exact when all clusters are measured.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -81,6 +82,34 @@ class Belief:
             return float(base + observed), 0.0
         weight = misses.between / (misses.between + variance)
         return float(base + weight * observed + (1 - weight) * misses.mean), weight * variance
+
+
+def settle(
+    beliefs: list[Belief],
+    misses: Misses,
+    goal: Goal,
+    confidence: float,
+    measure: Callable[[int, int], float],
+) -> None:
+    """Measures, one cluster at a time, whatever the answer most hangs on, until it is settled.
+
+    Args:
+        beliefs: of siblings; they take in what is measured.
+        misses: what probes taught.
+        goal: see :func:`doubts`.
+        confidence: of the whole answer about these siblings; for ``sign``, of each one's.
+        measure: f of a sibling on a cluster.
+    """
+    while True:
+        found = doubts(beliefs, misses, goal)
+        chances = [chance for chance, _ in found]
+        wrong = max(chances, default=0.0) if goal == "sign" else sum(chances)
+        if wrong <= 1 - confidence:
+            return
+        for member in found[0][1]:
+            belief = beliefs[member]
+            if not belief.complete:
+                belief.measured.append(measure(member, len(belief.measured)))
 
 
 def doubts(beliefs: list[Belief], misses: Misses, goal: Goal) -> list[tuple[float, list[int]]]:

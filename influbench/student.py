@@ -53,10 +53,10 @@ class LanguageStudent:
         """
         return _encode(self.tokenizer, example, self.max_length, self.cut)
 
-    def batches(self, examples: Sequence[Example]) -> list[list[int]]:
-        """Positions of ``examples`` in length-sorted batches under the token budget."""
+    def batches(self, examples: Sequence[Example], budget: int | None = None) -> list[list[int]]:
+        """Positions of ``examples`` in length-sorted batches under a token budget, or its own."""
         lengths = [max(self.pad_to, len(self.encode(e).ids)) for e in examples]
-        return token_batches(lengths, self.token_budget)
+        return token_batches(lengths, budget or self.token_budget)
 
     def loss(self, examples: Sequence[Example]) -> torch.Tensor:
         """Per-example loss, shape [example], fp64 nats per response token; one batch."""

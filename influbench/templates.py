@@ -1,4 +1,4 @@
-"""A chat template for a model that comes without one, as a stage: what follows sees an ordinary model."""
+"""A chat template for a model that has none, as a stage: what follows sees an ordinary model."""
 
 from __future__ import annotations
 

@@ -95,19 +95,54 @@ class Adaptive:
     def _settle(
         self, known: _Known, misses: settling.Misses, siblings: Sequence[Example]
     ) -> list[settling.Belief]:
-        """Measures, one cluster at a time, whatever the answer most hangs on."""
+        """Beliefs of which the answer follows with confidence."""
         steps = [known.gradient(e) for e in siblings]
         beliefs = [settling.Belief(known.predict(step), []) for step in steps]
-        while True:
-            doubts = settling.doubts(beliefs, misses, self.goal)
-            chances = [chance for chance, _ in doubts]
-            wrong = max(chances, default=0.0) if self.goal == "sign" else sum(chances)
-            if wrong <= 1 - self.confidence:
-                return beliefs
-            for member in doubts[0][1]:
-                belief = beliefs[member]
-                if not belief.complete:
-                    belief.measured += known.measure(steps[member], [len(belief.measured)])
+        settling.settle(
+            beliefs,
+            misses,
+            self.goal,
+            self.confidence,
+            lambda member, cluster: known.measure(steps[member], [cluster])[0],
+        )
+        return beliefs
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """First order alone, by cluster: the control variate, for studies of it.
+
+    ``per_reference`` holds, for each reference, the score of its cluster.
+    """
+
+    clusters: int = 8
+
+    scale: ClassVar[Scale] = "nats"
+    needs: ClassVar[tuple[str, ...]] = ("gradients", "moments")
+    cost: ClassVar[str] = "4M; 3"
+    source: ClassVar[str] = "Taylor expansion of arXiv 2410.14208"
+
+    def prepare(self, ctx: Context) -> Scorer:
+        """Gradients of the clusters after the empty step."""
+        known = _prepare(ctx, self.clusters)
+
+        def score(examples: Sequence[Example]) -> Scores:
+            table = np.empty((len(examples), len(ctx.reference)))
+            for row, example in zip(table, examples, strict=True):
+                for members, value in zip(
+                    known.clusters, known.raw(known.gradient(example)), strict=True
+                ):
+                    row[members] = value
+            return Scores(value=table.mean(axis=1), per_reference=table)
+
+        return score
+
+
+def deal(count: int, clusters: int, seed: int) -> list[list[int]]:
+    """Positions of ``count`` references, dealt at random into clusters of nearly equal size."""
+    rng = np.random.default_rng(int(digest(f"adaptive:{seed}:clusters"), 16))
+    parts = np.array_split(rng.permutation(count), min(clusters, count))
+    return [[int(i) for i in part] for part in parts]
 
 
 @dataclass(frozen=True)
@@ -131,9 +166,13 @@ class _Known:
         return gradients.gradient(self.ctx.student, self.trip.update.weights, example)
 
     def predict(self, step: Tensors) -> Array:
-        """First-order scores of one candidate, h, shape [cluster]."""
+        """First-order scores of one candidate, h, shape [cluster], weighted by size."""
+        return self._weighted(self.raw(step))
+
+    def raw(self, step: Tensors) -> Array:
+        """First-order scores of one candidate by cluster, shape [cluster]."""
         delta = self.trip.update.delta(step)
-        return self._weighted(self.null_dot - np.array([_dot(g, delta) for g in self.gradients]))
+        return self.null_dot - np.array([_dot(g, delta) for g in self.gradients])
 
     def measure(self, step: Tensors, clusters: Sequence[int]) -> list[float]:
         """Exact scores of one candidate, f, on some clusters."""
@@ -163,10 +202,7 @@ def _prepare(ctx: Context, clusters: int) -> _Known:
 
     from influbench import gradients, updates
 
-    rng = np.random.default_rng(int(digest(f"adaptive:{ctx.seed}:clusters"), 16))
-    count = len(ctx.reference)
-    parts = np.array_split(rng.permutation(count), min(clusters, count))
-    members = [[int(i) for i in part] for part in parts]
+    members = deal(len(ctx.reference), clusters, ctx.seed)
     trip = updates.excursion(updates.next_update(ctx.student))
     empty = trip.update.delta(None)
     kept: list[Tensors] = []

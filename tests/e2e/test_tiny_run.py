@@ -1,7 +1,6 @@
 """The whole loop on the tiny model through the command line, offline, as a user runs it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,22 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from command import influbench, python
 
 pytestmark = pytest.mark.slow
 
 TINY = ("run", "tiny", "--set", "scoring.chunk_size=1")
 """One candidate a chunk, so that there are many moments to be killed at."""
-
-
-def influbench(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "influbench", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-        check=False,
-    )
 
 
 def records(store):
@@ -126,7 +115,7 @@ def wait_for_chunk(store: Path, stage: str, process) -> bool:
         (["run", "tiny", "--set", "scoring.options.baselin=null"], "no option 'baselin'"),
         (["run", "tiny", "--set", "scoring.estimatr=exact"], "did you mean estimator"),
         (["run", "tiny", "--set", "dpo.beta=much"], "dpo.beta"),
-        (["run", "nosuch"], "expected a preset (quickstart"),
+        (["run", "nosuch"], "expected a preset ("),
         (["run", "tiny", "--set", "data.reference=nowhere.jsonl"], "nowhere.jsonl"),
         (
             ["run", "tiny", "--set", "scoring.estimator=length", "--set", "preferences.rule=sign"],
@@ -152,13 +141,6 @@ def test_listing_estimators_does_not_import_torch(tmp_path):
         "try:\n main()\nexcept SystemExit:\n pass\n"
         "assert 'torch' not in sys.modules"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "200"},
-        check=False,
-    )
+    done = python("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "gradient_dot" in done.stdout

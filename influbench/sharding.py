@@ -1,0 +1,150 @@
+"""A student too large for one device: its weights and moments in shards, one a process, by FSDP2.
+
+``shard`` splits a student over the processes of the default group with ``torch.distributed.fsdp
+.fully_shard``. Every process then runs the same estimator on the same candidates and gets the same
+scores: a candidate's gradient is computed by all together, the reference batches are split row by
+row, and each process takes the optimizer step on the shards that it owns
+(``influbench.updates`` reads the local part of every tensor).
+
+The student is loaded whole by every process before it is split, so the host's memory must hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
+
+from influbench.losses import Encoded
+from influbench.records import Example
+from influbench.student import LanguageStudent
+
+
+@dataclass(frozen=True)
+class ShardedStudent:
+    """A language student in shards (``estimator.Student``)."""
+
+    student: LanguageStudent
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The network; its parameters are distributed tensors."""
+        return self.student.model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer over the distributed tensors."""
+        return self.student.optimizer
+
+    @property
+    def clip_norm(self) -> float | None:
+        """The training's clip norm."""
+        return self.student.clip_norm
+
+    def batches(self, examples: Sequence[Example]) -> list[list[int]]:
+        """As the whole student's, times the number of processes that share a batch."""
+        size = distributed.get_world_size()
+        budget = self.student.token_budget * size
+        return self.student.batches(examples, budget)
+
+    def loss(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Per-example loss, shape [example], the same in every process.
+
+        Without gradients each process computes its share of the rows. With gradients each computes
+        all of them: FSDP takes the mean of the processes' gradients, which are then equal.
+        """
+        rows = [self.student.encode(e) for e in examples]
+        if torch.is_grad_enabled():
+            return self._forward(rows)
+        size, rank = distributed.get_world_size(), distributed.get_rank()
+        share = -(-len(rows) // size)
+        # A process without rows of its own still has to take part in gathering the weights.
+        own = [rows[min(rank * share + i, len(rows) - 1)] for i in range(share)]
+        mine = self._forward(own)
+        parts = [torch.empty_like(mine) for _ in range(size)]
+        distributed.all_gather(parts, mine)
+        return torch.cat(parts)[: len(rows)]
+
+    def gradient(self, example: Example) -> list[torch.Tensor]:
+        """Gradient by the local part of each weight; ``.grad`` fields are left empty."""
+        self.loss([example]).sum().backward()
+        found = []
+        for weight in self._weights():
+            gradient = weight.grad
+            weight.grad = None
+            found.append(
+                torch.zeros_like(local(weight)) if gradient is None else local(gradient).clone()
+            )
+        return found
+
+    def _weights(self) -> list[torch.Tensor]:
+        return [w for group in self.optimizer.param_groups for w in group["params"]]
+
+    def _forward(self, rows: Sequence[Encoded]) -> torch.Tensor:
+        # A method of the model, so that FSDP gathers and frees its weights around it.
+        forward: Any = self.model.get_submodule("").loss_of_rows
+        return forward(rows)
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that this process holds, sharing its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def total(squares: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes of what each has of a sum."""
+    distributed.all_reduce(squares)
+    return squares
+
+
+def shard(student: LanguageStudent) -> ShardedStudent:
+    """Splits a student over the processes of the default group; the one given is used up."""
+    device = student.model.device.type
+    mesh = init_device_mesh(device, (distributed.get_world_size(),))
+    model = student.model
+    names = {weight: name for name, weight in model.named_parameters()}
+    groups, states = [], {}
+    for group in student.optimizer.param_groups:
+        groups.append({**group, "params": [names[w] for w in group["params"]]})
+        for weight in group["params"]:
+            states[names[weight]] = student.optimizer.state.get(weight, {})
+    whole = LanguageStudent.loss_encoded
+
+    def loss_of_rows(_: PreTrainedModel, rows: Sequence[Encoded]) -> torch.Tensor:
+        return whole(split, rows)
+
+    for layer in model.get_decoder().get_submodule("layers"):  # pyright: ignore
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+    # The root too: weights kept whole after a forward pass would not see the next step.
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    object.__setattr__(model, "loss_of_rows", MethodType(loss_of_rows, model))
+    register_fsdp_forward_method(model, "loss_of_rows")
+    weights = dict(model.named_parameters())
+    optimizer = type(student.optimizer)(
+        [{**g, "params": [weights[n] for n in g["params"]]} for g in groups]
+    )
+    for name, state in states.items():
+        if state:
+            optimizer.state[weights[name]] = {
+                key: _split(value, weights[name], mesh) for key, value in state.items()
+            }
+    from dataclasses import replace
+
+    split = replace(student, optimizer=optimizer)
+    return ShardedStudent(split)
+
+
+def _split(value: Any, weight: torch.Tensor, mesh: DeviceMesh) -> Any:
+    """A moment as its weight is split; a step count as it is."""
+    assert isinstance(weight, DTensor)
+    if not isinstance(value, torch.Tensor) or value.shape != weight.shape:
+        return value
+    return distribute_tensor(value, mesh, weight.placements)

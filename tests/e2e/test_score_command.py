@@ -1,0 +1,74 @@
+"""``influbench score`` on users' files: what works, what is refused, and how."""
+
+import json
+
+import pandas as pd
+import pytest
+from command import influbench
+
+pytestmark = pytest.mark.slow
+
+ROWS = [
+    {"id": f"row-{i}", "instruction": f"Name {i + 2} rivers.", "output": "The Elbe. " * (i + 1)}
+    for i in range(6)
+]
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, rows in (("mine", ROWS), ("held", ROWS[:3]), ("warm", ROWS[::-1])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return tmp_path
+
+
+def score(folder, *more, candidates="mine.jsonl"):
+    return influbench(
+        "score",
+        *("--student", "tiny", "--candidates", candidates, "--reference", "held.jsonl"),
+        *more,
+        cwd=folder,
+    )
+
+
+def test_scores_come_in_the_candidates_order_with_the_ledger_printed(files):
+    done = score(files, "--estimator", "gradient_dot", "--limit", "4", "--out", "scores.jsonl")
+    assert done.returncode == 0, done.stderr
+    frame = pd.read_json(files / "scores.jsonl", lines=True)
+    assert list(frame["id"]) == [r["id"] for r in ROWS[:4]]
+    assert frame["score"].notna().all()
+    assert "prepare" in done.stdout
+    assert "row-0" in done.stdout
+
+
+def test_exact_takes_its_moments_from_a_warm_up(files):
+    refused = score(files, "--estimator", "exact")
+    assert refused.returncode == 2
+    assert "--warmup" in refused.stderr
+    done = score(files, "--estimator", "exact", "--warmup", "warm.jsonl", "--out", "s.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert {"score", "stderr"} <= set(pd.read_json(files / "s.jsonl", lines=True).columns)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"instruction": "a", "response": "b"}\n{"instruction": "a", "resp', "bad.jsonl:2"),
+        ('{"instruction": "", "response": "b"}\n', "bad.jsonl:1"),
+        ('{"instruction": "a", "response": " "}\n', "bad.jsonl:1"),
+        ('{"instruction": "a"}\n', "bad.jsonl:1"),
+        (json.dumps({"id": "huge", "instruction": "a", "response": "b" * 9000}) + "\n", "'huge'"),
+    ],
+)
+def test_a_bad_candidate_is_one_line_with_its_place(files, text, expected):
+    (files / "bad.jsonl").write_text(text)
+    done = score(files, "--estimator", "length", candidates="bad.jsonl")
+    assert done.returncode == 2
+    assert expected in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_folder_for_the_output_is_refused_before_any_work(files):
+    done = score(files, "--estimator", "length", "--out", "no/such/scores.jsonl")
+    assert done.returncode == 2
+    assert "there is no folder" in done.stderr
+    assert not (files / ".influbench").exists()

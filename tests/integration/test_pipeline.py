@@ -1,0 +1,81 @@
+"""The loop on the tiny model, in this process: rounds, the untaught baseline, data that leak."""
+
+import dataclasses
+
+import pytest
+
+from influbench import pipeline, presets, publish
+from influbench.errors import UserError
+from influbench.store import Store
+
+SMALL = ["scoring.compare=[]", "sizes.candidates=4", "sizes.warmup=4", "data.num_questions=1"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def two_rounds(store):
+    cfg = presets.load_run("tiny", [*SMALL, "rounds=2", "dpo.learning_rate=0.01"])
+    return pipeline.run(cfg, store)
+
+
+def test_the_second_round_is_written_by_the_taught_teacher(two_rounds):
+    first, second = two_rounds.rounds
+    assert [r.number for r in two_rounds.rounds] == [1, 2]
+    assert {c.id for c in first.candidates}.isdisjoint(c.id for c in second.candidates)
+    assert first.pairs
+    assert second.pairs
+    trained = [r for r in two_rounds.ledger if r.stage == "dpo" and r.phase == "train"]
+    assert len(trained) == 2
+
+
+def test_pairs_join_siblings_of_one_prompt_and_follow_the_scores(two_rounds):
+    for turn in two_rounds.rounds:
+        by_id = {c.id: c for c in turn.candidates}
+        scores = {s.id: s.value for s in turn.scores["exact"]}
+        for pair in turn.pairs:
+            chosen, rejected = by_id[pair.chosen_id], by_id[pair.rejected_id]
+            assert chosen.teacher_prompt == rejected.teacher_prompt == pair.prompt
+            assert pair.chosen == chosen.raw_completion
+            assert scores[chosen.id] > scores[rejected.id]
+            assert pair.margin == pytest.approx(scores[chosen.id] - scores[rejected.id])
+
+
+def test_every_round_is_published_with_its_own_numbers(two_rounds):
+    rows = publish.rows(two_rounds, "s", "r")
+    rounds = {(r.round, r.metric) for r in rows if r.estimator == "exact"}
+    for metric in ("pairs", "win_rate", "heldout_loss", "heldout_loss_change", "prepare_passes"):
+        assert {(1, metric), (2, metric)} <= rounds
+
+
+def test_the_baseline_alone_needs_no_teaching(store):
+    run = pipeline.run(presets.load_run("tiny", [*SMALL, "scoring.estimator=none"]), store)
+    assert run.rounds[-1].pairs == ()
+    assert {o.metric for o in run.baseline} >= {"heldout_loss", "grade_1", "grade_2"}
+
+
+def test_reference_and_evaluation_may_overlap_only_by_name(tmp_path):
+    cfg = presets.load_run("tiny")
+    data = cfg.data.model_copy(update={"reference": "starter", "evaluation": "starter"})
+    reference = pipeline.data.load_reference(data)
+    file = tmp_path / "same.jsonl"
+    file.write_text(
+        "".join(
+            f'{{"instruction": "{e.instruction.upper()}", "response": "x"}}\n'.replace("\n\n", "\n")
+            for e in reference[:1]
+        )
+    )
+    leaky = presets.load_run("tiny", [f"data.evaluation={file}", "data.num_evaluation=1"])
+    with pytest.raises(UserError, match="leaky"):
+        pipeline.check(leaky)
+    named = leaky.model_copy(update={"data": leaky.data.model_copy(update={"leaky": True})})
+    assert pipeline.check(named).overlap == 1
+
+
+def test_a_run_of_a_leaky_set_says_so(two_rounds, store):
+    sets = dataclasses.replace(pipeline.check(two_rounds.config), overlap=2)
+    notes = pipeline.Loop(two_rounds.config, store, sets).notes()
+    assert any("leaky: 2 reference examples" in note for note in notes)
