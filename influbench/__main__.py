@@ -216,11 +216,13 @@ def main() -> None:
     except UserError as error:
         sys.stderr.write(f"influbench: {' '.join(str(error).split())}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            "influbench: stopped; what was finished is kept, the same command goes on from there\n"
-        )
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:  # what typer makes of Ctrl-C, without a word
+            sys.stderr.write(
+                "influbench: stopped; what was finished is kept, the same command goes on from "
+                "there\n"
+            )
+        raise
     except Exception as error:
         if os.environ.get("INFLUBENCH_DEBUG"):
             raise

@@ -10,6 +10,7 @@ import torch
 from influbench.errors import UserError
 from influbench.estimator import Array, Student
 from influbench.records import Example
+from influbench.sharding import ShardedStudent
 
 Tensors = list[torch.Tensor]
 
@@ -52,11 +53,22 @@ def gradient(student: Student, weights: Tensors, example: Example) -> Tensors:
             f"the student's loss on '{example.id}' is {float(loss)}: expected a finite number; "
             "look at that example and at the student's weights"
         )
+    if isinstance(student, ShardedStudent):
+        return student.backward(loss.sum())
     return list(torch.autograd.grad(loss.sum(), weights, materialize_grads=True))
 
 
 def mean_gradient(student: Student, weights: Tensors, examples: Sequence[Example]) -> Tensors:
-    """Gradient of the mean loss over ``examples``, in as many batches as the student wants."""
+    """Gradient of the mean loss over ``examples``, in as many batches as the student wants.
+
+    Raises:
+        UserError: a student in shards, of whose gradient no process would hold the whole.
+    """
+    if isinstance(student, ShardedStudent):
+        raise UserError(
+            "this method needs a gradient over the reference set, which a student in shards does "
+            "not give: use estimator 'exact', or a student that fits one device"
+        )
     total = [torch.zeros_like(w) for w in weights]
     for batch in student.batches(examples):
         loss = student.loss([examples[i] for i in batch]).sum() / len(examples)

@@ -12,7 +12,7 @@ The student is loaded whole by every process before it is split, so the host's m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any
 
@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from influbench.losses import Encoded
 from influbench.records import Example
 from influbench.student import LanguageStudent
+from influbench.updates import local
 
 
 @dataclass(frozen=True)
@@ -73,36 +74,22 @@ class ShardedStudent:
         distributed.all_gather(parts, mine)
         return torch.cat(parts)[: len(rows)]
 
-    def gradient(self, example: Example) -> list[torch.Tensor]:
+    def backward(self, loss: torch.Tensor) -> list[torch.Tensor]:
         """Gradient by the local part of each weight; ``.grad`` fields are left empty."""
-        self.loss([example]).sum().backward()
+        loss.backward()
         found = []
         for weight in self._weights():
-            gradient = weight.grad
-            weight.grad = None
-            found.append(
-                torch.zeros_like(local(weight)) if gradient is None else local(gradient).clone()
-            )
+            gradient, weight.grad = weight.grad, None
+            part = local(weight)
+            found.append(torch.zeros_like(part) if gradient is None else local(gradient))
         return found
 
     def _weights(self) -> list[torch.Tensor]:
         return [w for group in self.optimizer.param_groups for w in group["params"]]
 
     def _forward(self, rows: Sequence[Encoded]) -> torch.Tensor:
-        # A method of the model, so that FSDP gathers and frees its weights around it.
-        forward: Any = self.model.get_submodule("").loss_of_rows
-        return forward(rows)
-
-
-def local(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of a tensor that this process holds, sharing its memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def total(squares: torch.Tensor) -> torch.Tensor:
-    """The sum over all processes of what each has of a sum."""
-    distributed.all_reduce(squares)
-    return squares
+        forward: Any = self.model  # a method of the model: FSDP gathers its weights around it
+        return forward.loss_of_rows(rows)
 
 
 def shard(student: LanguageStudent) -> ShardedStudent:
@@ -116,19 +103,20 @@ def shard(student: LanguageStudent) -> ShardedStudent:
         groups.append({**group, "params": [names[w] for w in group["params"]]})
         for weight in group["params"]:
             states[names[weight]] = student.optimizer.state.get(weight, {})
-    whole = LanguageStudent.loss_encoded
 
     def loss_of_rows(_: PreTrainedModel, rows: Sequence[Encoded]) -> torch.Tensor:
-        return whole(split, rows)
+        return split.loss_encoded(rows)
 
-    for layer in model.get_decoder().get_submodule("layers"):  # pyright: ignore
+    layers = model.get_decoder().get_submodule("layers")
+    for layer in layers.children():
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     # The root too: weights kept whole after a forward pass would not see the next step.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
-    object.__setattr__(model, "loss_of_rows", MethodType(loss_of_rows, model))
+    vars(model)["loss_of_rows"] = MethodType(loss_of_rows, model)
     register_fsdp_forward_method(model, "loss_of_rows")
     weights = dict(model.named_parameters())
-    optimizer = type(student.optimizer)(
+    kind: Any = type(student.optimizer)
+    optimizer: torch.optim.Optimizer = kind(
         [{**g, "params": [weights[n] for n in g["params"]]} for g in groups]
     )
     for name, state in states.items():
@@ -136,8 +124,6 @@ def shard(student: LanguageStudent) -> ShardedStudent:
             optimizer.state[weights[name]] = {
                 key: _split(value, weights[name], mesh) for key, value in state.items()
             }
-    from dataclasses import replace
-
     split = replace(student, optimizer=optimizer)
     return ShardedStudent(split)
 

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+from torch import distributed
+from torch.distributed.tensor import DTensor
 
 from influbench.errors import UserError
 from influbench.estimator import Student
@@ -46,6 +48,8 @@ class Update:
 
     slots: tuple[Slot, ...]
     clip_norm: float | None
+    sharded: bool = False
+    """Each process holds a part of every tensor here (``influbench.sharding``)."""
 
     @property
     def weights(self) -> list[torch.Tensor]:
@@ -78,9 +82,11 @@ class Update:
         """The factor by which the training's clipping shrinks this gradient."""
         if self.clip_norm is None:
             return 1.0
-        norms = [torch.linalg.vector_norm(g) for g in gradients]
-        norm = torch.linalg.vector_norm(torch.stack([n.double() for n in norms]))
-        return min(1.0, self.clip_norm / (float(norm) + 1e-6))  # 1e-6 as torch's clip_grad_norm_
+        norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients])
+        square = norms.double().square().sum()
+        if self.sharded:
+            distributed.all_reduce(square)
+        return min(1.0, self.clip_norm / (float(square.sqrt()) + 1e-6))  # 1e-6: clip_grad_norm_'s
 
     @torch.no_grad()
     def preconditioner(self) -> list[torch.Tensor]:
@@ -215,7 +221,17 @@ def next_update(student: Student, *, needs_moments: bool = True) -> Update:
             _slot(optimizer, group, weight, adam=adam, needs_moments=needs_moments)
             for weight in group["params"]
         ]
-    return Update(tuple(slots), student.clip_norm)
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    sharded = any(isinstance(weight, DTensor) for weight in weights)
+    return Update(tuple(slots), student.clip_norm, sharded)
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that this process holds, in the same memory; mostly all of it."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    with torch.no_grad():
+        return tensor.to_local()
 
 
 def _slot(
@@ -240,8 +256,8 @@ def _slot(
         moments = () if buffer is None else (buffer,)
         betas, eps = (group["momentum"], 0.0), 0.0
     return Slot(
-        weight=weight,
-        moments=moments,
+        weight=local(weight),
+        moments=tuple(map(local, moments)),
         step=float(state.get("step", 0)),
         lr=float(group["lr"]),
         weight_decay=float(group["weight_decay"]),

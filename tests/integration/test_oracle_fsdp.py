@@ -1,0 +1,82 @@
+"""Two processes with half of the student each give the single process's numbers."""
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
+
+from influbench import gradients, sharding, student_state, testing, updates
+from influbench.errors import UserError
+from influbench.estimator import as_scores
+from influbench.estimators.exact import Exact
+from influbench.student import LanguageStudent
+
+CANDIDATES = 4
+REFERENCES = 5
+WORLD = 2
+
+
+def worker(rank, folder):
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD)
+    ctx = testing.tiny_context(folder, references=REFERENCES)
+    assert isinstance(ctx.student, LanguageStudent)
+    whole = sum(p.numel() for p in ctx.student.model.parameters())
+    student = sharding.shard(ctx.student)
+    object.__setattr__(ctx, "student", student)
+    before = local_state(student)
+    scorer = Exact().prepare(ctx)
+    scores = as_scores(scorer(testing.tiny_examples("candidate", CANDIDATES)), CANDIDATES)
+    again = as_scores(scorer(testing.tiny_examples("candidate", 1)), 1)
+    with pytest.raises(UserError, match="in shards"):
+        gradients.mean_gradient(student, [], ctx.reference)
+    assert scores.per_reference is not None
+    np.savez(
+        folder / f"{rank}.npz",
+        value=scores.value,
+        each=scores.per_reference,
+        again=again.value,
+        restored=student_state.same(before, local_state(student)),
+        share=sum(w.numel() for w in updates.next_update(student).weights) / whole,
+        empty=all(p.grad is None for p in student.model.parameters()),
+    )
+    distributed.destroy_process_group()
+
+
+def local_state(student):
+    slots = updates.next_update(student).slots
+    return [[t.clone() for t in (slot.weight, *slot.moments)] + [slot.step] for slot in slots]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fsdp")
+    spawn(worker, (folder,), nprocs=WORLD)
+    return [dict(np.load(folder / f"{rank}.npz")) for rank in range(WORLD)]
+
+
+def test_sharded_oracle_gives_the_single_process_scores(found, tmp_path):
+    ctx = testing.tiny_context(tmp_path, references=REFERENCES)
+    single = as_scores(
+        Exact().prepare(ctx)(testing.tiny_examples("candidate", CANDIDATES)), CANDIDATES
+    )
+    tolerance = 1e-4 * np.ptp(single.value)
+    for process in found:
+        assert np.abs(process["value"] - single.value).max() < tolerance
+        assert np.abs(process["each"] - single.per_reference).max() < 10 * tolerance
+    assert np.array_equal(found[0]["value"], found[1]["value"])
+
+
+def test_sharded_oracle_restores_its_shards_bit_for_bit(found):
+    for process in found:
+        assert process["restored"]
+        assert process["empty"]
+        assert process["again"][0] == process["value"][0]
+
+
+def test_each_process_holds_a_part_of_the_weights(found):
+    shares = [float(process["share"]) for process in found]
+    assert sum(shares) == pytest.approx(1)
+    assert max(shares) < 0.6
