@@ -50,32 +50,12 @@ def main(
         preset, [f"seed={seed}", f"data.num_reference={references}", "scoring.estimator=exact"]
     )
     loop = pipeline.Loop(cfg, Store(store, RichProgress()), pipeline.check(cfg))
-    teacher, student = (models.resolve(m.name, m.revision) for m in (cfg.teacher, cfg.student))
-    warmup = loop.generate(teacher, cfg.sizes.warmup, "round1-warmup")
-    written = loop.generate(teacher, cfg.sizes.candidates, "round1-candidates")[:candidates]
-    warmed = loop.warm_up(student, warmup)
-    everyone = [c.example() for c in [*warmup[:probes], *written]]
-
-    def table(name: str, **options: int) -> np.ndarray:
-        method = MethodConfig(estimator=name, options=options, seed=seed, device=cfg.student.device)
-        inputs = (everyone, loop.sets.reference, [w.example() for w in warmup], warmed)
-        label = name.rpartition(":")[2].lower()
-        scores = loop.do(scoring.STAGE, method, *inputs, label=label).records("scores", Score)
-        rows = np.array([score.per_reference for score in scores])
-        parts = deal(len(loop.sets.reference), clusters, seed)
-        weights = [len(part) * len(parts) / rows.shape[1] for part in parts]
-        return np.stack(
-            [rows[:, p].mean(axis=1) * w for p, w in zip(parts, weights, strict=True)], axis=1
-        )
-
-    exact = table("exact")
-    predicted = table("influbench.estimators.adaptive:Clustered", clusters=clusters)
+    names, exact, predicted = measure(loop, candidates, probes, clusters)
     misses = settling.learn(exact[:probes] - predicted[:probes])
     replay = Replay(exact[probes:], predicted[probes:], misses, references / clusters)
-    names = [c.group for c in written]
     real = [[i for i, n in enumerate(names) if n == name] for name in dict.fromkeys(names)]
     rng = np.random.default_rng(seed)
-    drawn = [rng.choice(len(written), SIBLINGS, replace=False).tolist() for _ in range(DRAWS)]
+    drawn = [rng.choice(len(names), SIBLINGS, replace=False).tolist() for _ in range(DRAWS)]
     rows: list[ResultRow] = []
     shown = Table("confidence", "groups", "error rate", "reference passes a candidate")
     for kind, groups in (("real", real), ("drawn", drawn)):
@@ -87,21 +67,47 @@ def main(
             rows.append(replace(blank, metric=f"error_rate_{kind}", value=wrong))
             rows.append(replace(blank, metric=f"passes_{kind}", value=passes, unit="passes"))
     Console().print(shown)
-    spread = exact[probes:].mean(axis=1).std()
-    print(  # noqa: T201
-        f"spread of scores {spread:.2e}; first order misses by {misses.mean:.1e} on average, "
-        f"{misses.between**0.5:.1e} between candidates, {misses.within**0.5:.1e} between clusters"
+    Console().print(
+        f"spread of scores {exact[probes:].mean(axis=1).std():.2e}; first order misses by "
+        f"{misses.mean:.1e} on average, {misses.between**0.5:.1e} between candidates, "
+        f"{misses.within**0.5:.1e} between clusters"
     )
+    now = datetime.datetime.now(datetime.UTC)
     result = RunResult(
         config=cfg.model_dump(mode="json"),
-        provenance=provenance(
-            datetime.datetime.now(datetime.UTC), device="cpu", threads=torch.get_num_threads()
-        ),
+        provenance=provenance(now, device="cpu", threads=torch.get_num_threads()),
         rows=rows,
         ledger=list(loop.ledger.values()),
-        groups={c.id: c.group for c in written},
     )
     result_file.write(results, STUDY, f"seed={seed}", result)
+
+
+def measure(
+    loop: pipeline.Loop, candidates: int, probes: int, clusters: int
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Groups of candidates; exact and predicted scores of probes and candidates, by cluster."""
+    cfg, reference = loop.cfg, loop.sets.reference
+    teacher, student = (models.resolve(m.name, m.revision) for m in (cfg.teacher, cfg.student))
+    warmup = loop.generate(teacher, cfg.sizes.warmup, "round1-warmup")
+    written = loop.generate(teacher, cfg.sizes.candidates, "round1-candidates")[:candidates]
+    warmed = loop.warm_up(student, warmup)
+    everyone = [c.example() for c in [*warmup[:probes], *written]]
+    parts = deal(len(reference), clusters, cfg.seed)
+
+    def table(name: str, **options: int) -> np.ndarray:
+        method = MethodConfig(
+            estimator=name, options=options, seed=cfg.seed, device=cfg.student.device
+        )
+        inputs = (everyone, reference, [w.example() for w in warmup], warmed)
+        label = name.rpartition(":")[2].lower()
+        scores = loop.do(scoring.STAGE, method, *inputs, label=label).records("scores", Score)
+        each = np.array([score.per_reference for score in scores])
+        weights = [len(part) * len(parts) / len(reference) for part in parts]
+        columns = [each[:, p].mean(axis=1) * w for p, w in zip(parts, weights, strict=True)]
+        return np.stack(columns, axis=1)
+
+    predicted = table("influbench.estimators.adaptive:Clustered", clusters=clusters)
+    return [c.group for c in written], table("exact"), predicted
 
 
 class Replay:

@@ -161,9 +161,7 @@ def _interpreter(folder: Path) -> Path:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.strip().split("\n") if "WARNING" not in line]
         raise UserError(f"'{' '.join(command)}' failed: {lines[-1] if lines else done.returncode}")

@@ -1,7 +1,7 @@
 """The file contract with toolkits that run in an environment of their own.
 
-We write a folder: the student's weights, references, warm-up examples and candidates *as tokens*, so
-that nobody tokenises differently. A worker script, run by the toolkit's own Python, answers with
+We write a folder: the student's weights, references, warm-up examples and candidates *as tokens*,
+so that nobody tokenises differently. A worker script, run by the toolkit's own Python, answers with
 ``scores.npy`` and a ``meta.json`` that says whose scores these are, in which order, with which sign
 and unit; all of it is checked here. The other side is ``influbench/workers/file_worker.py``.
 
@@ -14,6 +14,7 @@ worker's own peak is among the diagnostics (``worker_peak_bytes``).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -68,9 +69,7 @@ def worker(method: str, toolkit: str, unit: str) -> Worker:
     return Worker(method, toolkit, wanted.version, unit, script, python)
 
 
-def scorer(
-    called: Worker, ctx: Context, options: Mapping[str, Any], *, min_share: float
-) -> Scorer:
+def scorer(called: Worker, ctx: Context, options: Mapping[str, Any], *, min_share: float) -> Scorer:
     """Prepares a worker that then scores for as long as the scorer is kept.
 
     Raises:
@@ -180,11 +179,9 @@ class Process:
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has died: _await says of what
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has died: _await says of what
 
     def _await(self, expected: str) -> None:
         assert self._process.stdout is not None
@@ -232,19 +229,15 @@ def _checked(called: Worker, meta: dict[str, Any]) -> dict[str, Any]:
 def _broken(called: Worker, expected: str, got: str) -> UserError:
     return UserError(
         f"estimator '{called.method}': expected {expected} from {called.script.name}, got {got}: "
-        f"make its environment again ({environments.TOOLKITS[called.toolkit].install_command})"
-        if called.toolkit in environments.TOOLKITS
-        else f"estimator '{called.method}': expected {expected} from {called.script.name}, got {got}"
+        f"use the worker and the {called.toolkit} {called.version} of this influbench"
     )
 
 
 def _end(process: subprocess.Popen[str], log: IO[bytes]) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
-    try:
+    with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
-    except BrokenPipeError:
-        pass
     try:
         process.wait(GRACE_SECONDS)
     except subprocess.TimeoutExpired:

@@ -26,6 +26,8 @@ from influbench.judge_protocol import (
     Request,
     Usage,
 )
+from influbench.meter import Meter
+from influbench.progress import Advance, Progress, SilentProgress
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +43,7 @@ __all__ = [
     "Reply",
     "Request",
     "Usage",
+    "booked",
     "build",
 ]
 
@@ -57,7 +60,15 @@ class ArchivedJudge:
         self._buyer = buyer
         self._limit = limit
         self._lock = threading.Lock()
+        self._advance: Advance | None = None
+        self._progress: Progress = SilentProgress()
+        self._title = ""
         self._usage = archive.bought_by(buyer) if buyer else Usage()
+
+    def shown(self, progress: Progress, title: str) -> ArchivedJudge:
+        """The same judge, which from now on shows how far it is with what it is asked."""
+        self._progress, self._title = progress, title
+        return self
 
     @property
     def name(self) -> str:
@@ -100,7 +111,8 @@ class ArchivedJudge:
         wanted = dict(zip(keys, requests, strict=True))
         missing = [request for key, request in wanted.items() if self._archive.get(key) is None]
         if missing:
-            self._backend.answer(missing, self._keep)
+            with self._progress.task(f"{self._title}: judgements", len(missing)) as self._advance:
+                self._backend.answer(missing, self._keep)
         replies: list[Reply] = []
         for key in keys:
             found = self._archive.get(key)
@@ -112,6 +124,8 @@ class ArchivedJudge:
         self._archive.add([dataclasses.replace(item, buyer=self._buyer) for item in judgements])
         with self._lock:
             self._usage += total(judgements)
+            if self._advance is not None:
+                self._advance(len(judgements))
 
 
 class RecordedBackend:
@@ -168,3 +182,14 @@ def build(
     if buyer:
         budget.spent += store.bought_by(buyer).money
     return ArchivedJudge(OpenAIBackend(cfg, budget), store, buyer, cfg.max_tokens)
+
+
+def booked(meter: Meter) -> Usage:
+    """What a stage's ledger says was bought so far, over all attempts."""
+    rows = meter.rows()
+    return Usage(
+        calls=sum(row.api_calls for row in rows),
+        prompt_tokens=sum(row.api_prompt_tokens for row in rows),
+        completion_tokens=sum(row.api_completion_tokens for row in rows),
+        money=sum(row.money for row in rows),
+    )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +52,7 @@ def publish(run: Run, root: Path, study: str, run_id: str) -> Path:
         groups={c.id: c.group for c in last.candidates},
         notes=run.notes,
     )
-    path = root / study / f"{run_id}.json"
-    if path.is_file():
-        _, _, before = result_file.read(path)
-        with tempfile.TemporaryDirectory() as folder:  # compared as read back: tuples become lists
-            again = result_file.read(result_file.write(Path(folder), study, run_id, result))[2]
-        if replace(again, provenance=before.provenance) == before:
-            return path
-    return result_file.write(root, study, run_id, result)
+    return result_file.write_if_new(root, study, run_id, result)
 
 
 def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,21 @@ def write(root: Path, study: str, run_id: str, result: RunResult) -> Path:
     path = root / study / f"{run_id}.json"
     write_bytes(path, (_dump(parts) + "\n").encode())
     return path
+
+
+def write_if_new(root: Path, study: str, run_id: str, result: RunResult) -> Path:
+    """As :func:`write`, but a file that holds this very result stays as it is.
+
+    Its date and commit stay too: a number keeps the origin that it was first measured at.
+    """
+    path = root / study / f"{run_id}.json"
+    if path.is_file():
+        before = read(path)[2]
+        with tempfile.TemporaryDirectory() as folder:  # compared as read back: tuples become lists
+            again = read(write(Path(folder), study, run_id, result))[2]
+        if dataclasses.replace(again, provenance=before.provenance) == before:
+            return path
+    return write(root, study, run_id, result)
 
 
 def read(path: Path) -> tuple[str, str, RunResult]:

@@ -84,7 +84,8 @@ def score(
     records = work.chunks("scores", list(candidates), chunk, size=cfg.chunk_size, kind=Score)
     if judge is not None:
         with work.meter.phase("score") as phase:  # with what a killed attempt had bought
-            phase.add_api(*dataclasses.astuple(judge.usage))
+            bought = judge.usage.since(judging.booked(work.meter))
+            phase.add_api(*dataclasses.astuple(bought))
     work.write("scores", records)
     work.meta["scale"] = method.scale
     work.meta["diagnostics"] = json.loads(facts.read_text()) if facts.exists() else {}

@@ -6,9 +6,9 @@ All linear layers but the output embedding take part; the embedding, a tied head
 left out (``parameter_share`` among the diagnostics says how much remains), so this is
 ``gradient_dot`` over those layers.
 
-Source: bergson 2.5.1 (EleutherAI, arXiv 2606.11660), its in-memory collector and scorer, unprojected
-gradients, ``loss_reduction`` mean. Deviations: the references are averaged first, which is linear, so
-there is no score a reference. Runs in bergson's own environment over files
+Source: bergson 2.5.1 (EleutherAI, arXiv 2606.11660), its in-memory collector and scorer,
+unprojected gradients, ``loss_reduction`` mean. Deviations: the references are averaged first, which
+is linear, so there is no score a reference. Runs in bergson's own environment over files
 (``influbench.foreign``): its passes are not in the ledger.
 Cost: 3M passes to prepare, 3 per candidate.
 """

@@ -3,10 +3,10 @@
     score(z) = Σ_l ⟨∇_l L_ref(θ), ∇_l ℓ(z)⟩,   ∇_l ℓ(z) = Σ_s b_s a_sᵀ
 
 dattri-llm's hooks capture each linear layer's inputs a and output gradients b of a batch; its
-kernels turn the references into one dense mean gradient, once, and take its inner product with the
-candidates' gradients. All linear layers below the output embedding take part; the embedding, a tied
-head and the norms are left out (``parameter_share`` among the diagnostics says how much remains), so
-this is ``gradient_dot`` over those layers.
+kernels turn the references into one dense mean gradient, once, and take its inner product with
+the candidates' gradients. All linear layers below the output embedding take part; the embedding, a
+tied head and the norms are left out (``parameter_share`` among the diagnostics says how much
+remains), so this is ``gradient_dot`` over those layers.
 
 Source: Pruthi et al., TracIn, arXiv 2002.08484, in dattri-llm 0.1 (arXiv 2609.38767). Deviations:
 one checkpoint; the pass backward stops short of weight gradients, which capturing does not need;
@@ -49,6 +49,7 @@ class DattriTracin:
     def prepare(self, ctx: Context) -> Scorer:
         """Captures the references and makes them one dense gradient."""
         requirements.package("dattri_llm", "dattri", "dattri_tracin")
+        import torch
         from dattri_llm.attribution.utils import finalize_factors
         from dattri_llm.gradient import ops
         from dattri_llm.gradient.gradient import Gradient
@@ -75,6 +76,7 @@ class DattriTracin:
             values = np.empty(len(examples))
             for part, block in self._blocks(student, names, examples):
                 products = ops.layerwise_cross_dot(finalize_factors(block), query)
+                assert isinstance(products, torch.Tensor)  # not a table by layer
                 values[part] = products[:, 0].double().cpu().numpy()
             return Scores(value=values, diagnostics={"parameter_share": share})
 
@@ -119,7 +121,9 @@ def linear_layers(student: LanguageStudent) -> list[str]:
 
 def covered(student: LanguageStudent, names: Sequence[str]) -> float:
     """Share of the trainable parameters that those layers hold."""
-    held = [p for name in names for p in student.model.get_decoder().get_submodule(name).parameters()]
+    held = [
+        p for name in names for p in student.model.get_decoder().get_submodule(name).parameters()
+    ]
     total = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
     return sum(p.numel() for p in held if p.requires_grad) / total
 

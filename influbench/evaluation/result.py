@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -55,14 +54,7 @@ def save(found: Evaluation, root: Path, study: str, run: str) -> Path:
         outcomes={found.student: [o for part in found.parts for o in _outcomes(part)]},
         notes=[*decoding(found.cfg), *found.notes],
     )
-    path = root / study / f"{run}.json"
-    if path.is_file():
-        before = result_file.read(path)[2]
-        with tempfile.TemporaryDirectory() as folder:  # compared as read back: tuples become lists
-            again = result_file.read(result_file.write(Path(folder), study, run, result))[2]
-        if replace(again, provenance=before.provenance) == before:
-            return path
-    return result_file.write(root, study, run, result)
+    return result_file.write_if_new(root, study, run, result)
 
 
 def decoding(cfg: EvaluateConfig) -> list[str]:

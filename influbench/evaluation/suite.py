@@ -19,7 +19,7 @@ from influbench.answers import AnswerConfig
 from influbench.config import Config, transport
 from influbench.evaluation import alpaca_eval, mt_bench
 from influbench.gradients import losses
-from influbench.judging import ArchivedJudge, Budget, JudgeConfig, Usage
+from influbench.judging import ArchivedJudge, Budget, JudgeConfig
 from influbench.records import Answer, Example, ModelRef, Outcome, Question
 from influbench.store import Entry, Stage, Store, Work
 from influbench.student import StudentSettings, load_student
@@ -188,22 +188,13 @@ def asked(
         budget: a spending cap shared with other stages; None = the judge's own.
     """
     judge = judging.build(cfg.judge, cfg.archive, buyer=work.path.name, budget=budget)
+    judge.shown(work.progress, work.title)
     with work.meter.phase("judge", items=items, models=judge.models) as phase:
         yield judge
         # Killed right after its last judgement, an attempt has booked all of them already.
-        bought = judge.usage.since(_booked(work))
+        bought = judge.usage.since(judging.booked(work.meter))
         phase.add_api(bought.calls, bought.prompt_tokens, bought.completion_tokens, bought.money)
     work.meta.update(judge=judge.name, note=judge.note)
-
-
-def _booked(work: Work) -> Usage:
-    rows = work.meter.rows()
-    return Usage(
-        calls=sum(row.api_calls for row in rows),
-        prompt_tokens=sum(row.api_prompt_tokens for row in rows),
-        completion_tokens=sum(row.api_completion_tokens for row in rows),
-        money=sum(row.money for row in rows),
-    )
 
 
 LOSSES = Stage("losses", 1, measure_losses)

@@ -6,10 +6,10 @@ module as the gradients arise, with nothing written. As in bergson's own set-up 
 frozen but the input embedding, so that no weight gradient is built twice.
 """
 
+# pyright: reportMissingImports=false
+# The toolkit is in its own environment, where this file runs.
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -51,8 +51,7 @@ def prepare(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, Any], Score]:
     modules = {name.removeprefix(prefix) for name in names}
     processor = GradientProcessor(projection_dim=None)
     # bergson leaves a count of tokens beside its index, even where it keeps no index.
-    output = contextlib.ExitStack().enter_context(tempfile.TemporaryDirectory(dir=folder))
-    cfg = IndexConfig(run_path=f"{output}/run", loss_reduction="mean", projection_dim=0)
+    cfg = IndexConfig(run_path=str(folder / "run"), loss_reduction="mean", projection_dim=0)
     cfg.partial_run_path.mkdir()
 
     def collected(rows: Sequence[Row], **options: Any) -> InMemoryCollector:
@@ -66,8 +65,8 @@ def prepare(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, Any], Score]:
             **options,
         )
         parts = response_loss.batches(rows, min(meta["token_budget"], meta["options"]["tokens"]))
-        CollectorComputer(model, held, collector=collector, batches=parts, cfg=cfg)\
-            .run_with_collector_hooks(desc="job")
+        computer = CollectorComputer(model, held, collector=collector, batches=parts, cfg=cfg)
+        computer.run_with_collector_hooks(desc="job")
         return collector
 
     references = read_rows(folder / "references.jsonl")

@@ -1,11 +1,13 @@
 """kronfluence behind the file contract: K-FAC family, mean reference gradient preconditioned once.
 
-kronfluence's own ``compute_pairwise_scores`` takes the queries' gradients anew in every call, which
-would make a chunk of eight candidates pay for all references. Its parts are therefore called here in
-the same order: aggregate the query gradient, precondition it, keep it, and take dot products with
-whatever candidates come (``score/pairwise.py`` and ``score/dot_product.py`` of version 1.0.1).
+kronfluence's own ``compute_pairwise_scores`` takes the queries' gradients anew in every call,
+which would make a chunk of eight candidates pay for all references. Its parts are therefore called
+here in the same order: aggregate the query gradient, precondition it, keep it, and take dot
+products with whatever candidates come (``score/pairwise.py`` and ``score/dot_product.py`` of version 1.0.1).
 """
 
+# pyright: reportMissingImports=false
+# The toolkit is in its own environment, where this file runs.
 from __future__ import annotations
 
 import tempfile
@@ -61,9 +63,7 @@ class ResponseTask(Task):
             return response_loss.losses(model, ids, labels).sum()
         logits = response_loss.response_logits(model, ids, labels)
         chosen = labels != response_loss.IGNORED
-        drawn = torch.multinomial(
-            logits.detach().softmax(-1).cpu(), 1, generator=self._generator
-        )
+        drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=self._generator)
         nll = functional.cross_entropy(logits, drawn[:, 0].to(logits.device), reduction="none")
         tokens = chosen.sum(1).clamp(min=1)[torch.nonzero(chosen)[:, 0]]
         return (nll / tokens.sqrt()).sum()

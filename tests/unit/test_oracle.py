@@ -158,3 +158,14 @@ def test_a_student_without_moments_is_refused(tmp_path):
     ctx = Context(student=student, reference=REFERENCE, warmup=[], scratch=tmp_path, seed=0)
     with pytest.raises(UserError, match="optimizer moments"):
         Exact().prepare(ctx)
+
+
+def test_nothing_drifts_over_a_thousand_candidates(tmp_path):
+    student, *_ = adam_student(0.05, decay=0.1, clip=0.5)
+    score = Exact().prepare(context(student, tmp_path))
+    before = student_state.snapshot(student)
+    first = score(CANDIDATES).value
+    for _ in range(200):
+        last = score(CANDIDATES).value
+    assert student_state.same(before, student_state.snapshot(student))
+    assert np.array_equal(first, last)

@@ -1,0 +1,99 @@
+"""Other toolkits against our own materialised gradients, on the same tiny model."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from influbench import environments, gradients, testing
+from influbench.environments import TOOLKITS
+from influbench.errors import UserError
+from influbench.estimator import as_scores
+from influbench.estimators.bergson_dot import BergsonDot
+from influbench.estimators.dattri_tracin import DattriTracin
+from influbench.estimators.ekfac import Ekfac
+
+USERS = environments.cache_dir() / "foreign"  # read before the tests get a cache of their own
+CANDIDATES = testing.tiny_examples("candidate", 6)
+needs_dattri = pytest.mark.skipif(
+    importlib.util.find_spec("dattri_llm") is None, reason="the extra 'dattri' is not installed"
+)
+
+
+def needs(name):
+    wanted = TOOLKITS[name]
+    return pytest.mark.skipif(
+        not environments.installed(wanted), reason=f"no environment: {wanted.install_command}"
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def users_environments(cache):
+    """Environments take minutes to make: the user's own serve the tests."""
+    link = Path(cache) / "foreign"
+    if USERS.is_dir() and not link.exists():
+        link.symlink_to(USERS)
+
+
+def linear_dot(ctx):
+    """⟨∇L_ref, ∇ℓ⟩ over the linear layers below the head; their share of the parameters."""
+    model = ctx.student.model
+    weights = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    mean = gradients.mean_gradient(ctx.student, weights, ctx.reference)
+    dots = [gradients.dot(mean, gradients.gradient(ctx.student, weights, c)) for c in CANDIDATES]
+    total = sum(p.numel() for p in model.parameters())
+    return np.array(dots), sum(w.numel() for w in weights) / total
+
+
+METHODS = [
+    pytest.param(DattriTracin(), 1.0, marks=needs_dattri, id="dattri_tracin"),
+    pytest.param(DattriTracin(batch_tokens=1), 1.0, marks=needs_dattri, id="dattri_one_by_one"),
+    pytest.param(Ekfac(strategy="identity"), 1.0, marks=needs("kronfluence"), id="kronfluence"),
+    # Damping beyond every eigenvalue: (G + λI)⁻¹ is 1/λ.
+    pytest.param(Ekfac(damping=1e6), 1e6, marks=needs("kronfluence"), id="ekfac_damped"),
+    pytest.param(BergsonDot(), 1.0, marks=needs("bergson"), id="bergson"),
+]
+
+
+@pytest.mark.parametrize(("method", "factor"), METHODS)
+def test_toolkits_agree_with_our_own_gradients(method, factor, tmp_path):
+    ctx = testing.tiny_context(tmp_path)
+    expected, share = linear_dot(ctx)
+    got = as_scores(method.prepare(ctx)(CANDIDATES), len(CANDIDATES))
+    np.testing.assert_allclose(got.value * factor, expected, rtol=2e-6)
+    assert got.diagnostics["parameter_share"] == pytest.approx(share)
+
+
+@pytest.mark.parametrize(("method", "_"), [METHODS[0], METHODS[2], METHODS[4]])
+def test_they_refuse_a_share_that_they_do_not_cover(method, _, tmp_path):
+    strict = type(method)(min_share=0.8)
+    with pytest.raises(UserError, match=r"attributes 70\.8% of the trainable parameters"):
+        strict.prepare(testing.tiny_context(tmp_path))
+
+
+@needs("kronfluence")
+def test_curvature_changes_the_scores_and_its_seed_is_kept(tmp_path):
+    ctx = testing.tiny_context(tmp_path)
+    plain, _ = linear_dot(ctx)
+    first, second = (as_scores(Ekfac().prepare(ctx)(CANDIDATES), 6).value for _ in range(2))
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+    assert np.corrcoef(first, plain)[0, 1] < 0.999
+    assert (first > 0).all()
+
+
+@needs_dattri
+def test_hooks_in_our_process_are_all_removed():
+    testing.check_estimator(DattriTracin())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(Ekfac(), marks=needs("kronfluence"), id="ekfac"),
+        pytest.param(BergsonDot(), marks=needs("bergson"), id="bergson_dot"),
+    ],
+)
+def test_workers_keep_the_contract(method):
+    testing.check_estimator(method)
