@@ -16,7 +16,7 @@ test: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.oracle
@@ -29,5 +29,5 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,trak,judge,judge-server,harness,retrieval,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,trak,judge,judge-server,harness,retrieval,dattri,dev]"
 	touch $@

@@ -121,10 +121,10 @@ def chosen_step(
 class Ghost:
     """Batched backward pass without weight gradients (the "ghost" inner product); language models.
 
-    Each module's output is given an addend ε_row · (its own change along w), ε = 0. The derivative
-    of the summed loss by ε is then, for each row, Σ over modules and positions of (output gradient
-    · change): for a linear layer Σ_s b_sᵀ W a_s. Embeddings, a tied head and norms take part like
-    all others.
+    Where the gradient b of a module's output comes by on its way back, the change of that output
+    along the module's own part of w is computed from the kept inputs, and b · change is summed by
+    row: for a linear layer Σ_s b_sᵀ W a_s. Embeddings, a tied head and norms take part like all
+    others.
     """
 
     def __init__(self, student: LanguageStudent, weights: Tensors, direction: Tensors):
@@ -136,8 +136,9 @@ class Ghost:
             for m in student.model.modules()
             if any(id(p) in self._along for p in m.parameters(recurse=False))
         ]
-        self._epsilon = torch.zeros(0)
+        self._derivative = torch.zeros(0)
         self._row_index = torch.zeros(0)
+        self._embedded: list[torch.Tensor] = []
         self._busy = False
         self._seen: set[int] = set()
         self._total = sum(w.numel() for w in weights)
@@ -152,7 +153,9 @@ class Ghost:
         student = self._student
         rows = [student.encode(e) for e in examples]
         out = np.empty(len(rows))
-        handles = [m.register_forward_hook(self._add) for m in self._modules]
+        embedding = student.model.get_input_embeddings()
+        handles = [embedding.register_forward_hook(self._start)]
+        handles += [m.register_forward_hook(self._watch) for m in self._modules]
         try:
             # The head is then called once a batch, or for one row only: its rows are known.
             for batch in token_batches(
@@ -161,39 +164,51 @@ class Ghost:
                 part = [rows[i] for i in batch]
                 device = student.model.device
                 self._row_index = response_positions(part, device)[0]
-                self._epsilon = torch.zeros(len(part), device=device, requires_grad=True)
+                self._derivative = torch.zeros(len(part), dtype=torch.float64, device=device)
                 with torch.enable_grad():
                     total = student.loss_encoded(part).sum()
-                    (derivative,) = torch.autograd.grad(total, self._epsilon)
-                out[batch] = derivative.double().cpu().numpy()
+                    torch.autograd.grad(total, self._embedded.pop())
+                out[batch] = self._derivative.cpu().numpy()
         finally:
+            self._embedded.clear()
             for handle in handles:
                 handle.remove()
         return out
 
-    def _add(
-        self, module: torch.nn.Module, args: tuple, output: torch.Tensor
-    ) -> torch.Tensor | None:
+    def _start(self, _: torch.nn.Module, __: tuple, output: torch.Tensor) -> None:
+        """Where the way back ends; what a frozen embedding gives needs no gradient by itself."""
+        if not self._busy:
+            self._embedded.append(output.requires_grad_())
+
+    def _watch(self, module: torch.nn.Module, args: tuple, output: torch.Tensor) -> None:
         if self._busy:
-            return None
-        rows = len(self._epsilon)
-        if module is self._head:
-            scale = self._epsilon[self._row_index[: len(output)]] if rows > 1 else self._epsilon
-        elif output.shape[0] == rows:
-            scale = self._epsilon
-        else:
+            return
+        rows = len(self._derivative)
+        if module is not self._head and output.shape[0] != rows:
             raise UserError(
                 f"the ghost product does not know {type(module).__name__}, whose output has shape "
                 f"{tuple(output.shape)} for {rows} examples: use method = 'jvp'"
             )
-        self._busy = True
-        try:
-            with torch.no_grad():
-                change = self._change(module, args)
-        finally:
-            self._busy = False
         self._seen.update(id(p) for p in module.parameters(recurse=False) if id(p) in self._along)
-        return output + scale.view(-1, *[1] * (output.ndim - 1)) * change
+        kind = output.device.type
+        rounded = torch.is_autocast_enabled(kind)
+        inputs = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in args)
+
+        def take(gradient: torch.Tensor) -> None:
+            self._busy = True
+            try:
+                with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=rounded):
+                    change = self._change(module, inputs)
+            finally:
+                self._busy = False
+            left, right = gradient.float().flatten(1), change.float().flatten(1)
+            products = torch.bmm(left[:, None], right[:, :, None])[:, 0, 0].double()
+            if module is self._head:
+                self._derivative.index_add_(0, self._row_index[: len(products)], products)
+            else:
+                self._derivative += products
+
+        output.register_hook(take)
 
     def _change(self, module: torch.nn.Module, args: tuple) -> torch.Tensor:
         """Derivative of the module's output along its own part of w."""
@@ -202,11 +217,10 @@ class Ghost:
         if type(module) is torch.nn.Linear:
             bias = along.get("bias")
             if "weight" in along:
-                return functional.linear(args[0].detach(), along["weight"], bias)
+                return functional.linear(args[0], along["weight"], bias)
         if type(module) is torch.nn.Embedding:
             return functional.embedding(args[0], along["weight"])
-        inputs = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in args)
         held = {name: p.detach() for name, p in own.items()}
         return torch.func.jvp(
-            lambda values: torch.func.functional_call(module, values, inputs), (held,), (along,)
+            lambda values: torch.func.functional_call(module, values, args), (held,), (along,)
         )[1]

@@ -78,8 +78,13 @@ TOOLKITS = {
             name="bergson",
             version="2.5.1",
             shared=(*_MODEL, "datasets", "peft", "scipy", "pyarrow", "pyyaml", "jinja2"),
-            pinned=("natsort", "simple-parsing", "ml_dtypes", "jaxtyping"),
-            bare=("petname", "torchopt", "optree"),
+            pinned=(
+                "natsort==8.4.0",
+                "simple-parsing==0.1.9",
+                "ml_dtypes==0.6.0",
+                "jaxtyping==0.3.11",
+            ),
+            bare=("petname==2.9", "torchopt==0.7.3", "optree==0.20.0"),
         ),
     )
 }

@@ -1,9 +1,9 @@
 """The quirks of the released code, one switch each, and what each does to the answer.
 
 Montessori-Instruct, arXiv 2410.14208; what was found in its code is in docs/LOG.md. All quirks that
-touch the scores are here; that DPO trains the teacher without the chat template that it is sampled
-with touches the teacher only and is ``dpo.chat_template`` 's business. Padding to 1,024 tokens
-(``pad_to``) changes last bits and cost, so it is a switch of its own and not part of ``ALL``.
+touch the scores are here; that its DPO trains the teacher without the chat template that it is
+sampled with touches the teacher only and has no switch yet. Padding to 1,024 tokens (``pad_to``)
+changes last bits and cost, so it is a switch of its own and not part of ``ALL``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from influbench.analysis import Agreement
 from influbench.bootstrap import Estimate
 from influbench.pipeline import Round, Run
 from influbench.provenance import provenance
-from influbench.records import Outcome, ResultRow, digest
+from influbench.records import Outcome, ResultRow, Score, digest
 from influbench.result_file import RunResult
 from influbench.results import cost_rows, with_interval
 from influbench.run_config import BASELINE, ORACLE
@@ -106,15 +107,14 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
     return out
 
 
-def _agreement(turn: Round, seed: int, base) -> list[ResultRow]:
-    oracle = turn.scores[ORACLE]
-    groups = {c.id: c.group for c in turn.candidates}
-    others = {method: scores for method, scores in turn.scores.items() if method != ORACLE}
-    rng = np.random.default_rng(seed)
-    found: list[Agreement] = analysis.agreement_table(
-        oracle, others, groups, {m: registry.load(m).scale for m in others}, rng
+def _agreement(turn: Round, seed: int, base: Callable[[str, int], ResultRow]) -> list[ResultRow]:
+    others = {m: tuple(scores) for m, scores in turn.scores.items() if m != ORACLE}
+    found = _agreements(
+        tuple(turn.scores[ORACLE]),
+        tuple(others.items()),
+        tuple((c.id, c.group) for c in turn.candidates),
+        seed,
     )
-    found += analysis.ceiling(oracle, groups, rng)
     out: list[ResultRow] = []
     for item in found:
         if not np.isnan(item.value):
@@ -123,6 +123,19 @@ def _agreement(turn: Round, seed: int, base) -> list[ResultRow]:
             )
             out += with_interval(row, item.low, item.high)
     return out
+
+
+@functools.lru_cache(maxsize=4)  # the runs of a study share their scores: one bootstrap for all
+def _agreements(
+    oracle: tuple[Score, ...],
+    others: tuple[tuple[str, tuple[Score, ...]], ...],
+    groups: tuple[tuple[str, str], ...],
+    seed: int,
+) -> tuple[Agreement, ...]:
+    rng = np.random.default_rng(seed)
+    scales = {method: registry.load(method).scale for method, _ in others}
+    found = analysis.agreement_table(oracle, dict(others), dict(groups), scales, rng)
+    return (*found, *analysis.ceiling(oracle, dict(groups), rng))
 
 
 def _quality(outcomes: Sequence[Outcome], base: ResultRow) -> list[ResultRow]:

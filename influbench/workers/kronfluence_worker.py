@@ -3,7 +3,8 @@
 kronfluence's own ``compute_pairwise_scores`` takes the queries' gradients anew in every call,
 which would make a chunk of eight candidates pay for all references. Its parts are therefore called
 here in the same order: aggregate the query gradient, precondition it, keep it, and take dot
-products with whatever candidates come (``score/pairwise.py`` and ``score/dot_product.py`` of version 1.0.1).
+products with whatever candidates come (``score/pairwise.py`` and ``score/dot_product.py``, version
+1.0.1).
 """
 
 # pyright: reportMissingImports=false
