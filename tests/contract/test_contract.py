@@ -11,7 +11,6 @@ from influbench import gradients, registry, requirements, testing
 from influbench.errors import UserError
 from influbench.estimator import Scale, Scores
 
-
 OWN_ENVIRONMENT = ("ekfac", "bergson_dot")
 """Their toolkits cannot share our environment; where theirs is installed, tests/integration/
 test_foreign_toolkits.py checks the same promises."""
