@@ -13,6 +13,7 @@ import torch
 from influbench import analysis, registry, result_file
 from influbench.analysis import Agreement
 from influbench.bootstrap import Estimate
+from influbench.estimator import Scale
 from influbench.pipeline import Round, Run
 from influbench.provenance import provenance
 from influbench.records import Outcome, ResultRow, Score, digest
@@ -133,7 +134,7 @@ def _agreements(
     seed: int,
 ) -> tuple[Agreement, ...]:
     rng = np.random.default_rng(seed)
-    scales = {method: registry.load(method).scale for method, _ in others}
+    scales: dict[str, Scale] = {method: registry.load(method).scale for method, _ in others}
     found = analysis.agreement_table(oracle, dict(others), dict(groups), scales, rng)
     return (*found, *analysis.ceiling(oracle, dict(groups), rng))
 
