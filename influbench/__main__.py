@@ -197,8 +197,11 @@ app.command("judge-check")(cli_evaluation.judge_check)
 
 
 def _show(folder: Path) -> None:
+    import numpy as np
+
+    from influbench.differences import differences
     from influbench.results import load_study
-    from influbench.tables import WIDE, cost_quality_tables
+    from influbench.tables import WIDE, cost_quality_tables, differences_table
 
     study = load_study(folder)
     console = Console()
@@ -206,6 +209,9 @@ def _show(folder: Path) -> None:
         console = Console(width=WIDE)
     for table in cost_quality_tables(study, console.width):
         console.print(table)
+    gaps = differences(study, np.random.default_rng(0))
+    if not gaps.empty:
+        console.print(differences_table(gaps))
     console.print(f"results: {study.path}", soft_wrap=True)
 
 

@@ -107,6 +107,32 @@ def cost_quality_tables(study: Study, width: int, agreement: str = "spearman") -
     return tables
 
 
+def differences_table(found: pd.DataFrame) -> Table:
+    """One row an estimator and metric of ``differences.differences``."""
+    table = Table(
+        title="differences between students",
+        caption=escape("paired by prompt, prompts nested in seeds; [low, high]: 95 % interval"),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+    )
+    for title in ("metric", "estimator", "minus"):
+        table.add_column(title)
+    for title in ("difference", "seeds", "prompts"):
+        table.add_column(title, justify="right")
+    for row in found.to_dict("records"):
+        text = f"{row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}] {row['unit']}"
+        cells = (
+            row["metric"],
+            row["estimator"],
+            row["against"],
+            text,
+            row["seeds"],
+            row["prompts"],
+        )
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    return table
+
+
 def comparison_tables(found: Comparison, width: int = WIDE) -> list[Table]:
     """Agreement and cost; and agreement among siblings, where candidates have groups.
 
