@@ -1,6 +1,7 @@
 """Differences between estimators: paired by prompt, nested in seeds."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ def write(root: Path, run: str, seed: int, found: dict):
 
 def table(root):
     frame = differences(load_study("s", root), np.random.default_rng(0))
-    return {(row.metric, row.estimator): row for row in frame.itertuples()}
+    rows = [SimpleNamespace(**row) for row in frame.to_dict("records")]
+    return {(row.metric, row.estimator): row for row in rows}
 
 
 def test_the_control_is_subtracted_prompt_by_prompt(tmp_path):
