@@ -24,7 +24,7 @@ def test_nothing_is_taught_trained_or_evaluated(tmp_path):
         for p in (tmp_path / "store").glob("*/manifest.json")
         for p in [p.parent]
     }
-    assert stages == {"generate", "warm_up", "score"}
+    assert stages == {"generate", "warm_up", "score", "noise_floor"}
     rows = load_study("small", tmp_path / "results").estimates
     assert set(rows["estimator"]) == {"exact", "logra", "random", "ceiling"}
     assert {"spearman", "kendall_within", "seconds_per_candidate"} <= set(rows["metric"])
