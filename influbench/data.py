@@ -1,7 +1,8 @@
 """Seed prompts, reference set, evaluation set and chat questions: where each comes from.
 
-A source is ``starter`` (the small set that is shipped), a local file or folder, or a data set of
-the Hugging Face hub. ``SOURCE:firstN`` takes its first N rows only.
+A source is ``starter`` (the small set that is shipped), ``starter_short`` (shipped too: pairs of
+one line), a local file or folder, or a data set of the Hugging Face hub. ``SOURCE:firstN`` takes
+its first N rows only.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ ALIASES = {
     "alpaca_eval": "tatsu-lab/alpaca_eval",
     "alpaca_gpt4": SPACED,
     "mt_bench": "HuggingFaceH4/mt_bench_prompts",
+    "starter_short": str(STARTER / "short_pairs.jsonl"),
 }
 _FIRST = re.compile(r"(.+):first(\d+)")
 

@@ -47,6 +47,15 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
+def common_prefix(rows: Sequence[Encoded]) -> int:
+    """Number of tokens that all rows begin with and none predicts a response token from."""
+    first, limit = rows[0].ids, min(row.response_start for row in rows) - 1
+    length = 0
+    while length < limit and all(row.ids[length] == first[length] for row in rows):
+        length += 1
+    return length
+
+
 def padded(
     rows: Sequence[Encoded], pad: int, device: torch.device, at_least: int = 0
 ) -> torch.Tensor:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers.cache_utils import DynamicLayer
 
 from influbench import models
 from influbench.errors import UserError
 from influbench.losses import (
     Encoded,
+    common_prefix,
     mean_by_row,
     padded,
     response_positions,
@@ -26,6 +28,10 @@ from influbench.losses import (
 from influbench.records import Example, ModelRef
 
 Compute = Literal["float32", "bfloat16", "tf32"]
+
+WORTH_SHARING = 64
+"""Tokens that a common prefix must save before it gets a pass of its own, which reads all weights
+once more."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,37 @@ class LanguageStudent:
     def loss_encoded(self, rows: Sequence[Encoded]) -> torch.Tensor:
         """The same for examples already tokenised, shape [row]."""
         device = self.model.device
-        row_index, time_index, targets = response_positions(rows, device)
+        pad = self.tokenizer.pad_token_id
+        assert isinstance(pad, int)
         with self._precision():
-            pad = self.tokenizer.pad_token_id
-            assert isinstance(pad, int)
-            hidden = self.hidden(padded(rows, pad, device, self.pad_to))
+            cache, rows = self._prefix(rows)
+            ids = padded(rows, pad, device, self.pad_to)
+            hidden = self.hidden(ids) if cache is None else self._continued(ids, cache)
+            row_index, time_index, targets = response_positions(rows, device)
             nll = token_nll(hidden[row_index, time_index], self._head, targets)
         return mean_by_row(nll, row_index, len(rows))
+
+    def _prefix(self, rows: Sequence[Encoded]) -> tuple[DynamicCache | None, Sequence[Encoded]]:
+        """Keys and values of what all rows begin with (a chat template's system turn), and the
+        rows without it; None where sharing does not pay, or a gradient is wanted.
+        """
+        length = 0 if torch.is_grad_enabled() or self.pad_to else common_prefix(rows)
+        if (len(rows) - 1) * length < WORTH_SHARING:
+            return None, rows
+        cache = DynamicCache(config=self.model.config)
+        ids = torch.tensor([rows[0].ids[:length]], device=self.model.device)
+        self.model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
+        if any(type(layer) is not DynamicLayer for layer in cache.layers):
+            return None, rows  # a window or a recurrent state: not ours to repeat
+        for layer in cache.layers:
+            layer.keys = layer.keys.expand(len(rows), -1, -1, -1)
+            layer.values = layer.values.expand(len(rows), -1, -1, -1)
+        return cache, [Encoded(r.ids[length:], r.response_start - length) for r in rows]
+
+    def _continued(self, ids: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+        """Last hidden states of rows that go on from ``cache``, shape [row, time, width]."""
+        decoder = self.model.get_decoder()
+        return decoder(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
 
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Last hidden states after the final norm, shape [row, time, width]."""
