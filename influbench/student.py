@@ -82,8 +82,9 @@ class LanguageStudent:
         return mean_by_row(nll, row_index, len(rows))
 
     def _prefix(self, rows: Sequence[Encoded]) -> tuple[DynamicCache | None, Sequence[Encoded]]:
-        """Keys and values of what all rows begin with (a chat template's system turn), and the
-        rows without it; None where sharing does not pay, or a gradient is wanted.
+        """The pass over what all rows begin with, a chat template's system turn, and the rests.
+
+        None where sharing does not pay, or where gradients are wanted.
         """
         length = 0 if torch.is_grad_enabled() or self.pad_to else common_prefix(rows)
         if (len(rows) - 1) * length < WORTH_SHARING:
