@@ -93,6 +93,9 @@ def score(
         int | None, typer.Option(min=2, help="cut examples at so many tokens")
     ] = None,
     chunk_size: Annotated[int, typer.Option(min=1, help="candidates between two safe points")] = 8,
+    workers: Annotated[
+        int, typer.Option(min=1, help="processes that share the candidates; GPUs are dealt out")
+    ] = 1,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[
         Path | None,
@@ -124,6 +127,7 @@ def score(
             seed=seed,
             max_length=max_length,
             chunk_size=chunk_size,
+            workers=workers,
             archive=store / "judgements.jsonl",
         ),
         store=Store(store, RichProgress()),

@@ -220,6 +220,7 @@ class Loop:
             judge=self.cfg.judge if asks else None,
             device=self.cfg.student.device,
             chunk_size=own.chunk_size,
+            workers=1 if asks else own.workers,
             archive=suite.archive(self.store),
         )
         inputs = _examples(candidates), self.sets.reference, _examples(warmup), student

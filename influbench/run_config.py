@@ -36,6 +36,7 @@ class ScoringConfig(Config):
     attention: Literal["sdpa", "eager"] = "sdpa"
     max_length: int | None = None
     chunk_size: int = transport(8, "candidates between two safe points", gt=0)
+    workers: int = transport(1, "processes that share the candidates of a method", gt=0)
 
 
 class SizesConfig(Config):

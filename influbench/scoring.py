@@ -17,8 +17,12 @@ from influbench.errors import UserError
 from influbench.estimator import Context, Scorer, Scores, as_scores
 from influbench.judging import ArchivedJudge, JudgeConfig
 from influbench.records import Example, ModelRef, Score, write_bytes
+from influbench.scoring_workers import Share, device_of, fan_out
 from influbench.store import Stage, Work
 from influbench.student import LanguageStudent, StudentSettings, load_student
+
+FACTS = "diagnostics.json"
+"""What the method says of itself, beside its scores."""
 
 
 class MethodConfig(Config):
@@ -34,6 +38,7 @@ class MethodConfig(Config):
     judge: JudgeConfig | None = None
     device: str = transport("auto")
     chunk_size: int = transport(8, "candidates between two safe points", gt=0)
+    workers: int = transport(1, "processes that share the candidates", gt=0)
     archive: Path | None = transport(None, "where bought judgements are kept")
 
 
@@ -52,24 +57,60 @@ def score(
     ``prepare`` is paid again, chunks already scored are not.
 
     Raises:
-        UserError: a candidate does not fit the context, or a score is not finite.
+        UserError: a candidate does not fit the context, a score is not finite, or a method that
+            asks a judge is to be shared by several processes.
+    """
+    chunks = -(-len(candidates) // cfg.chunk_size)
+    workers = min(cfg.workers, chunks - work.finished("scores"))
+    if workers > 1:
+        if "judge" in registry.needs(cfg.estimator):
+            raise UserError(
+                f"estimator '{cfg.estimator}' asks a judge, whose requests one process sends: set "
+                "workers = 1 (judge.concurrency is how many requests go at a time)"
+            )
+        args = (cfg, candidates, reference, warmup, student)
+        fan_out(share_of_scores, workers, args, work, chunks="scores", total=chunks)
+    records = share_of_scores(
+        cfg, candidates, reference, warmup, student, share=Share(), work=work
+    )
+    work.write("scores", records)
+    facts = work.path / FACTS
+    work.meta["scale"] = registry.build(cfg.estimator, cfg.options).scale
+    work.meta["diagnostics"] = json.loads(facts.read_text()) if facts.exists() else {}
+
+
+def share_of_scores(
+    cfg: MethodConfig,
+    candidates: Sequence[Example],
+    reference: Sequence[Example],
+    warmup: Sequence[Example],
+    student: ModelRef,
+    *,
+    share: Share,
+    work: Work,
+) -> list[Score]:
+    """Scores the chunks that are ``share``'s and not done yet; all of its scores, in order.
+
+    Raises:
+        UserError: see :func:`score`.
     """
     method = registry.build(cfg.estimator, cfg.options)
-    facts = work.path / "diagnostics.json"
-    scorer: Scorer | None = None
-    held = hold(cfg, student, work)
-    check_lengths(held, [*candidates, *reference])
+    facts = work.path / FACTS
     judge = _judge(cfg, work)
-    networks = [held.model, *([] if judge is None else judge.models)]
+    networks = [] if judge is None else list(judge.models)
+    scorer: Scorer | None = None
 
     def chunk(examples: list[Example]) -> list[Score]:
         nonlocal scorer
         if scorer is None:
+            held = hold(cfg, student, work, device_of(cfg.device, share))
+            check_lengths(held, [*candidates, *reference])
+            networks.append(held.model)
             context = Context(
                 student=held,
                 reference=tuple(reference),
                 warmup=tuple(warmup),
-                scratch=work.folder("scratch"),
+                scratch=work.folder(f"scratch/{share.rank}"),
                 seed=cfg.seed,
                 services={} if judge is None else {"judge": judge},
             )
@@ -77,18 +118,18 @@ def score(
                 scorer = method.prepare(context)
         with work.meter.phase("score", items=len(examples), models=networks):
             scores = as_scores(_named(cfg.estimator, scorer, examples), len(examples))
-        if not facts.exists():
+        if share.rank == 0 and not facts.exists():
             write_bytes(facts, json.dumps(dict(scores.diagnostics)).encode())
         return _records(examples, scores)
 
-    records = work.chunks("scores", list(candidates), chunk, size=cfg.chunk_size, kind=Score)
+    records = work.chunks(
+        "scores", list(candidates), chunk, size=cfg.chunk_size, kind=Score, owns=share.owns
+    )
     if judge is not None:
         with work.meter.phase("score") as phase:  # with what a killed attempt had bought
             bought = judge.usage.since(judging.booked(work.meter))
             phase.add_api(*dataclasses.astuple(bought))
-    work.write("scores", records)
-    work.meta["scale"] = method.scale
-    work.meta["diagnostics"] = json.loads(facts.read_text()) if facts.exists() else {}
+    return records
 
 
 STAGE = Stage("score", 1, score)
@@ -104,10 +145,19 @@ def check_lengths(student: LanguageStudent, examples: Sequence[Example]) -> None
         student.encode(example)
 
 
-def hold(cfg: MethodConfig, student: ModelRef, work: Work) -> LanguageStudent:
-    """The student as the method wants it held, loaded in a phase of its own."""
+def hold(
+    cfg: MethodConfig, student: ModelRef, work: Work, device: str | None = None
+) -> LanguageStudent:
+    """The student as the method wants it held, loaded in a phase of its own.
+
+    Args:
+        cfg: the method.
+        student: where it is.
+        work: whose meter measures.
+        device: in place of the method's.
+    """
     settings = StudentSettings(
-        device=cfg.device,
+        device=device or cfg.device,
         dtype=cfg.dtype,
         compute=cfg.compute,
         attention=cfg.attention,

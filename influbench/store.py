@@ -89,6 +89,7 @@ class Work:
         *,
         size: int,
         kind: type[R],
+        owns: Callable[[int], bool] = lambda _: True,
     ) -> list[R]:
         """Applies ``function`` to ``items``, ``size`` at a time; finished chunks survive a kill.
 
@@ -98,19 +99,25 @@ class Work:
             function: the records that a chunk of items gives; any number of them.
             size: items a chunk. Chunks of another size are not reused: batching may move results.
             kind: the records' type.
+            owns: whether chunk number n is ours; the others are left to other processes.
 
         Returns:
-            The records of all chunks, in the order of the items.
+            The records of all chunks that are ours, in the order of the items.
         """
         kept = Chunks(self.path / UNFINISHED[0] / name, kind)
-        parts = [list(items[i : i + size]) for i in range(0, len(items), size)]
-        found = [kept.read(number, part) for number, part in enumerate(parts)]
-        done = sum(len(part) for part, f in zip(parts, found, strict=True) if f is not None)
+        parts = [
+            (number, list(items[start : start + size]))
+            for number, start in enumerate(range(0, len(items), size))
+            if owns(number)
+        ]
+        found = [kept.read(number, part) for number, part in parts]
+        total = sum(len(part) for _, part in parts)
+        done = sum(len(part) for (_, part), f in zip(parts, found, strict=True) if f is not None)
         if done:
-            self.progress.note(f"{self.title}: resumes {name}, {done} of {len(items)} done before")
+            self.progress.note(f"{self.title}: resumes {name}, {done} of {total} done before")
         records: list[R] = []
-        with self.progress.task(f"{self.title}: {name}", len(items), done) as advance:
-            for number, (part, before) in enumerate(zip(parts, found, strict=True)):
+        with self.progress.task(f"{self.title}: {name}", total, done) as advance:
+            for (number, part), before in zip(parts, found, strict=True):
                 if before is not None:
                     records.extend(before)
                     continue
@@ -119,6 +126,10 @@ class Work:
                 records.extend(kept.write(number, part, made))
                 advance(len(part))
         return records
+
+    def finished(self, name: str) -> int:
+        """How many chunks of ``name`` are there, whoever made them."""
+        return len(list((self.path / UNFINISHED[0] / name).glob("[0-9]*.jsonl")))
 
 
 class Store:
