@@ -51,6 +51,23 @@ def chat_prompt(
     return f"{text}{prefill}"
 
 
+def without_template(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """The bare user's turn of a prompt that asks one thing; a prefilled answer stays after it.
+
+    Raises:
+        UserError: the prompt was not made with this tokenizer's template.
+    """
+    mark = "the user's turn"
+    before, _, after = chat_prompt(tokenizer, [("user", mark)]).partition(mark)
+    if not (after and after in prompt and prompt.startswith(before)):
+        raise UserError(
+            f"expected a prompt between {before[-40:]!r} and {after!r}, got {prompt[:60]!r}: it "
+            "was written with another chat template"
+        )
+    turn, _, prefill = prompt.removeprefix(before).rpartition(after)
+    return turn + prefill
+
+
 def template_text(value: str) -> str:
     """A chat template from ``chatml``, a jinja file, or the template itself.
 

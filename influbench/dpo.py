@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import datasets
@@ -13,6 +13,7 @@ from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from influbench import models, trainer
+from influbench.chat import without_template
 from influbench.errors import UserError
 from influbench.records import ModelRef, Pair, digest
 from influbench.schedule import Schedule
@@ -41,6 +42,11 @@ class DPOStageConfig(TrainingConfig):
         default="live",
         description="live: a frozen copy beside the teacher sees the very same batches (LoRA: no "
         "copy, the adapter is off); precomputed: one pass before training, saves the copy's memory",
+    )
+    no_chat_template: bool = Field(
+        default=False,
+        description="train on the bare user turn, without the chat template that the teacher is "
+        "sampled with; the released code's quirk",
     )
     held_out: float = Field(
         default=0.01,
@@ -88,6 +94,10 @@ def dpo(cfg: DPOStageConfig, pairs: Sequence[Pair], teacher: ModelRef, *, work: 
         )
     loaded = models.load(teacher, dtype="float32", device=cfg.device)
     length = min(cfg.max_length, models.context_length(loaded.model))
+    if cfg.no_chat_template:
+        pairs = [
+            replace(pair, prompt=without_template(loaded.tokenizer, pair.prompt)) for pair in pairs
+        ]
     tokens = {pair.id: tokenise(loaded.tokenizer, pair, length) for pair in pairs}
     if len(tokens) != len(pairs):
         raise UserError(f"DPO: expected unique ids, got {len(tokens)} ids for {len(pairs)} pairs")

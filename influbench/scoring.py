@@ -70,9 +70,7 @@ def score(
             )
         args = (cfg, candidates, reference, warmup, student)
         fan_out(share_of_scores, workers, args, work, chunks="scores", total=chunks)
-    records = share_of_scores(
-        cfg, candidates, reference, warmup, student, share=Share(), work=work
-    )
+    records = share_of_scores(cfg, candidates, reference, warmup, student, share=Share(), work=work)
     work.write("scores", records)
     facts = work.path / FACTS
     work.meta["scale"] = registry.build(cfg.estimator, cfg.options).scale

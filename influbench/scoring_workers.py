@@ -124,14 +124,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _last_word(connection: Connection) -> str | None | EOFError:
+def _last_word(connection: Connection) -> str | EOFError | None:
     try:
         return connection.recv()
     except EOFError as end:
         return end
 
 
-def _raise(word: str | None | EOFError, process: BaseProcess) -> None:
+def _raise(word: str | EOFError | None, process: BaseProcess) -> None:
     process.join()
     if isinstance(word, EOFError):
         raise RuntimeError(

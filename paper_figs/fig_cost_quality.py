@@ -8,7 +8,6 @@ against measured seconds per candidate. Reads ``results/<study>`` and nothing el
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from dataclasses import dataclass
@@ -26,10 +25,11 @@ from matplotlib.transforms import Bbox
 
 from influbench.analysis import headline
 from influbench.errors import UserError
-from influbench.results import BASELINE, CEILING, Study, load_study
+from influbench.results import BASELINE, CEILING, Study
+from paper_figs.drawing import STYLE, command, save
 
 ORACLE = "exact"
-STYLE = Path(__file__).with_name("style.mplstyle")
+NAME = "fig_cost_quality"
 MARKERS = "osD^vP*X<>hp"
 TITLES = {
     "spearman": "Spearman correlation with exact",
@@ -107,7 +107,7 @@ def draw(study: Study, out: Path, agreement: str = "spearman") -> list[Path]:
         figure.supxlabel(_footer(study, rows), fontsize=6, color="0.35", x=0.01, ha="left")
         for axes in panels:
             _separate([text for text in axes.texts if isinstance(text, Annotation)])
-        return _save(figure, out)
+        return save(figure, out, NAME)
 
 
 def _methods(numbers: Numbers) -> list[Method]:
@@ -233,30 +233,5 @@ def _footer(study: Study, rows: list[Row]) -> str:
     return "; ".join([*parts, *study.notes])
 
 
-def _save(figure: Figure, out: Path) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
-    files = [out / "fig_cost_quality.pdf", out / "fig_cost_quality.png"]
-    # No dates or versions inside: the same study gives the same bytes.
-    figure.savefig(files[0], bbox_inches="tight", metadata={"CreationDate": None})
-    figure.savefig(files[1], bbox_inches="tight", metadata={"Software": None})
-    return files
-
-
-def main() -> int:
-    """Command line: study folder or name, and where to write."""
-    parser = argparse.ArgumentParser(description="Quality against cost, as PDF and PNG.")
-    parser.add_argument("study", help="a folder of results, such as results/quickstart")
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder of the files")
-    parser.add_argument("--agreement", default="spearman", help="metric of the left panel")
-    options = parser.parse_args()
-    try:
-        files = draw(load_study(options.study), options.out, options.agreement)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print("\n".join(map(str, files)))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(draw, "Quality against cost, as PDF and PNG."))

@@ -7,7 +7,6 @@ Reads ``results/<study>`` and nothing else:
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,9 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from influbench.errors import UserError
-from influbench.results import Study, load_study
+from influbench.results import Study
+from paper_figs.drawing import STYLE, command, save
 
-STYLE = Path(__file__).with_name("style.mplstyle")
+NAME = "fig_head_to_head"
 PARTS = {"win": "#2a6f97", "tie": "#c9c9c9", "lose": "#bc4b51"}
 
 
@@ -70,32 +70,8 @@ def draw(study: Study, out: Path) -> list[Path]:
         notes = [note for note in study.notes if "judge" in note]
         footer = "\n".join([f"study {study.name}; both orders, disagreement = tie", *notes])
         figure.supxlabel(footer, fontsize=5, color="0.35", x=0.01, ha="left", wrap=True)
-        return _save(figure, out)
-
-
-def _save(figure: Figure, out: Path) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
-    files = [out / "fig_head_to_head.pdf", out / "fig_head_to_head.png"]
-    # No dates or versions inside: the same study gives the same bytes.
-    figure.savefig(files[0], bbox_inches="tight", metadata={"CreationDate": None})
-    figure.savefig(files[1], bbox_inches="tight", metadata={"Software": None})
-    return files
-
-
-def main() -> int:
-    """Command line: study folder or name, and where to write."""
-    parser = argparse.ArgumentParser(description="Win, tie and lose, as PDF and PNG.")
-    parser.add_argument("study", help="a folder of results, such as results/evaluate")
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder of the files")
-    options = parser.parse_args()
-    try:
-        files = draw(load_study(options.study), options.out)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print("\n".join(map(str, files)))
-    return 0
+        return save(figure, out, NAME)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(draw, "Win, tie and lose, as PDF and PNG."))

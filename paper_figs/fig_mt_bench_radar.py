@@ -7,7 +7,6 @@ python paper_figs/fig_mt_bench_radar.py results/evaluate --out figures
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from itertools import cycle
@@ -18,9 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from influbench.errors import UserError
-from influbench.results import Study, load_study
+from influbench.results import Study
+from paper_figs.drawing import STYLE, command, save
 
-STYLE = Path(__file__).with_name("style.mplstyle")
+NAME = "fig_mt_bench_radar"
 GRADE = "mt_bench/grade/"
 MARKERS = "osD^vP*X"
 
@@ -67,7 +67,7 @@ def draw(study: Study, out: Path) -> list[Path]:
             )
         figure.legend(loc="outside upper left", fontsize=6)
         figure.supxlabel(_footer(study), fontsize=5, color="0.35", x=0.01, ha="left", wrap=True)
-        return _save(figure, out)
+        return save(figure, out, NAME)
 
 
 def _footer(study: Study) -> str:
@@ -75,29 +75,5 @@ def _footer(study: Study) -> str:
     return "\n".join([f"study {study.name}; mean grade of both turns, 1-10", *judged])
 
 
-def _save(figure: Figure, out: Path) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
-    files = [out / "fig_mt_bench_radar.pdf", out / "fig_mt_bench_radar.png"]
-    # No dates or versions inside: the same study gives the same bytes.
-    figure.savefig(files[0], bbox_inches="tight", metadata={"CreationDate": None})
-    figure.savefig(files[1], bbox_inches="tight", metadata={"Software": None})
-    return files
-
-
-def main() -> int:
-    """Command line: study folder or name, and where to write."""
-    parser = argparse.ArgumentParser(description="MT-Bench by category, as PDF and PNG.")
-    parser.add_argument("study", help="a folder of results, such as results/evaluate")
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder of the files")
-    options = parser.parse_args()
-    try:
-        files = draw(load_study(options.study), options.out)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print("\n".join(map(str, files)))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(draw, "MT-Bench by category, as PDF and PNG."))

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_kit import TEACH, at, pairs, ref, weights
+from training_kit import TEACH, at, pairs, ref, same, weights
 
 from influbench import dpo as dpo_module
 from influbench import models
+from influbench.chat import without_template
 from influbench.dpo import DPOStageConfig, dpo, tokenise
 from influbench.errors import UserError
 from influbench.records import ModelRef
@@ -130,3 +131,19 @@ def test_a_reference_that_is_not_the_teacher_stops_dpo(
     monkeypatch.setattr(models, "load", lambda *_, **__: next(loaded))
     with pytest.raises(AssertionError, match="not ln 2"):
         dpo(TEACH, pairs(tiny_ref), tiny_ref, work=work)
+
+
+def test_without_the_chat_template_the_teacher_learns_on_the_bare_turn(
+    tiny_ref: ModelRef, work: Work, tmp_path: Path
+) -> None:
+    tokenizer = models.load_tokenizer(tiny_ref)
+    given = pairs(tiny_ref)
+    stripped = [without_template(tokenizer, pair.prompt) for pair in given]
+    assert stripped == [f"Write a task like task {i // 2}.<instruction>" for i in range(8)]
+    with pytest.raises(UserError, match="written with another chat template"):
+        without_template(tokenizer, stripped[0])
+    dpo(TEACH.model_copy(update={"no_chat_template": True}), given, tiny_ref, work=work)
+    by_hand = at(tmp_path / "by_hand")
+    own = [dataclasses.replace(p, prompt=s) for p, s in zip(given, stripped, strict=True)]
+    dpo(TEACH, own, tiny_ref, work=by_hand)
+    assert same(weights(work, "teacher"), weights(by_hand, "teacher"))

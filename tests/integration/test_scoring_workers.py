@@ -1,4 +1,4 @@
-"""Candidates shared by several processes: the same scores, one clear line, nothing lost in a kill."""
+"""Candidates shared by processes: the same scores, one clear line, nothing lost in a kill."""
 
 import dataclasses
 import json

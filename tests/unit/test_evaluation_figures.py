@@ -53,3 +53,22 @@ def test_files_appear_and_are_repeatable(tmp_path, name, numbers):
     assert [f.read_bytes() for f in files] == [f.read_bytes() for f in again]
     with pytest.raises(UserError, match="influbench evaluate"):
         figure.draw(study(tmp_path / "other", {"win_rate": 1.0}), tmp_path)
+
+
+def test_calibration_of_the_adaptive_oracle(tmp_path):
+    figure = load("fig_calibration")
+    names = ("error_rate", "stated_error_rate", "saving")
+    rows = [
+        ResultRow(
+            study="s", run="r", estimator=f"adaptive@{confidence}", round=1, seed=0,
+            metric=f"{name}_{kind}", value=1 - confidence, stderr=0.01, n=10, unit="",
+        )
+        for confidence in (0.6, 0.9)
+        for name in names
+        for kind in ("real", "drawn")
+    ]  # fmt: skip
+    write(tmp_path, "s", "r", RunResult(config={}, provenance={}, rows=rows))
+    files = figure.draw(load_study("s", tmp_path), tmp_path)
+    assert [f.name for f in files] == ["fig_calibration.pdf", "fig_calibration.png"]
+    with pytest.raises(UserError, match=r"experiments\.adaptive_oracle"):
+        figure.draw(study(tmp_path / "other", {"win_rate": 1.0}), tmp_path)

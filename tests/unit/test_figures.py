@@ -66,8 +66,8 @@ METHODS = {
 
 def drawn(figure, monkeypatch, study, out):
     kept = []
-    original = figure._save
-    monkeypatch.setattr(figure, "_save", lambda f, o: kept.append(f) or original(f, o))
+    original = figure.save
+    monkeypatch.setattr(figure, "save", lambda f, *rest: kept.append(f) or original(f, *rest))
     return figure.draw(study, out), kept[0]
 
 
