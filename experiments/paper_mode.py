@@ -1,25 +1,42 @@
 """What does each quirk of the released code do to the ranking, the signs and the pairs?
 
-python -m experiments.paper_mode [--candidates 24] [--references 16]
+python -m experiments.paper_mode [--candidates 16] [--references 16]
+
+The quirks that touch the scores: one row each. The one that touches the teacher only, DPO without
+the chat template that it is sampled with: how far the same pairs then move the teacher apart under
+the prompt that it is sampled with.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch.nn import functional
 
-from influbench import models, paper_mode, pipeline, presets, result_file, scoring
+from influbench import (
+    dpo,
+    models,
+    paper_mode,
+    pipeline,
+    preferences,
+    presets,
+    result_file,
+    scoring,
+)
 from influbench.paper_mode import Variant
+from influbench.preferences import PreferenceConfig
 from influbench.progress import RichProgress
 from influbench.provenance import provenance
-from influbench.records import ResultRow, Score
+from influbench.records import ModelRef, Pair, ResultRow, Score
 from influbench.result_file import RunResult
 from influbench.results import cost_rows
 from influbench.scored_student import blank_row
@@ -27,22 +44,23 @@ from influbench.store import Entry, Store
 
 STUDY = "paper_mode"
 UNITS = {"pairs": "pairs", "same_pairs": "pairs"}
+BEST_WORST = PreferenceConfig(rule="best_worst")
+LENGTH = 8192
+"""Of the teacher's context: nothing is cut."""
 
 
 def main(
-    preset: Annotated[
-        str, typer.Option(help="who writes candidates, and the student")
-    ] = "quickstart",
-    candidates: Annotated[int, typer.Option(help="in groups as the preset has them")] = 24,
+    config: Annotated[
+        str, typer.Option(help="preset or file: who writes candidates, and the student")
+    ] = "experiments/smol_candidates.yaml",
+    candidates: Annotated[int, typer.Option(help="the first so many that the teacher wrote")] = 16,
     references: Annotated[int, typer.Option(help="size of the reference set")] = 16,
     seed: Annotated[int, typer.Option(help="of candidates and warm-up")] = 0,
     store: Annotated[Path, typer.Option(envvar="INFLUBENCH_STORE")] = Path(".influbench"),
     results: Annotated[Path, typer.Option(help="where result files go")] = Path("results"),
 ) -> None:
     """Scores the same candidates with each quirk, and writes what it changes."""
-    cfg = presets.load_run(
-        preset, [f"seed={seed}", f"data.num_reference={references}", "scoring.estimator=exact"]
-    )
+    cfg = presets.load_run(config, [f"seed={seed}", f"data.num_reference={references}"])
     loop = pipeline.Loop(cfg, Store(store, RichProgress()), pipeline.check(cfg))
     teacher, student = (models.resolve(m.name, m.revision) for m in (cfg.teacher, cfg.student))
     warmup = loop.generate(teacher, cfg.sizes.warmup, "round1-warmup")
@@ -71,6 +89,12 @@ def main(
         rows += cost_rows([r for r in entry.ledger() if r.stage == "score"], blank)
         table.add_row(name, *(f"{value:.4g}" for value in numbers.values()))
     Console(width=140).print(table)
+    pairs = preferences.build_pairs(BEST_WORST, written, scores["corrected"])
+    for name, margin in teacher_margins(loop, teacher, pairs).items():
+        blank = blank_row(STUDY, f"seed={seed}", name, seed)
+        row = dataclasses.replace(blank, metric="teacher_margin", value=margin, n=len(pairs))
+        rows.append(dataclasses.replace(row, unit="nats"))
+        Console().print(f"{name}: the pairs move apart by {margin:.4f} nats as sampled")
     result = RunResult(
         config=cfg.model_dump(mode="json"),
         provenance=provenance(
@@ -82,6 +106,39 @@ def main(
         groups={c.id: c.group for c in written},
     )
     result_file.write(results, STUDY, f"seed={seed}", result)
+
+
+def teacher_margins(
+    loop: pipeline.Loop, teacher: ModelRef, pairs: Sequence[Pair]
+) -> dict[str, float]:
+    """How far DPO on the same pairs moves chosen and rejected apart, with and without template.
+
+    Mean over pairs of the change of log p(chosen) - log p(rejected), in nats, given the prompt that
+    the teacher is sampled with.
+    """
+    before = margins(teacher, pairs)
+    found: dict[str, float] = {}
+    for name, bare in (("dpo_as_sampled", False), ("no_chat_template_in_dpo", True)):
+        cfg = loop.cfg.dpo.model_copy(update={"seed": loop.cfg.seed, "no_chat_template": bare})
+        taught = loop.do(dpo.DPO, cfg, pairs, teacher, label=name).model("teacher")
+        found[name] = float(np.mean(margins(taught, pairs) - before))
+    return found
+
+
+@torch.no_grad()
+def margins(teacher: ModelRef, pairs: Sequence[Pair]) -> np.ndarray:
+    """Log p(chosen) - log p(rejected) of each pair, shape [pair], nats."""
+    loaded = models.load(teacher, device="cpu")
+
+    def log_probability(prompt: list[int], completion: list[int]) -> float:
+        ids = torch.tensor([[*prompt, *completion]])
+        logits = loaded.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        return -float(functional.cross_entropy(logits, ids[0, len(prompt) :], reduction="sum"))
+
+    rows = [dpo.tokenise(loaded.tokenizer, pair, LENGTH) for pair in pairs]
+    return np.array(
+        [log_probability(r.prompt, r.chosen) - log_probability(r.prompt, r.rejected) for r in rows]
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Montessori-Instruct, arXiv 2410.14208; what was found in its code is in docs/LOG.md. All quirks that
 touch the scores are here; that its DPO trains the teacher without the chat template that it is
-sampled with touches the teacher only and has no switch yet. Padding to 1,024 tokens (``pad_to``)
-changes last bits and cost, so it is a switch of its own and not part of ``ALL``.
+sampled with touches the teacher only: ``dpo.no_chat_template``. Padding to 1,024 tokens
+(``pad_to``) changes last bits and cost, so it is a switch of its own and not part of ``ALL``.
 """
 
 from __future__ import annotations
