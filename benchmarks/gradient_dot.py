@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from influbench import data, environments, gradients, models, updates
+from influbench import data, gradients, models, updates
 from influbench.data import DataConfig
 from influbench.estimator import Array, Context, Estimator, Scorer, as_scores
 from influbench.estimators.adam_jvp import AdamJvp
@@ -35,7 +35,8 @@ from influbench.estimators.bergson_dot import BergsonDot
 from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
 from influbench.estimators.gradient_dot import GradientDot
-from influbench.peak_memory import ResidentPeak
+from influbench.foreign import environments
+from influbench.meter.peak_memory import ResidentPeak
 from influbench.records import Example
 from influbench.student import LanguageStudent, StudentSettings, load_student
 

@@ -24,7 +24,7 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from influbench.embedded import PACKAGED
+from influbench.models.embedded import PACKAGED
 from influbench.records import digest
 
 MODEL = "smollm2-135m-instruct"

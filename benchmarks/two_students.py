@@ -20,7 +20,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from influbench import data, models, result_file, training
+from influbench import data, models, training
+from influbench.results import result_file
 from influbench.store import Store
 from influbench.training import SFTConfig
 

@@ -20,14 +20,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from influbench import models, pipeline, presets, result_file, scoring, settling
+from influbench import models, pipeline, presets, scoring
 from influbench.estimators.adaptive import deal
+from influbench.estimators.parts import settling
 from influbench.progress import RichProgress
-from influbench.provenance import provenance
 from influbench.records import Candidate, ResultRow, Score
-from influbench.result_file import RunResult
-from influbench.scored_student import blank_row
+from influbench.results import result_file
+from influbench.results.provenance import provenance
+from influbench.results.result_file import RunResult
 from influbench.scoring import MethodConfig
+from influbench.scoring.scored_student import blank_row
 from influbench.store import Store
 
 STUDY = "adaptive_oracle"

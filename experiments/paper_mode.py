@@ -22,25 +22,18 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
-from influbench import (
-    dpo,
-    models,
-    paper_mode,
-    pipeline,
-    preferences,
-    presets,
-    result_file,
-    scoring,
-)
-from influbench.paper_mode import Variant
+from influbench import models, pipeline, preferences, presets, scoring
+from influbench.oracle import paper_mode
+from influbench.oracle.paper_mode import Variant
 from influbench.preferences import PreferenceConfig
 from influbench.progress import RichProgress
-from influbench.provenance import provenance
 from influbench.records import ModelRef, Pair, ResultRow, Score
-from influbench.result_file import RunResult
-from influbench.results import cost_rows
-from influbench.scored_student import blank_row
+from influbench.results import cost_rows, result_file
+from influbench.results.provenance import provenance
+from influbench.results.result_file import RunResult
+from influbench.scoring.scored_student import blank_row
 from influbench.store import Entry, Store
+from influbench.training import dpo
 
 STUDY = "paper_mode"
 UNITS = {"pairs": "pairs", "same_pairs": "pairs"}

@@ -12,12 +12,12 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from influbench import planted
+from influbench.analysis import planted
 from influbench.models import ModelConfig
 from influbench.progress import RichProgress
 from influbench.records import digest
 from influbench.results import load_study
-from influbench.scored_student import ScoringSetup, blank_row, load_sets, publish, score_all
+from influbench.scoring.scored_student import ScoringSetup, blank_row, load_sets, publish, score_all
 from influbench.store import Store
 from influbench.tables import metrics_table
 

@@ -11,14 +11,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from influbench import prediction
+from influbench.analysis import prediction
+from influbench.analysis.prediction import PredictionConfig, Trainings
 from influbench.data import load_evaluation
 from influbench.evaluation.suite import held_out
 from influbench.models import ModelConfig
-from influbench.prediction import PredictionConfig, Trainings
 from influbench.progress import RichProgress
 from influbench.results import load_study
-from influbench.scored_student import ScoringSetup, blank_row, load_sets, publish, score_all
+from influbench.scoring.scored_student import ScoringSetup, blank_row, load_sets, publish, score_all
 from influbench.store import Store
 from influbench.tables import metrics_table
 

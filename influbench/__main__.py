@@ -107,9 +107,10 @@ def score(
     store: StoreRoot = STORE,
 ) -> None:
     """Rank your own data for your own model."""
-    from influbench import presets, ranking, score_files, tables
+    from influbench import presets, tables
+    from influbench.analysis import score_files
     from influbench.progress import RichProgress
-    from influbench.scoring import MethodConfig
+    from influbench.scoring import MethodConfig, ranking
     from influbench.store import Store
 
     if out is not None and not out.resolve().parent.is_dir():
@@ -154,7 +155,8 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="CSV file of all numbers")] = None,
 ) -> None:
     """Agreement of score files with the oracle, with intervals, next to what each cost."""
-    from influbench import comparison, tables
+    from influbench import tables
+    from influbench.analysis import comparison
 
     found = comparison.verdict(scores, oracle, seed=seed)
     console = Console()
@@ -212,7 +214,7 @@ app.command("judge-check")(cli_evaluation.judge_check)
 def _show(folder: Path) -> None:
     import numpy as np
 
-    from influbench.differences import differences
+    from influbench.analysis.differences import differences
     from influbench.results import load_study
     from influbench.tables import WIDE, cost_quality_tables, differences_table
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from influbench.errors import UserError
 
 if TYPE_CHECKING:
-    from influbench.judge_protocol import JudgeConfig
+    from influbench.judging.protocol import JudgeConfig
 
 JudgeSpec = Annotated[
     str,
@@ -188,7 +188,7 @@ def judge_check(
 
 def _judge(given: dict[str, Any]) -> JudgeConfig:
     """The judge that a command's options describe."""
-    from influbench.judge_protocol import JudgeConfig
+    from influbench.judging.protocol import JudgeConfig
     from influbench.presets import parse_options
 
     kind, found, model = given["judge"].partition(":")

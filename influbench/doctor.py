@@ -10,7 +10,8 @@ from importlib.metadata import version
 import torch
 from rich.table import Table
 
-from influbench import embedded, models
+from influbench import models
+from influbench.models import embedded
 
 EXTRAS = {
     "trak": "traker",

@@ -6,20 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from influbench import (
-    data,
-    dpo,
-    generation,
-    noise_floor,
-    preferences,
-    registry,
-    scoring,
-    training,
-)
+from influbench import data, generation, preferences, registry, scoring, training
 from influbench.config import Config
 from influbench.errors import UserError
 from influbench.evaluation import suite
 from influbench.evaluation.suite import Evaluated
+from influbench.models.templates import check_template, templated
+from influbench.oracle import noise_floor
 from influbench.records import (
     Candidate,
     Example,
@@ -34,7 +27,7 @@ from influbench.records import (
 from influbench.run_config import BASELINE, ORACLE, RunConfig
 from influbench.scoring import MethodConfig
 from influbench.store import Entry, Stage, Store
-from influbench.templates import check_template, templated
+from influbench.training import dpo
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from influbench import analysis, registry, result_file
+from influbench import analysis, registry
 from influbench.analysis import Agreement
-from influbench.bootstrap import Estimate
+from influbench.analysis.bootstrap import Estimate
 from influbench.estimator import Scale
 from influbench.pipeline import Round, Run
-from influbench.provenance import provenance
 from influbench.records import Outcome, ResultRow, Score, digest
-from influbench.result_file import RunResult
-from influbench.results import cost_rows, with_interval
+from influbench.results import cost_rows, result_file, with_interval
+from influbench.results.provenance import provenance
+from influbench.results.result_file import RunResult
 from influbench.run_config import BASELINE, ORACLE
 
 FACTS = {"parameter_share": "", "noise_floor": "nats/token", "weights_moved": ""}

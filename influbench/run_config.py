@@ -6,15 +6,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from influbench.attempts import GenerationConfig
 from influbench.config import Config, transport
 from influbench.data import DataConfig
-from influbench.dpo import DPOStageConfig
 from influbench.evaluation.suite import EvaluationConfig
+from influbench.generation.attempts import GenerationConfig
 from influbench.judging import JudgeConfig
 from influbench.models import ModelConfig
 from influbench.preferences import PreferenceConfig
 from influbench.training import SFTConfig, WarmupConfig
+from influbench.training.dpo import DPOStageConfig
 
 ORACLE = "exact"
 """The estimator that the others are judged by."""

@@ -92,9 +92,12 @@ class LanguageStudent:
         cache = DynamicCache(config=self.model.config)
         ids = torch.tensor([rows[0].ids[:length]], device=self.model.device)
         self.model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
-        if any(type(layer) is not DynamicLayer for layer in cache.layers):
+        layers = [layer for layer in cache.layers if type(layer) is DynamicLayer]
+        if len(layers) < len(cache.layers):
             return None, rows  # a window or a recurrent state: not ours to repeat
-        for layer in cache.layers:
+        for layer in layers:
+            assert layer.keys is not None
+            assert layer.values is not None
             layer.keys = layer.keys.expand(len(rows), -1, -1, -1)
             layer.values = layer.values.expand(len(rows), -1, -1, -1)
         return cache, [Encoded(r.ids[length:], r.response_start - length) for r in rows]

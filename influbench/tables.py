@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from influbench.analysis import headline
-from influbench.comparison import NOISE, Comparison
+from influbench.analysis.comparison import NOISE, Comparison
 from influbench.records import LedgerRow
 from influbench.results import BASELINE, CEILING, Study
 

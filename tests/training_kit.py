@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from influbench import models
-from influbench.dpo import DPOStageConfig
 from influbench.meter import Meter
 from influbench.progress import Progress, SilentProgress
 from influbench.records import Example, ModelRef, Pair
 from influbench.store import Work
 from influbench.training import SFTConfig, WarmupConfig
+from influbench.training.dpo import DPOStageConfig
 
 EXAMPLES = [
     Example(

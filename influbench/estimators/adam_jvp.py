@@ -5,7 +5,7 @@
 
 This is ``first_order`` with the step linearised in the gradient: the candidate's effect on v and
 the training's clipping are dropped, and so is the need for the candidate's gradient: batches of
-candidates go through in one of three ways that agree (``influbench.directional``):
+candidates go through in one of three ways that agree (``parts.directional``):
 
     jvp                  one forward pass with dual numbers; any student
     ghost                a backward pass without weight gradients; language models
@@ -31,14 +31,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from influbench import requirements
 from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 if TYPE_CHECKING:
     import torch
 
-    from influbench.directional import Derivative
+    from influbench.estimators.parts.directional import Derivative
 
 PROBES = 4
 """Warm-up examples on which the central difference is measured."""
@@ -92,7 +92,7 @@ class AdamJvp:
         direction: list[torch.Tensor],
         facts: dict[str, float],
     ) -> Derivative:
-        from influbench import directional
+        from influbench.estimators.parts import directional
 
         if self.method == "jvp":
             return directional.by_forward_mode(ctx.student, weights, direction)

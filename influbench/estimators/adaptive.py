@@ -6,7 +6,7 @@
 
 The references are dealt at random into clusters, whose mean gradients are kept (in bf16, where the
 weights are fp32: the rounding is random and a product over all weights averages it away). The
-first-order score is the control variate of a difference estimator (``influbench.settling``). Within
+first-order score is the control variate of a difference estimator (``parts.settling``). Within
 a group of siblings the most doubtful comparison is measured on, one cluster at a time, until the
 chance that the answer to ``goal`` is wrong is at most 1 - ``confidence``. How first order misses is
 learnt from ``probes`` warm-up examples that are measured in full.
@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from influbench import requirements, settling
 from influbench.estimator import Array, Context, Scale, Scorer, Scores
+from influbench.estimators.parts import requirements, settling
 from influbench.records import Example, digest
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from influbench import requirements
 from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from influbench import requirements
 from influbench.errors import UserError
 from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from influbench import requirements
 from influbench.estimator import Array, Context, Scale, Scorer, Scores, Student
+from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Exact:
         import torch
 
         from influbench import gradients, updates
-        from influbench.similarity import mean_over_references
+        from influbench.estimators.parts.similarity import mean_over_references
 
         student, references = self._student(ctx), list(ctx.reference)
         batches, shares = self._reference(ctx, student)

@@ -26,8 +26,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from influbench import requirements
 from influbench.estimator import Array, Context, Scale, Scorer, Scores, as_scores
+from influbench.estimators.parts import requirements
 from influbench.records import Example, digest
 
 

@@ -37,7 +37,8 @@ class Ifd:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Takes the student."""
-        from influbench import gradients, requirements
+        from influbench import gradients
+        from influbench.estimators.parts import requirements
 
         student = requirements.language_student(ctx, "ifd")
 

@@ -7,7 +7,7 @@ The expectation over the grades' probabilities breaks the ties of a five-point s
 scoring with a line that names the candidate, since a made-up grade would be a silent lie.
 
 Source: the "LLM-as-a-Judge" ablation of Montessori-Instruct (arXiv 2410.14208), whose rubric is not
-published: the wording here is our own (``influbench.rubric``). Similar: AlpaGasus, arXiv
+published: the wording here is our own (``influbench.judging.rubric``). Similar: AlpaGasus, arXiv
 2307.08701.
 Cost: nothing to prepare, one request per candidate.
 """
@@ -20,8 +20,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from influbench import requirements
 from influbench.estimator import Context, Scale, Scorer
+from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 
@@ -41,8 +41,7 @@ class JudgeRating:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Takes the judge; the student and the references play no part."""
-        from influbench import rubric
-        from influbench.judging import Request
+        from influbench.judging import Request, rubric
 
         judge = requirements.judge(ctx, "judge")
 

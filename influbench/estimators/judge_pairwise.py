@@ -20,8 +20,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from influbench import requirements
 from influbench.estimator import Context, Scale, Scorer
+from influbench.estimators.parts import requirements
 from influbench.records import Example, digest
 
 
@@ -45,8 +45,7 @@ class JudgePairwise:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Takes the judge and the warm-up set."""
-        from influbench import rubric
-        from influbench.judging import Request
+        from influbench.judging import Request, rubric
 
         judge = requirements.judge(ctx, "judge_pairwise")
         pool = requirements.warmup(ctx, "judge_pairwise", at_least=self.opponents)

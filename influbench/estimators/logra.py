@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from influbench import requirements
 from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimators.parts import requirements
 from influbench.records import Example, digest
 
 
@@ -49,7 +49,7 @@ class Logra:
         import torch
 
         from influbench.bottlenecks import Bottlenecks
-        from influbench.similarity import mean_over_references
+        from influbench.estimators.parts.similarity import mean_over_references
 
         student = requirements.language_student(ctx, "logra")
         warmup = requirements.warmup(ctx, "logra")

@@ -19,8 +19,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from influbench import requirements
 from influbench.estimator import Context, Scale, Scorer
+from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 

@@ -20,9 +20,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from influbench import requirements
 from influbench.errors import UserError
 from influbench.estimator import Context, Scale, Scorer
+from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 
@@ -39,7 +39,8 @@ class SelfReward:
         """Takes the student."""
         import torch
 
-        from influbench import models, rubric
+        from influbench import models
+        from influbench.judging import rubric
 
         student = requirements.language_student(ctx, "self_reward")
         tokenizer, limit = student.tokenizer, models.context_length(student.model)

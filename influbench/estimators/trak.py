@@ -4,14 +4,14 @@
     score(z) = mean over references r of  φ(r)ᵀ (K + λI)⁻¹ φ(z) · Q(z)
 
 f is the mean over response tokens of log(p / (1 - p)), p the token's probability, and Q = 1 - p,
-averaged alike (``influbench.causal_margin``). Averaging keeps long responses from dominating, as
+averaged alike (``parts.causal_margin``). Averaging keeps long responses from dominating, as
 everywhere here; traker's own text models have one token to classify and need no such choice. λ is
 ``regularisation`` times the mean eigenvalue of K, which is singular where the warm-up set is
 smaller than ``proj_dim``: with λ = 0 the scores would be noise.
 
 Parameters: ``all`` trainable ones, a regular expression over their names, or ``lora``: adapters
 with B = 0 are injected and taken out again, and the gradients are those of B, which are random
-one-sided projections of the full gradients of all linear layers (``influbench.random_adapters``).
+one-sided projections of the full gradients of all linear layers (``parts.random_adapters``).
 The embedding, a tied head and the norms are then left out: ``parameter_share`` among the
 diagnostics says how much remains. ``auto`` takes ``all`` up to half a million parameters or where
 the student is itself a LoRA model.
@@ -32,9 +32,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from influbench import requirements
 from influbench.errors import UserError
 from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimators.parts import requirements
 from influbench.records import Example, digest
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Trak:
         import torch
         from trak.score_computers import BasicScoreComputer
 
-        from influbench.similarity import mean_over_references
+        from influbench.estimators.parts.similarity import mean_over_references
 
         student = requirements.language_student(ctx, "trak")
         warmup = requirements.warmup(ctx, "trak")
@@ -133,7 +133,7 @@ class Trak:
         if wanted == "auto":
             wanted = "all" if total <= SMALL or adapted else "lora"
         if wanted == "lora":
-            from influbench.random_adapters import random_adapters
+            from influbench.estimators.parts.random_adapters import random_adapters
 
             with random_adapters(model, self.rank, seed) as injected:
                 yield Attributed(injected.weights, injected.covered / total)
@@ -197,7 +197,7 @@ def _gradient_computer(student: LanguageStudent, chosen: Attributed) -> Any:
     import torch
     from trak.gradient_computers import FunctionalGradientComputer
 
-    from influbench.causal_margin import CausalMargin
+    from influbench.estimators.parts.causal_margin import CausalMargin
 
     # The constructor copies all parameters of its model to count them: it gets an empty one.
     computer = FunctionalGradientComputer(
@@ -220,7 +220,7 @@ def _by_batch(
     """``compute`` over batches of similar length, rows in the order of ``examples``."""
     import torch
 
-    from influbench.causal_margin import stacked
+    from influbench.estimators.parts.causal_margin import stacked
     from influbench.losses import token_batches
 
     encoded = [student.encode(e) for e in examples]

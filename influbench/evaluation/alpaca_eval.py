@@ -17,7 +17,7 @@ import numpy as np
 from influbench.evaluation.length_control import Gamed, length_controlled_win_rate
 from influbench.evaluation.pairing import matched
 from influbench.evaluation.statistics import Summary, by_item, summarise, values
-from influbench.judge_protocol import Judge, Message, Reply, Request
+from influbench.judging.protocol import Judge, Message, Reply, Request
 from influbench.records import Answer, Outcome, Question, digest
 
 Orders = Literal["both", "random"]

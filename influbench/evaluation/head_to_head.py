@@ -16,7 +16,7 @@ import numpy as np
 from influbench.evaluation.conversation import reference_block, shown_conversation
 from influbench.evaluation.pairing import matched
 from influbench.evaluation.statistics import Summary, by_item, summarise
-from influbench.judge_protocol import Judge, Reply, Request
+from influbench.judging.protocol import Judge, Reply, Request
 from influbench.records import Answer, Outcome, Question
 
 Verdict = Literal["A", "B", "C"]

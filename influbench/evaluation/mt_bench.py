@@ -22,7 +22,7 @@ from influbench.evaluation import head_to_head
 from influbench.evaluation.conversation import reference_block, shown_conversation
 from influbench.evaluation.pairing import matched
 from influbench.evaluation.statistics import Summary, values
-from influbench.judge_protocol import Judge, Reply, Request
+from influbench.judging.protocol import Judge, Reply, Request
 from influbench.records import Answer, Outcome, Question
 
 Grading = Literal["text", "probability"]

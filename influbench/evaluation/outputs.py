@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from influbench.data import ALIASES
+from influbench.data.examples import instruction, row_id
+from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
 from influbench.evaluation.length_control import Gamed
-from influbench.examples import instruction, row_id
 from influbench.records import Answer, Question
-from influbench.rows import Row, read_rows
 
 
 def read_outputs(path: Path, questions: Sequence[Question]) -> tuple[str, list[Answer]]:

@@ -13,7 +13,6 @@ from influbench import data, models
 from influbench.answers import AnswerConfig
 from influbench.config import Config
 from influbench.data import DataConfig
-from influbench.embedded import is_embedded
 from influbench.errors import UserError
 from influbench.evaluation import harness_task, judge_check, outputs
 from influbench.evaluation.conversation import reference_block
@@ -22,6 +21,7 @@ from influbench.evaluation.harness_task import TaskConfig
 from influbench.evaluation.judge_check import Preference
 from influbench.evaluation.length_control import Gamed, read_gamed
 from influbench.judging import JudgeConfig
+from influbench.models.embedded import is_embedded
 from influbench.records import Answer, ModelRef, Question, digest
 
 ONE_TURN = ("alpaca_eval", "head_to_head")

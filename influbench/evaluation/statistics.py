@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from influbench.bootstrap import RESAMPLES, Estimate
+from influbench.analysis.bootstrap import RESAMPLES, Estimate
 from influbench.errors import UserError
 from influbench.records import Outcome
 

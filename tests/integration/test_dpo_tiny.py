@@ -6,13 +6,13 @@ import pytest
 import torch
 from training_kit import TEACH, at, pairs, ref, same, weights
 
-from influbench import dpo as dpo_module
 from influbench import models
-from influbench.chat import without_template
-from influbench.dpo import DPOStageConfig, dpo, tokenise
 from influbench.errors import UserError
+from influbench.models.chat import without_template
 from influbench.records import ModelRef
 from influbench.store import Work
+from influbench.training import dpo as dpo_module
+from influbench.training.dpo import DPOStageConfig, dpo, tokenise
 
 
 @pytest.fixture

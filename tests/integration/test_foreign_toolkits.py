@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from influbench import environments, gradients, testing
-from influbench.environments import TOOLKITS
+from influbench import gradients, testing
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.bergson_dot import BergsonDot
 from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
+from influbench.foreign import environments
+from influbench.foreign.environments import TOOLKITS
 
 USERS = environments.cache_dir() / "foreign"  # read before the tests get a cache of their own
 CANDIDATES = testing.tiny_examples("candidate", 6)

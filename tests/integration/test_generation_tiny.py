@@ -4,15 +4,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from influbench import answers, generation, models, sampling
+from influbench import answers, generation, models
 from influbench.answers import AnswerConfig
-from influbench.attempts import GenerationConfig
 from influbench.errors import UserError
+from influbench.generation import sampling
+from influbench.generation.attempts import GenerationConfig
+from influbench.generation.sampling import Sampling, complete
 from influbench.meter import Meter
 from influbench.models import LoadedModel
 from influbench.progress import SilentProgress
 from influbench.records import Answer, Candidate, ModelRef, Question, SeedPrompt
-from influbench.sampling import Sampling, complete
 from influbench.store import Store, Work
 
 SEEDS = [SeedPrompt(id=f"s{i}", instruction=f"Tell me about {w}.") for i, w in enumerate("abcde")]
@@ -159,7 +160,7 @@ def test_a_killed_stage_resumes_to_the_same_bytes(
             raise Killed
         return complete(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("influbench.attempts.complete", mortal)
+    monkeypatch.setattr("influbench.generation.attempts.complete", mortal)
     store = Store(tmp_path / "b")
     with pytest.raises(Killed):
         store.run(generation.STAGE, CFG, SEEDS, teacher, "t")

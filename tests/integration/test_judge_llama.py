@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from influbench.embedded import PACKAGED
 from influbench.evaluation import alpaca_eval, judge_check, mt_bench
-from influbench.judge_archive import Archive
-from influbench.judge_protocol import JudgeConfig
 from influbench.judging import build
+from influbench.judging.archive import Archive
+from influbench.judging.protocol import JudgeConfig
+from influbench.models.embedded import PACKAGED
 from influbench.records import Answer, Question, write_jsonl
 
 xllamacpp = pytest.importorskip("xllamacpp")
@@ -25,8 +25,8 @@ CHILD = """
 import os, sys
 from pathlib import Path
 from influbench.evaluation import alpaca_eval
-from influbench.judge_archive import Archive
-from influbench.judge_protocol import JudgeConfig
+from influbench.judging.archive import Archive
+from influbench.judging.protocol import JudgeConfig
 from influbench.judging import build
 from influbench.records import Answer, Question, read_jsonl
 

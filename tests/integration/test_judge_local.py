@@ -5,9 +5,9 @@ import torch
 
 from influbench import models
 from influbench.errors import UserError
-from influbench.judge_archive import Archive
-from influbench.judge_protocol import JudgeConfig, Request
 from influbench.judging import build
+from influbench.judging.archive import Archive
+from influbench.judging.protocol import JudgeConfig, Request
 
 CHOICES = ("m", "M")
 GRADES = tuple(str(grade) for grade in range(1, 11))

@@ -8,9 +8,9 @@ import pytest
 from faulty_server import KEY, PASSING, Faulty
 
 from influbench.errors import UserError
-from influbench.judge_archive import Archive
-from influbench.judge_protocol import Budget, JudgeConfig, Request
 from influbench.judging import build
+from influbench.judging.archive import Archive
+from influbench.judging.protocol import Budget, JudgeConfig, Request
 
 
 @pytest.fixture

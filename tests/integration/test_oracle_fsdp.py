@@ -6,11 +6,12 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
-from influbench import gradients, sharding, student_state, testing, updates
+from influbench import gradients, sharding, testing, updates
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.exact import Exact
 from influbench.student import LanguageStudent
+from influbench.testing import student_state
 
 CANDIDATES = 4
 REFERENCES = 5

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from influbench.config import Config
-from influbench.entry import MANIFEST
 from influbench.records import Example, Score
 from influbench.store import Stage, Store, Work
+from influbench.store.entry import MANIFEST
 
 EXAMPLES = [Example(id=f"e{i}", instruction="x" * i, response="") for i in range(24)]
 SIZE = 2

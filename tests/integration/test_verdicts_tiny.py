@@ -4,7 +4,7 @@ import pytest
 
 from experiments import planted as planted_study
 from experiments import prediction as prediction_study
-from influbench.planted_kinds import KINDS
+from influbench.analysis.planted_kinds import KINDS
 from influbench.results import load_study
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from influbench import agreement
 from influbench.analysis import (
+    agreement,
     agreement_table,
     ceiling,
     difference,
@@ -17,7 +17,7 @@ from influbench.analysis import (
     over_seeds,
     summary,
 )
-from influbench.bootstrap import interval, paired_difference
+from influbench.analysis.bootstrap import interval, paired_difference
 from influbench.errors import UserError
 from influbench.estimator import Scale
 from influbench.records import Outcome, Score

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from influbench import models
-from influbench.chat import set_pad, template_text
 from influbench.errors import UserError
+from influbench.models.chat import set_pad, template_text
 from influbench.records import ModelRef
 
 

@@ -6,10 +6,11 @@ import pytest
 from rich.console import Console
 
 import influbench
-from influbench import comparison, score_files, tables
+from influbench import tables
+from influbench.analysis import comparison, score_files
+from influbench.analysis.score_files import ScoreFile
 from influbench.errors import UserError
 from influbench.records import LedgerRow, Score
-from influbench.score_files import ScoreFile
 
 GROUPS = {f"c{i}": f"g{i // 4}" for i in range(16)}
 VALUES = np.random.default_rng(0).normal(size=16)

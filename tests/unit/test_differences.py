@@ -6,11 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from influbench import result_file
-from influbench.differences import differences
+from influbench.analysis.differences import differences
 from influbench.records import Outcome
-from influbench.result_file import RunResult
-from influbench.results import load_study
+from influbench.results import load_study, result_file
+from influbench.results.result_file import RunResult
 
 
 def outcomes(loss, grades=(), wins=()):

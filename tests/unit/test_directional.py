@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from influbench import directional, gradients, testing
+from influbench import gradients, testing
+from influbench.estimators.parts import directional
 from influbench.losses import CHUNK
 from influbench.records import Example
 from influbench.student import LanguageStudent

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from influbench import embedded, models, tiny
+from influbench import models
 from influbench.errors import UserError
+from influbench.models import embedded, tiny
 from influbench.records import ModelRef
 
 

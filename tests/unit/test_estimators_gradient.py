@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from influbench import directional, gradients, requirements, testing, updates
+from influbench import gradients, testing, updates
 from influbench.bottlenecks import Bottlenecks
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
@@ -17,7 +17,8 @@ from influbench.estimators.exact import Exact
 from influbench.estimators.first_order import FirstOrder
 from influbench.estimators.less import Less
 from influbench.estimators.logra import Logra
-from influbench.projections import SignSketch
+from influbench.estimators.parts import directional, requirements
+from influbench.estimators.parts.projections import SignSketch
 
 RNG = np.random.default_rng(11)
 W0 = np.array([0.3, -0.7, 1.2])

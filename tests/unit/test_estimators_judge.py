@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from influbench import models, rubric, testing
+from influbench import models, testing
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.judge import JudgeRating
 from influbench.estimators.judge_pairwise import JudgePairwise
 from influbench.estimators.self_reward import SelfReward
-from influbench.judging import Reply
+from influbench.judging import Reply, rubric
 from influbench.losses import Encoded
 
 CANDIDATES = testing.tiny_examples("candidate", 4)

@@ -7,8 +7,8 @@ import torch
 from influbench import gradients, testing
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
+from influbench.estimators.parts.random_adapters import random_adapters
 from influbench.estimators.trak import Trak
-from influbench.random_adapters import random_adapters
 
 pytest.importorskip("trak", reason="needs the extra 'trak'")
 

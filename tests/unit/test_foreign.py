@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from influbench import environments, foreign, testing
-from influbench.environments import TOOLKITS
+from influbench import foreign, testing
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.bergson_dot import BergsonDot
 from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
+from influbench.foreign import environments
+from influbench.foreign.environments import TOOLKITS
 
 UNIT = "response tokens"
 FAKE = f"""

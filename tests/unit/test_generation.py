@@ -4,9 +4,9 @@ import pytest
 import torch
 from rouge_score.rouge_scorer import RougeScorer
 
-from influbench.attempts import Attempt, GenerationConfig
 from influbench.generation import _next_prompts, _plan
-from influbench.instructions import (
+from influbench.generation.attempts import Attempt, GenerationConfig
+from influbench.generation.instructions import (
     FilterConfig,
     Novelty,
     cleaned,
@@ -14,8 +14,8 @@ from influbench.instructions import (
     reason_to_drop,
     request,
 )
+from influbench.judging.token_choice import Sampling, draw, processors
 from influbench.records import SeedPrompt
-from influbench.token_choice import Sampling, draw, processors
 
 
 def attempt(number: int, dropped: str = "") -> Attempt:

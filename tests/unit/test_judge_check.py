@@ -7,7 +7,7 @@ import pytest
 from influbench.errors import UserError
 from influbench.evaluation import judge_check
 from influbench.evaluation.judge_check import Preference
-from influbench.judge_protocol import Reply, Request, Usage
+from influbench.judging.protocol import Reply, Request, Usage
 
 
 class Scripted:

@@ -7,12 +7,13 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from influbench import judge_endpoint, judging
+from influbench import judging
 from influbench.errors import UserError
-from influbench.judge_archive import judgement, request_key, total
-from influbench.judge_local import choice_probabilities
-from influbench.judge_protocol import Budget, JudgeConfig, Keep, Request
 from influbench.judging import Archive, ArchivedJudge, build
+from influbench.judging import endpoint as judge_endpoint
+from influbench.judging.archive import judgement, request_key, total
+from influbench.judging.local import choice_probabilities
+from influbench.judging.protocol import Budget, JudgeConfig, Keep, Request
 
 
 def ask(number: int, **more) -> Request:

@@ -13,8 +13,7 @@ from torch.func import functional_call, grad, jacrev, jvp, vjp, vmap
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from influbench import meter as meter_module
-from influbench import passes, peak_memory
-from influbench.meter import Meter
+from influbench.meter import Meter, passes, peak_memory
 from influbench.records import LedgerRow
 
 

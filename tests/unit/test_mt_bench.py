@@ -6,7 +6,7 @@ import pytest
 
 from influbench.errors import UserError
 from influbench.evaluation import head_to_head, mt_bench
-from influbench.judge_protocol import Reply, Request, Usage
+from influbench.judging.protocol import Reply, Request, Usage
 from influbench.records import Answer, Outcome, Question
 
 

@@ -5,12 +5,13 @@ import oracles
 import pytest
 import torch
 
-from influbench import student_state, testing, updates
+from influbench import testing, updates
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.estimators.exact import Exact
 from influbench.estimators.first_order import FirstOrder
 from influbench.estimators.gradient_dot import GradientDot
+from influbench.testing import student_state
 
 RNG = np.random.default_rng(7)
 X, Y = RNG.normal(size=(6, 3)), RNG.normal(size=6)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from influbench import settling, student_state, testing
+from influbench import testing
 from influbench.estimator import Context, as_scores
 from influbench.estimators.adaptive import Adaptive
 from influbench.estimators.exact import Exact
+from influbench.estimators.parts import settling
+from influbench.testing import student_state
 
 SIBLINGS = 4
 

@@ -7,14 +7,16 @@ import oracles
 import pytest
 import torch
 
-from influbench import noise_floor, paper_mode, student_state, testing, updates
+from influbench import testing, updates
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.estimators.exact import PAPER_MODE, Exact
-from influbench.group_influence import additivity, group_influence
+from influbench.oracle import noise_floor, paper_mode
+from influbench.oracle.group_influence import additivity, group_influence
 from influbench.records import Candidate, Score
 from influbench.registry import build
 from influbench.student import LanguageStudent
+from influbench.testing import student_state
 
 RNG = np.random.default_rng(11)
 X, Y = RNG.normal(size=(6, 3)), RNG.normal(size=6)

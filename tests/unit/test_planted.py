@@ -4,13 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from influbench import data, planted
+from influbench import data
+from influbench.analysis import planted
+from influbench.analysis.planted_kinds import KINDS
 from influbench.errors import UserError
 from influbench.estimator import Context
 from influbench.estimators.bm25 import Bm25
 from influbench.estimators.length import Length
 from influbench.estimators.random import Random
-from influbench.planted_kinds import KINDS
 from influbench.records import Example, ResultRow
 
 SPLIT = {split: data.load_starter(split) for split in ("seed", "reference")}

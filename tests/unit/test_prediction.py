@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from influbench import prediction
+from influbench.analysis import prediction
+from influbench.analysis.prediction import Trained
 from influbench.errors import UserError
-from influbench.prediction import Trained
 from influbench.records import ResultRow
 
 SCORES = {f"c{i:02d}": float(i) for i in range(12)}

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from influbench import provenance as origin
 from influbench.errors import UserError
 from influbench.records import LedgerRow, Outcome, ResultRow, Score
 from influbench.results import RunResult, cost_rows, load_study, with_interval, write
+from influbench.results import provenance as origin
 from influbench.tables import cost_quality_tables, ledger_table, ranking_table
 
 

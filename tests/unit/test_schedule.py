@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from transformers import get_scheduler
 
-from influbench.schedule import Schedule
+from influbench.training.schedule import Schedule
 
 
 def rates(schedule: Schedule, total: int) -> list[float]:

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from influbench import models, sources
+from influbench import models
 from influbench.errors import UserError
+from influbench.models import sources
 from influbench.records import ModelRef
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from influbench.chunks import Chunks
 from influbench.config import Config, transport
-from influbench.disk import ExplainedWhenFull
-from influbench.entry import MANIFEST
 from influbench.errors import UserError
 from influbench.progress import SilentProgress
 from influbench.records import Example, ModelRef, Score
 from influbench.store import Stage, Store, Work
+from influbench.store.chunks import Chunks
+from influbench.store.disk import ExplainedWhenFull
+from influbench.store.entry import MANIFEST
 
 EXAMPLES = [Example(id=f"e{i}", instruction=f"ask {i}", response="a\u2028b\x85c") for i in range(7)]
 

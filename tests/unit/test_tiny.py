@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from influbench import models, tiny
+from influbench import models
 from influbench.errors import UserError
+from influbench.models import tiny
 from influbench.records import ModelRef
 
 TEXTS = ["", "plain", "wörld 😀\t12345\n\n  x", "<|im_start|>user\nHi<|im_end|>", "\x00\x7f\u2028"]

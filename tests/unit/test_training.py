@@ -4,12 +4,12 @@ from itertools import chain
 import pytest
 from pydantic import ValidationError
 
-from influbench import trainer, training
-from influbench.dpo import DPOStageConfig, split, tokenise
+from influbench import training
 from influbench.errors import UserError
+from influbench.models.tiny import build_tokenizer
 from influbench.records import Example, Pair
-from influbench.tiny import build_tokenizer
-from influbench.training import SFTConfig, WarmupConfig
+from influbench.training import SFTConfig, WarmupConfig, trainer
+from influbench.training.dpo import DPOStageConfig, split, tokenise
 
 
 def pair(number: int, group: str, **fields: str) -> Pair:

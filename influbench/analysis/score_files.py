@@ -1,0 +1,141 @@
+"""Scores as files that travel: ``F`` has one score a line, ``F.meta.json`` where they are from.
+
+A line holds ``id``, ``score``, and where there are such ``stderr``, ``group``, ``per_reference``.
+The name of the method is the file's stem: two settings of one estimator are two files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from influbench.data.rows import Row, read_rows
+from influbench.errors import UserError
+from influbench.records import LedgerRow, Score, from_dict, write_bytes
+
+FORMAT = 1
+"""Version of the layout of ``F.meta.json``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreFile:
+    """The scores of one method, where they are from and what they cost."""
+
+    name: str
+    scores: Sequence[Score]
+    """In the candidates' order."""
+    groups: Mapping[str, str]
+    """Candidate id to group, without those that have none."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """``estimator``, ``options``, ``scale``, ``seed``, ``student``, digests, ``diagnostics``; empty
+    for a file without ``F.meta.json``."""
+    ledger: Sequence[LedgerRow] = ()
+
+
+def meta_path(path: Path) -> Path:
+    """Where the facts about the scores in ``path`` are."""
+    return path.with_name(path.name + ".meta.json")
+
+
+def write(path: Path, file: ScoreFile, *, per_reference: bool = False) -> None:
+    """Writes ``path`` and its ``.meta.json``.
+
+    Args:
+        path: the file of scores.
+        file: what to write; its ``name`` is not, since the file's own name says it.
+        per_reference: one number a reference with each score: for the oracle's ceiling and for
+            exact errors of differences.
+    """
+    lines = [_line(score, file.groups.get(score.id, ""), per_reference) for score in file.scores]
+    write_bytes(path, "".join(line + "\n" for line in lines).encode())
+    facts = {
+        "format": FORMAT,
+        **file.about,
+        "ledger": [dataclasses.asdict(row) for row in file.ledger],
+    }
+    text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(meta_path(path), (text + "\n").encode())
+
+
+def read(path: Path) -> ScoreFile:
+    """The scores in ``path`` with what is known about them.
+
+    Raises:
+        UserError: no such file, a line without a finite score, an id that comes twice, or a
+            ``.meta.json`` of another layout.
+    """
+    rows = read_rows(path)
+    scores = [_score(row) for row in rows]
+    seen: dict[str, Row] = {}
+    for row, score in zip(rows, scores, strict=True):
+        if score.id in seen:
+            again = f"'{score.id}' again (first at {seen[score.id].where})"
+            raise row.refuse("every id once", again, "score the candidates again")
+        seen[score.id] = row
+    groups = {
+        s.id: str(r.fields["group"])
+        for s, r in zip(scores, rows, strict=True)
+        if r.fields.get("group")
+    }
+    about, ledger = _facts(meta_path(path))
+    return ScoreFile(name=path.stem, scores=scores, groups=groups, about=about, ledger=ledger)
+
+
+def _line(score: Score, group: str, per_reference: bool) -> str:
+    fields: dict[str, Any] = {"id": score.id, "score": score.value}
+    if score.stderr is not None:
+        fields["stderr"] = score.stderr
+    if group:
+        fields["group"] = group
+    if per_reference and score.per_reference is not None:
+        fields["per_reference"] = score.per_reference
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False)
+
+
+def _score(row: Row) -> Score:
+    each = row.fields.get("per_reference")
+    if each is not None and not isinstance(each, list):
+        raise row.refuse("a list in 'per_reference'", type(each).__name__, "score them again")
+    error = row.fields.get("stderr")
+    return Score(
+        id=str(row.fields.get("id", "")) or _refuse_id(row),
+        value=_number(row, "score", row.fields.get("score")),
+        stderr=None if error is None else _number(row, "stderr", error),
+        per_reference=None
+        if each is None
+        else tuple(_number(row, "per_reference", value) for value in each),
+    )
+
+
+def _refuse_id(row: Row) -> str:
+    raise row.refuse(
+        "an 'id' in every line", f"fields {sorted(row.fields)}", "add the candidate's id"
+    )
+
+
+def _number(row: Row, name: str, value: Any) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not abs(value) < float("inf"):
+        advice = "write the file with 'influbench score --out', or one number a candidate"
+        raise row.refuse(f"a finite number in '{name}'", repr(value), advice)
+    return float(value)
+
+
+def _facts(path: Path) -> tuple[dict[str, Any], list[LedgerRow]]:
+    if not path.is_file():
+        return {}, []
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about.pop("format") != FORMAT:
+            raise ValueError(f"another format, this version reads {FORMAT}")
+        ledger = [from_dict(LedgerRow, row) for row in about.pop("ledger")]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"expected facts about scores at {path}, got {type(error).__name__}: {error}; "
+            "score again with --out, or remove the file"
+        ) from error
+    return about, ledger

@@ -1,0 +1,144 @@
+"""Users' files of instruction-response pairs as examples, checked row by row.
+
+A row has ``instruction`` and ``response`` (Alpaca's ``output`` is accepted for it), optionally
+``input`` (appended to the instruction after a blank line), ``id`` and ``group``; or a chat in
+``messages``: one user message and the answer to it, perhaps after a system message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from influbench.data.rows import Row, read_rows
+from influbench.records import Example
+
+
+def load_examples(source: str | Path, limit: int | None = None) -> list[Example]:
+    """The first ``limit`` instruction-response pairs of a file or hub data set.
+
+    Rows without an id get one from the file's name and their position, like ``alpaca-00012``.
+
+    Raises:
+        UserError: no such file, or a row that is not a pair; names file, line and what to do.
+    """
+    return examples(read_rows(source, limit))
+
+
+def examples(rows: Iterable[Row], *, separator: str = "\n\n") -> list[Example]:
+    """The rows as examples; ``separator`` stands between ``instruction`` and ``input``.
+
+    Raises:
+        UserError: a field is missing, empty or of the wrong type, or an id comes twice.
+    """
+    found: list[Example] = []
+    seen: dict[str, str] = {}
+    for row in rows:
+        if "messages" in row.fields and "instruction" not in row.fields:
+            asked, answer = _chat(row)
+        else:
+            asked = instruction(row, separator=separator)
+            answer = response(row)
+        example = Example(
+            id=row_id(row, "id"),
+            instruction=asked,
+            response=answer,
+            group=_label(row, "group"),
+        )
+        claim_id(example.id, row, seen)
+        found.append(example)
+    return found
+
+
+def instruction(row: Row, *, separator: str = "\n\n") -> str:
+    """``instruction``, with ``input`` after it where there is one."""
+    text = _text(row, "instruction")
+    extra = row.fields.get("input")
+    if extra is not None and not isinstance(extra, str):
+        raise row.refuse("text in 'input'", _shown(extra), "make it text or leave it out")
+    return text + separator + extra if extra and extra.strip() else text
+
+
+def response(row: Row) -> str:
+    """``response``, or ``output`` where there is no such field."""
+    return _text(row, "response" if "response" in row.fields else "output")
+
+
+def row_id(row: Row, *names: str) -> str:
+    """The row's own id, under the first of ``names`` that it has; else made from its position."""
+    given = next((_label(row, name) for name in names if _label(row, name)), "")
+    return given or f"{row.stem}-{row.position:05d}"
+
+
+def claim_id(claimed: str, row: Row, seen: dict[str, str]) -> None:
+    """Notes that ``row`` has the id ``claimed``.
+
+    Raises:
+        UserError: an earlier row has it.
+    """
+    if claimed in seen:
+        raise row.refuse(
+            "every id once", f"'{claimed}' again (first at {seen[claimed]})", "make the ids unique"
+        )
+    seen[claimed] = row.where
+
+
+def _label(row: Row, name: str) -> str:
+    value = row.fields.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise row.refuse(f"text or a whole number in '{name}'", _shown(value), "change it")
+    return str(value)
+
+
+def _text(row: Row, name: str) -> str:
+    if name not in row.fields:
+        wanted = "'response' (or 'output')" if name == "output" else f"'{name}'"
+        raise row.refuse(
+            f"a field {wanted}", f"fields {sorted(row.fields)}", "rename or add the field"
+        )
+    return checked_text(row, name, row.fields[name])
+
+
+def checked_text(row: Row, name: str, value: Any) -> str:
+    """``value`` if it is text with something in it.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(value, str):
+        raise row.refuse(f"text in '{name}'", _shown(value), "make it text")
+    if not value.strip():
+        raise row.refuse(f"text in '{name}'", "an empty one", "fill it in or remove the row")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise row.refuse(
+            f"valid Unicode in '{name}'", f"half a character at {error.start}", "fix the escape"
+        ) from error
+    return value
+
+
+def _chat(row: Row) -> tuple[str, str]:
+    messages = row.fields["messages"]
+    form = "'messages' to be a list of objects with 'role' and 'content'"
+    if not isinstance(messages, list):
+        raise row.refuse(form, _shown(messages), "change it")
+    for message in messages:
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise row.refuse(form, _shown(message), "change it")
+    roles = [message["role"] for message in messages]
+    if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
+        raise row.refuse(
+            "one user message and its answer in 'messages' (a system message may come first)",
+            f"roles {roles}",
+            "keep one exchange a row",
+        )
+    texts = [checked_text(row, f"messages.{m['role']}", m["content"]) for m in messages]
+    return "\n\n".join(texts[:-1]), texts[-1]
+
+
+def _shown(value: Any) -> str:
+    return f"{type(value).__name__} {str(value)[:60]!r}"

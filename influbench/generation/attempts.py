@@ -1,0 +1,215 @@
+"""One chunk of the teacher's work: instructions asked for, judged, and responded to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from influbench import models
+from influbench.config import Config, transport
+from influbench.generation.instructions import (
+    CLOSE,
+    OPEN,
+    FilterConfig,
+    Novelty,
+    cleaned,
+    parse,
+    reason_to_drop,
+    request,
+)
+from influbench.generation.sampling import Completion, Sampling, complete
+from influbench.meter import Meter
+from influbench.models import LoadedModel, chat_prompt
+from influbench.records import ModelRef
+
+
+class GenerationConfig(Config):
+    """How the teacher writes; the defaults are the paper's."""
+
+    seed: int = 0
+    num_candidates: int = Field(default=10000, ge=1, description="pairs to write")
+    instructions_per_seed: int = Field(default=4, ge=1, description="siblings of a seed prompt")
+    num_shots: int = Field(default=8, ge=1, description="instructions shown in a prompt")
+    num_own_shots: int = Field(
+        default=2, ge=0, description="of those, how many the teacher wrote (once it has)"
+    )
+    instruction: Sampling = Sampling(
+        temperature=1.0, top_p=0.9, presence_penalty=1.0, repetition_penalty=1.5
+    )
+    response: Sampling = Sampling(temperature=0.6, top_p=0.9, presence_penalty=1.0)
+    rouge_l: float = Field(
+        default=0.7, gt=0, le=1, description="more alike than this is a duplicate"
+    )
+    prefill: bool = Field(default=False, description="begin the teacher's turn with the tag")
+    one_line: bool = Field(
+        default=False, description="the instruction ends with its line; needs prefill"
+    )
+    accept_unclosed: bool = Field(
+        default=False, description="take an instruction that is cut before its closing tag"
+    )
+    filters: FilterConfig = FilterConfig()
+    max_seed_characters: int = Field(
+        default=2000, ge=1, description="longer seed prompts are not shown"
+    )
+    attempts_per_candidate: int = Field(
+        default=10, ge=1, description="give up after this many attempts a wanted pair"
+    )
+    prompts_per_chunk: int = Field(
+        default=8, ge=1, description="prompts between two safe points; later ones see earlier ones"
+    )
+    batch_size: int = Field(default=32, ge=1, description="rows decoded at a time")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    chat_template: str | None = None
+    device: str = transport("auto")
+
+    @model_validator(mode="after")
+    def _one_line_needs_prefill(self) -> Self:
+        if self.one_line and not self.prefill:
+            raise ValueError("one_line needs prefill: without it the first line may be a preamble")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """One prompt for the teacher."""
+
+    id: str
+    group: str
+    shots: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One instruction asked for, and what became of it."""
+
+    id: str
+    group: str
+    teacher_prompt: str
+    raw_completion: str
+    instruction: str
+    response: str
+    truncated: bool
+    """The response ended at ``max_new_tokens``; it is kept."""
+    dropped: str
+    """Why it is no candidate; empty where it is one."""
+
+
+@dataclass
+class Teacher:
+    """The teacher at work on chunks; loaded only if a chunk is left to write."""
+
+    cfg: GenerationConfig
+    ref: ModelRef
+    meter: Meter
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """Model and tokenizer."""
+        return models.load(
+            self.ref,
+            dtype=self.cfg.dtype,
+            device=self.cfg.device,
+            chat_template=self.cfg.chat_template,
+        )
+
+    def attempt(self, plans: Sequence[Plan], known: Novelty, room: int) -> list[Attempt]:
+        """Instructions for each plan, and responses for the first ``room`` of those that pass."""
+        asked = self._ask(plans)
+        fresh = Novelty(self.cfg.rouge_l)
+        shots = {plan.group: plan.shots for plan in plans}
+        judged: list[Attempt] = []
+        for attempt in asked:
+            reason = attempt.dropped or self._repeats(attempt, known, fresh, shots[attempt.group])
+            if not reason:
+                fresh.add(attempt.instruction)
+                reason = "" if room > 0 else "surplus"
+                room -= 1
+            judged.append(dataclasses.replace(attempt, dropped=reason))
+        return self._respond(judged)
+
+    def _repeats(
+        self, attempt: Attempt, known: Novelty, fresh: Novelty, shots: Sequence[str]
+    ) -> str:
+        shown = Novelty(self.cfg.rouge_l)
+        for shot in shots:
+            shown.add(shot)
+        seen = any(n.known(attempt.instruction) for n in (shown, fresh, known))
+        return "duplicate" if seen else ""
+
+    def _ask(self, plans: Sequence[Plan]) -> list[Attempt]:
+        cfg = self.cfg
+        prefill = OPEN if cfg.prefill else ""
+        prompts = [
+            chat_prompt(self.loaded.tokenizer, [("user", request(plan.shots))], prefill)
+            for plan in plans
+        ]
+        siblings = range(cfg.instructions_per_seed)
+        rows = [
+            (prompt, f"{plan.id}-{sibling}", plan)
+            for prompt, plan in zip(prompts, plans, strict=True)
+            for sibling in siblings
+        ]
+        stop = (CLOSE, "\n") if cfg.one_line else (CLOSE,)
+        written = self._complete("instructions", [r[:2] for r in rows], cfg.instruction, stop)
+        attempts: list[Attempt] = []
+        for (prompt, name, plan), completion in zip(rows, written, strict=True):
+            # Small teachers, who need the prefill, end their turn without the closing tag.
+            unclosed = cfg.accept_unclosed or (cfg.prefill and completion.finished)
+            found = parse(completion.text, prefilled=cfg.prefill, unclosed=unclosed)
+            text = None if found is None else cleaned(found, cfg.filters)
+            attempts.append(
+                Attempt(
+                    id=name,
+                    group=plan.group,
+                    teacher_prompt=prompt,
+                    raw_completion=completion.text,
+                    instruction=text or "",
+                    response="",
+                    truncated=False,
+                    dropped=reason_to_drop(text, cfg.filters),
+                )
+            )
+        return attempts
+
+    def _respond(self, attempts: Sequence[Attempt]) -> list[Attempt]:
+        passed = [a for a in attempts if not a.dropped]
+        rows = [
+            (chat_prompt(self.loaded.tokenizer, [("user", a.instruction)]), f"{a.id}:response")
+            for a in passed
+        ]
+        written = self._complete("responses", rows, self.cfg.response)
+        answers = {a.id: c for a, c in zip(passed, written, strict=True)}
+        return [_answered(a, answers[a.id]) if a.id in answers else a for a in attempts]
+
+    def _complete(
+        self,
+        phase: str,
+        rows: Sequence[tuple[str, str]],
+        sampling: Sampling,
+        stop: Sequence[str] = (),
+    ) -> list[Completion]:
+        with self.meter.phase(phase, items=len(rows), models=[self.loaded.model]):
+            return complete(
+                *self.loaded,
+                [prompt for prompt, _ in rows],
+                ids=[name for _, name in rows],
+                seed=self.cfg.seed,
+                sampling=sampling,
+                batch_size=self.cfg.batch_size,
+                stop=stop,
+            )
+
+
+def _answered(attempt: Attempt, completion: Completion) -> Attempt:
+    response = completion.text.strip()
+    return dataclasses.replace(
+        attempt,
+        response=response,
+        truncated=not completion.finished,
+        dropped="" if response else "empty_response",
+    )

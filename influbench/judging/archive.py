@@ -1,0 +1,140 @@
+"""The archive of judgements: an append-only JSONL file, so that nothing is ever bought twice.
+
+Any number of threads and processes may append, whole lines under a file lock. A line torn by a
+crash is ignored, and the next append starts on a fresh line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from influbench.judging.protocol import Judgement, Request, Usage
+from influbench.records import digest, from_dict, to_line
+
+
+def request_key(judge: str, request: Request) -> str:
+    """What makes two requests the same judgement; sampled replies belong to their request's id."""
+    sampled = request.id if request.temperature > 0 else ""
+    return digest(
+        json.dumps(
+            [
+                judge,
+                request.messages,
+                request.choices,
+                request.max_tokens,
+                request.temperature,
+                sampled,
+            ]
+        )
+    )
+
+
+def judgement(
+    judge: str,
+    request: Request,
+    *,
+    text: str,
+    top: dict[str, float] | None = None,
+    probabilities: tuple[float, ...] | None = None,
+    tokens: tuple[int, int] = (0, 0),
+    money: float = 0.0,
+) -> Judgement:
+    """The record of a reply; ``tokens`` are those of the prompt and of the reply."""
+    return Judgement(
+        key=request_key(judge, request),
+        judge=judge,
+        prompt_hash=digest(json.dumps(request.messages)),
+        answer_hash=digest(json.dumps(request.answers)),
+        choices=request.choices,
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        text=text,
+        top=top,
+        probabilities=probabilities,
+        prompt_tokens=tokens[0],
+        completion_tokens=tokens[1],
+        money=money,
+    )
+
+
+class Archive:
+    """Judgements by key, in a file or (``path`` None) in memory only."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.damaged = 0
+        """Lines that hold no judgement: torn by a crash."""
+        self._found: dict[str, Judgement] = {}
+        self._read = 0
+        self._lock = threading.Lock()
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def refresh(self) -> None:
+        """Reads what other processes appended since."""
+        if self.path is None or not self.path.is_file():
+            return
+        with self._lock, self.path.open("rb") as file:
+            file.seek(self._read)
+            data = file.read()
+            whole = data[: data.rfind(b"\n") + 1]
+            self._read += len(whole)
+            for line in whole.splitlines():
+                self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        try:
+            found = from_dict(Judgement, json.loads(line))
+        except (TypeError, ValueError):
+            self.damaged += 1
+            return
+        self._found.setdefault(found.key, found)
+
+    def get(self, key: str) -> Judgement | None:
+        """The judgement of a request, if it was ever bought."""
+        return self._found.get(key)
+
+    def add(self, judgements: Sequence[Judgement]) -> None:
+        """Appends judgements; they are on disk when this returns."""
+        with self._lock:
+            for item in judgements:
+                self._found.setdefault(item.key, item)
+            if self.path is None or not judgements:
+                return
+            data = "".join(to_line(item) + "\n" for item in judgements).encode()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.path}.lock"), self.path.open("a+b") as file:
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        data = b"\n" + data
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def bought_by(self, buyer: str) -> Usage:
+        """What a buyer has paid for so far, over all its attempts."""
+        return total(item for item in self._found.values() if item.buyer == buyer)
+
+
+def total(judgements: Iterable[Judgement]) -> Usage:
+    """What these judgements cost."""
+    usage = Usage()
+    for item in judgements:
+        usage += Usage(
+            calls=1,
+            prompt_tokens=item.prompt_tokens,
+            completion_tokens=item.completion_tokens,
+            money=item.money,
+        )
+    return usage

@@ -1,0 +1,141 @@
+"""The address, the key and the replies of an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from influbench.errors import UserError
+from influbench.judging.protocol import JudgeConfig
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+class TopToken(BaseModel):
+    """One of the likeliest tokens at a position."""
+
+    token: str
+    logprob: float
+
+
+class Position(BaseModel):
+    """One written token; only its likeliest alternatives matter here."""
+
+    top_logprobs: list[TopToken] = []
+
+
+class Logprobs(BaseModel):
+    """Position by position."""
+
+    content: list[Position] | None = None
+
+
+class Said(BaseModel):
+    """The message of a choice; no content is a refusal."""
+
+    content: str | None
+
+
+class Choice(BaseModel):
+    """One answer."""
+
+    message: Said
+    logprobs: Logprobs | None = None
+
+    def first_token(self) -> dict[str, float] | None:
+        """Log-probabilities of the first token, where the endpoint gave any."""
+        positions = self.logprobs.content if self.logprobs else None
+        if not positions:
+            return None
+        listed = positions[0].top_logprobs
+        return {t.token: t.logprob for t in listed if math.isfinite(t.logprob)} or None
+
+
+class Tokens(BaseModel):
+    """What the endpoint counted; without it nothing could be accounted for."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+
+
+class Completion(BaseModel):
+    """What we need of a chat completion; anything else in it is ignored."""
+
+    choices: list[Choice]
+    usage: Tokens
+
+
+def top_probabilities(choices: Sequence[str], top: Mapping[str, float]) -> tuple[float, ...] | None:
+    """Probabilities of the choices from the log-probabilities of the first token.
+
+    Choices that are not listed get 0 as long as one is, as in AlpacaEval. None where no choice is
+    listed, or where a token may be the beginning of two choices ("1" of "10").
+    """
+    raw = [sum(math.exp(v) for t, v in top.items() if t.strip() == c) for c in choices]
+    unsure = any(
+        raw[i] and not raw[j] and other != choice and other.startswith(choice)
+        for i, choice in enumerate(choices)
+        for j, other in enumerate(choices)
+    )
+    if unsure or not any(raw):
+        return None
+    return tuple(p / sum(raw) for p in raw)
+
+
+def address(cfg: JudgeConfig) -> str:
+    """The endpoint's URL: from the settings, else the environment, else OpenAI's."""
+    url = (
+        cfg.base_url
+        or os.environ.get("INFLUBENCH_JUDGE_URL")
+        or os.environ.get("OPENAI_BASE_URL")
+        or OPENAI_URL
+    )
+    if not urlsplit(url).hostname or urlsplit(url).scheme not in ("http", "https"):
+        raise UserError(
+            f"expected the judge's base_url as http(s)://host[:port]/v1, got {public(url)!r}"
+        )
+    return url
+
+
+def public(url: str) -> str:
+    """The address without a user name, a password or a query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def key(cfg: JudgeConfig, url: str) -> str:
+    """The key for this address, empty where none is set and none is needed.
+
+    OpenAI's key goes nowhere but where OpenAI's own client would send it.
+
+    Raises:
+        UserError: a key is needed and the environment has none.
+    """
+    if cfg.key_variable:
+        if not os.environ.get(cfg.key_variable):
+            raise UserError(f"expected the judge's key in ${cfg.key_variable}, which is not set")
+        return os.environ[cfg.key_variable]
+    found = os.environ.get("INFLUBENCH_JUDGE_KEY", "")
+    if not found and url in (OPENAI_URL, os.environ.get("OPENAI_BASE_URL")):
+        found = os.environ.get("OPENAI_API_KEY", "")
+    if not found and url == OPENAI_URL:
+        raise UserError(
+            "a judge at OpenAI needs a key in $OPENAI_API_KEY or $INFLUBENCH_JUDGE_KEY; for a "
+            "server of your own set base_url or $INFLUBENCH_JUDGE_URL"
+        )
+    return found
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait, from a number or a date; None where unclear."""
+    value = headers.get("retry-after", "").strip()
+    if value.replace(".", "", 1).isdigit():
+        return float(value)
+    date = email.utils.parsedate_tz(value)
+    return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())

@@ -1,0 +1,201 @@
+"""A local Hugging Face model as judge: the probability of each choice, teacher-forced.
+
+P(choice) is the product of the probabilities of its tokens after the chat prompt. Where a choice is
+the beginning of another ("1" of "10", for tokenizers that split digits) the probability of going on
+to the longer one is taken off, so that the two do not overlap. Only the last position's logits are
+computed: one forward pass a request, and one more for each beginning that choices share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from influbench import models
+from influbench.errors import UserError
+from influbench.judging.archive import judgement
+from influbench.judging.protocol import LOCAL, JudgeConfig, Judgement, Keep, Request
+
+if TYPE_CHECKING:
+    import torch
+
+SMALL_PARAMETERS = 3_000_000_000
+"""Below this, verdicts mostly show a liking for one position (0.68 in both orders at 135M)."""
+
+Tokens = tuple[int, ...]
+
+
+class LocalBackend:
+    """Scores choices with a model in this process; greedy text where a request has no choices."""
+
+    grading: Literal["probability", "text"] = "probability"
+
+    def __init__(self, cfg: JudgeConfig) -> None:
+        ref = models.resolve(cfg.model, cfg.revision)
+        self._loaded = models.load(
+            ref, dtype=cfg.dtype, device=cfg.device, chat_template=cfg.chat_template
+        )
+        self._cfg = cfg
+        self.models = (self._loaded.model,)
+        parameters = sum(p.numel() for p in self._loaded.model.parameters())
+        self.name = f"{LOCAL}{cfg.model.rstrip('/').split('/')[-1]}:{ref.digest[:8]}:{cfg.dtype}"
+        self.small = parameters < SMALL_PARAMETERS
+        self.note = (
+            f"a judge of {parameters / 1e6:.0f}M parameters exercises the plumbing only: "
+            "its verdicts say little about the answers"
+            if self.small
+            else ""
+        )
+
+    def answer(self, requests: Sequence[Request], keep: Keep) -> None:
+        """Scores or writes all replies, batch by batch, shortest prompts first."""
+        tokenizer = self._loaded.tokenizer
+        limit = models.context_length(self._loaded.model)
+        prompts: list[tuple[Request, str, list[int]]] = []
+        for request in requests:
+            text = models.chat_prompt(tokenizer, request.messages)
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            room = max((len(c) for c in request.choices), default=self._written(request))
+            if len(ids) + room > limit:
+                raise UserError(
+                    f"judge '{self.name}' reads at most {limit} tokens; the prompt of "
+                    f"'{request.id}' has {len(ids)} and {room} are kept for the answer: use a "
+                    "judge with a longer context"
+                )
+            prompts.append((request, text, list(ids)))
+        prompts.sort(key=lambda p: (len(p[2]), p[0].id))
+        for kind in sorted({p[0].choices for p in prompts}):
+            same = [p for p in prompts if p[0].choices == kind]
+            for batch in self._batches(same):
+                keep(self._choose(batch) if kind else self._write(batch))
+
+    def _written(self, request: Request) -> int:
+        return min(request.max_tokens, self._cfg.max_tokens)
+
+    def _batches(
+        self, prompts: list[tuple[Request, str, list[int]]]
+    ) -> list[list[tuple[Request, str, list[int]]]]:
+        batches: list[list[tuple[Request, str, list[int]]]] = []
+        for prompt in prompts:
+            last = batches[-1] if batches else []
+            if last and (len(last) + 1) * len(prompt[2]) <= self._cfg.batch_tokens:
+                last.append(prompt)
+            else:
+                batches.append([prompt])
+        return batches
+
+    def _choose(self, batch: list[tuple[Request, str, list[int]]]) -> list[Judgement]:
+        choices = batch[0][0].choices
+        spelled = [self._spell(text, ids, choices) for _, text, ids in batch]
+        assert len(set(spelled)) == 1, "choices are spelled alike after any generation prompt"
+        beginnings = _beginnings(spelled[0])
+        following = {
+            begin: self._next([ids + list(begin) for _, _, ids in batch]) for begin in beginnings
+        }
+        out: list[Judgement] = []
+        for row, (request, _, ids) in enumerate(batch):
+            after = {begin: table[row] for begin, table in following.items()}
+            probabilities = choice_probabilities(spelled[0], after)
+            out.append(
+                judgement(
+                    self.name,
+                    request,
+                    text=choices[int(np.argmax(probabilities))],
+                    probabilities=tuple(float(p) for p in probabilities),
+                    tokens=(len(ids), 1),
+                )
+            )
+        return out
+
+    def _spell(self, text: str, ids: list[int], choices: Sequence[str]) -> tuple[Tokens, ...]:
+        spelled: list[Tokens] = []
+        for choice in choices:
+            whole = self._loaded.tokenizer(text + choice, add_special_tokens=False)["input_ids"]
+            if whole[: len(ids)] != ids:
+                raise UserError(
+                    f"judge '{self.name}': its tokenizer merges the choice {choice!r} with the end "
+                    "of the chat prompt, so its probability is not defined; use another judge"
+                )
+            spelled.append(tuple(whole[len(ids) :]))
+        return tuple(spelled)
+
+    def _next(self, sequences: list[list[int]]) -> npt.NDArray[np.float64]:
+        """Probabilities of the next token, shape [sequence, vocabulary]."""
+        import torch
+
+        model = self._loaded.model
+        ids, mask = self._padded(sequences)
+        with torch.inference_mode():
+            logits = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                logits_to_keep=1,
+                use_cache=False,
+            ).logits[:, -1]
+        return logits.double().softmax(-1).cpu().numpy()
+
+    def _padded(self, sequences: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        width = max(len(s) for s in sequences)
+        pad = self._loaded.tokenizer.pad_token_id
+        device = self._loaded.model.device
+        ids = torch.tensor([[pad] * (width - len(s)) + s for s in sequences], device=device)
+        mask = torch.tensor(
+            [[0] * (width - len(s)) + [1] * len(s) for s in sequences], device=device
+        )
+        return ids, mask
+
+    def _write(self, batch: list[tuple[Request, str, list[int]]]) -> list[Judgement]:
+        import torch
+
+        if any(request.temperature > 0 for request, _, _ in batch):
+            raise UserError(
+                f"judge '{self.name}' writes greedily only: ask it at temperature 0, or an endpoint"
+            )
+        tokenizer = self._loaded.tokenizer
+        ids, mask = self._padded([ids for _, _, ids in batch])
+        with torch.inference_mode():
+            written = self._loaded.model.generate(  # type: ignore[operator]
+                input_ids=ids,
+                attention_mask=mask,
+                do_sample=False,
+                max_new_tokens=max(self._written(r) for r, _, _ in batch),
+                pad_token_id=tokenizer.pad_token_id,
+            )[:, ids.shape[1] :]
+        out: list[Judgement] = []
+        for (request, _, prompt), row in zip(batch, written.tolist(), strict=True):
+            kept = row[: self._written(request)]
+            text = str(tokenizer.decode(kept, skip_special_tokens=True))
+            count = sum(token != tokenizer.pad_token_id for token in kept)
+            out.append(judgement(self.name, request, text=text, tokens=(len(prompt), count)))
+        return out
+
+
+def _beginnings(spelled: Sequence[Tokens]) -> list[Tokens]:
+    """Every proper beginning of a choice, the empty one first."""
+    return sorted({choice[:n] for choice in spelled for n in range(len(choice))})
+
+
+def choice_probabilities(
+    spelled: Sequence[Tokens], after: dict[Tokens, npt.NDArray[np.float64]]
+) -> npt.NDArray[np.float64]:
+    """Probability of each choice among the choices, shape [choice].
+
+    Args:
+        spelled: the choices as token ids.
+        after: next-token probabilities after each proper beginning of a choice.
+    """
+    raw = np.ones(len(spelled))
+    for index, choice in enumerate(spelled):
+        for n, token in enumerate(choice):
+            raw[index] *= after[choice[:n]][token]
+        if choice in after:
+            n = len(choice)
+            longer = {other[n] for other in spelled if len(other) > n and other[:n] == choice}
+            raw[index] *= 1.0 - sum(after[choice][token] for token in sorted(longer))
+    return raw / raw.sum()

@@ -1,0 +1,104 @@
+"""Model folders, local or from the Hugging Face hub: what they must hold, and their digests."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+
+import httpx2
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+
+from influbench.errors import UserError
+from influbench.models.embedded import PACKAGED, file_sha256
+from influbench.records import ModelRef, digest
+
+ADAPTER = "adapter_config.json"
+PATTERNS = (
+    *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"),
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "*.jinja"),
+    *("tokenizer.model", "vocab.*", "merges.txt", ADAPTER),
+)
+"""The files that make up a model: fetched from the hub, covered by a folder's digest."""
+
+
+def adapter_base(folder: Path) -> tuple[str, str | None] | None:
+    """Name and revision of the model that a peft adapter belongs to; None for other folders."""
+    path = folder / ADAPTER
+    if not path.is_file():
+        return None
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    name = facts.get("base_model_name_or_path")
+    if not name:
+        raise UserError(
+            f"{path}: expected base_model_name_or_path to name the adapter's base model"
+        )
+    return name, facts.get("revision")
+
+
+def local(folder: Path, base: ModelRef | None) -> ModelRef:
+    """A local folder as a reference; its digest covers weights, tokenizer and config bytes.
+
+    Args:
+        folder: the model or adapter.
+        base: the adapter's base model, whose digest is then part of the identity.
+
+    Raises:
+        UserError: it does not hold a model.
+    """
+    _check(folder)
+    found = sorted({path for pattern in PATTERNS for path in folder.glob(pattern)})
+    facts = [(path.name, file_sha256(path)) for path in found]
+    identity = digest(json.dumps([facts, base and base.digest]))
+    return ModelRef(path=str(folder.resolve()), digest=identity)
+
+
+def fetch(name: str, revision: str | None) -> ModelRef:
+    """A snapshot of a hub repository; its digest covers repository and commit.
+
+    Raises:
+        UserError: not found, not reachable, or without safetensors weights.
+    """
+    pinned = revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+    try:
+        try:
+            # A commit never changes: what is here already needs no network.
+            path = snapshot_download(
+                name, revision=revision, allow_patterns=list(PATTERNS), local_files_only=pinned
+            )
+        except FileNotFoundError:
+            if not pinned:
+                raise
+            path = snapshot_download(name, revision=revision, allow_patterns=list(PATTERNS))
+    except (OSError, HFValidationError, httpx2.HTTPError) as error:
+        at = f" at revision '{revision}'" if revision else ""
+        names = [*sorted(PACKAGED), "tiny"]
+        close = difflib.get_close_matches(name.lower().rpartition("/")[2], names, n=1)
+        hint = f"; did you mean the embedded '{close[0]}'?" if close else ""
+        raise UserError(
+            f"model '{name}'{at}: expected an embedded model ({', '.join(names)}), a folder, or a "
+            f"hub repository within reach{hint} ({type(error).__name__}: {first_line(error)})"
+        ) from error
+    folder = Path(path)
+    _check(folder)
+    return ModelRef(path=str(folder), digest=digest(f"{name}@{folder.name}"))
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, for messages of one line."""
+    return next(iter(str(error).strip().splitlines()), "")
+
+
+def _check(folder: Path) -> None:
+    has = (folder / "config.json").is_file() or (folder / ADAPTER).is_file()
+    if not has:
+        raise UserError(
+            f"{folder}: expected a model folder with config.json (or {ADAPTER}), there is none"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{folder}: expected weights as *.safetensors, there are none; "
+            "load it with transformers and save it with save_pretrained"
+        )

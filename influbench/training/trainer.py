@@ -1,0 +1,228 @@
+"""The Hugging Face Trainer as our stages use it: quiet, watched, resumable, one device."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+from pydantic import Field
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from influbench import models
+from influbench.config import Config, transport
+from influbench.errors import UserError
+from influbench.progress import Advance
+from influbench.quiet import quiet
+from influbench.store import Work
+from influbench.training.schedule import Schedule
+
+CHECKPOINTS = "scratch/checkpoints"
+"""In the entry's folder: kept after a kill, removed by the store when the entry is whole."""
+COMPLETE = "complete"
+"""Marks a checkpoint folder whose every file was written."""
+
+Check = Callable[[int, Mapping[str, float]], None]
+"""Called with the step just done and what the trainer logged of it."""
+
+
+class TrainingConfig(Config):
+    """What the trainings of student and teacher share: AdamW and a WSD schedule."""
+
+    learning_rate: float = Field(default=5e-6, gt=0)
+    schedule: Schedule = Schedule()
+    epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=32, ge=1, description="examples in one optimizer step")
+    clip_norm: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_length: int = Field(default=1024, ge=2, description="tokens of prompt and answer together")
+    overlong: Literal["cut", "refuse"] = Field(
+        default="cut", description="longer ones lose their end and are counted, or stop the run"
+    )
+    compute: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="matrix products; weights and moments stay in float32"
+    )
+    seed: int = 0
+    device: str = transport("auto")
+    checkpoint_seconds: float = transport(60.0, "a kill loses at most about this much", ge=0)
+
+
+def optimizer_steps(cfg: TrainingConfig, rows: int) -> int:
+    """Optimizer steps of the whole training; the last batch of an epoch may be smaller."""
+    return math.ceil(rows / cfg.batch_size) * cfg.epochs
+
+
+def divisor(batch_size: int, most: int) -> int:
+    """The largest number of rows up to ``most`` that divides a batch evenly."""
+    return max(d for d in range(1, min(batch_size, most) + 1) if batch_size % d == 0)
+
+
+def arguments(cfg: TrainingConfig, rows: int, micro_batch: int, work: Work) -> dict[str, Any]:
+    """The training arguments common to ``trl.SFTConfig`` and ``trl.DPOConfig``.
+
+    Args:
+        cfg: the training.
+        rows: training rows.
+        micro_batch: rows in one forward pass; divides ``cfg.batch_size``.
+        work: keeps the checkpoints.
+    """
+    cpu = models.device_of(cfg.device) == "cpu"
+    return {
+        "output_dir": str(work.path / CHECKPOINTS),
+        "learning_rate": cfg.learning_rate,
+        "weight_decay": cfg.weight_decay,
+        "max_grad_norm": cfg.clip_norm,
+        "num_train_epochs": cfg.epochs,
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": cfg.batch_size // micro_batch,
+        "seed": cfg.seed,
+        "data_seed": cfg.seed,
+        "use_cpu": cpu,
+        "bf16": cfg.compute == "bfloat16",
+        "activation_checkpointing": False,
+        "use_cache": True,  # else the saved configuration says False and generation crawls
+        "optim": "adamw_torch",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "dataloader_pin_memory": not cpu,
+        **cfg.schedule.arguments(optimizer_steps(cfg, rows)),
+    }
+
+
+class Watch(TrainerCallback):
+    """Reports progress, looks at every logged loss, and checkpoints by the clock."""
+
+    def __init__(
+        self, work: Work, advance: Advance, check: Check, checkpoint_seconds: float
+    ) -> None:
+        self.work, self.advance, self.check, self.every = work, advance, check, checkpoint_seconds
+        self.saved = time.monotonic()
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """Asks for a checkpoint when the last one is old enough, except after the last step."""
+        self.advance(1)
+        late = time.monotonic() - self.saved >= self.every
+        control.should_save = late and state.global_step < state.max_steps
+
+    def on_log(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> None:
+        """Stops a training whose numbers are not finite."""
+        logs = kwargs["logs"]
+        if "loss" not in logs:
+            return
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(logs[name]):
+                raise UserError(
+                    f"{self.work.title}: {name} is {logs[name]} at step {state.global_step} of "
+                    f"{state.max_steps} (learning rate {logs['learning_rate']:.3g}): expected a "
+                    "finite number; lower learning_rate, or set compute=float32"
+                )
+        self.check(state.global_step, logs)
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """Marks the checkpoint whole, and only then removes the one before."""
+        assert args.output_dir is not None
+        folder = Path(args.output_dir)
+        whole = folder / f"checkpoint-{state.global_step}"
+        (whole / COMPLETE).touch()
+        for other in folder.glob("checkpoint-*"):
+            if other != whole:
+                shutil.rmtree(other)
+        self.work.meter.flush()
+        self.saved = time.monotonic()
+
+
+def _no_check(step: int, logs: Mapping[str, float]) -> None:
+    """Accepts every step."""
+
+
+def train(
+    training: Trainer, cfg: TrainingConfig, steps: int, *, work: Work, check: Check = _no_check
+) -> list[dict[str, float]]:
+    """Trains from the last whole checkpoint, or from the start.
+
+    Returns:
+        What was logged of each of the ``steps`` optimizer steps, those before a kill included.
+    """
+    assert training.args.output_dir is not None
+    folder = Path(training.args.output_dir)
+    last, done = _last_checkpoint(folder)
+    training.remove_callback(PrinterCallback)
+    with work.progress.task(work.title, steps, done) as advance:
+        training.add_callback(Watch(work, advance, check, cfg.checkpoint_seconds))
+        training.train(resume_from_checkpoint=last)
+    assert training.state.global_step == steps, (training.state.global_step, steps)
+    return [row for row in training.state.log_history if "loss" in row]
+
+
+def _last_checkpoint(folder: Path) -> tuple[str | None, int]:
+    """The last whole checkpoint and the optimizer steps done in it."""
+    whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    if not whole:
+        return None, 0
+    steps = {int(path.name.removeprefix("checkpoint-")): path for path in whole}
+    done = max(steps)
+    return str(steps[done]), done
+
+
+@contextmanager
+def off_screen() -> Iterator[None]:
+    """Keeps bars, tables and hints of the libraries off the user's screen; errors still show."""
+    loggers = [logging.getLogger(name) for name in ("accelerate", "datasets", "peft", "trl")]
+    levels = [logger.level for logger in loggers]
+    bars, tqdm = datasets.is_progress_bar_enabled(), os.environ.get("TQDM_DISABLE")
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    os.environ["TQDM_DISABLE"] = "1"  # read by TRL at each call, the only switch it has
+    try:
+        with quiet(), warnings.catch_warnings():
+            # Among themselves: what one library calls that another will rename.
+            warnings.filterwarnings(
+                "ignore", category=FutureWarning, module=r"(transformers|trl|peft)\b"
+            )
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            datasets.enable_progress_bars()
+        if tqdm is None:
+            del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = tqdm
