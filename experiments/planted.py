@@ -19,7 +19,7 @@ from influbench.records import digest
 from influbench.results import load_study
 from influbench.scoring.scored_student import ScoringSetup, blank_row, load_sets, publish, score_all
 from influbench.store import Store
-from influbench.tables import metrics_table
+from influbench.tables.agreement import metrics_table
 
 METHODS = "first_order,adam_jvp,gradient_dot,repsim,embedding,bm25,loss,ifd,judge,random,length"
 

@@ -20,7 +20,7 @@ from influbench.progress import RichProgress
 from influbench.results import load_study
 from influbench.scoring.scored_student import ScoringSetup, blank_row, load_sets, publish, score_all
 from influbench.store import Store
-from influbench.tables import metrics_table
+from influbench.tables.agreement import metrics_table
 
 METHODS = "exact,first_order,gradient_dot,repsim,loss,judge,random,length"
 METRICS = (

@@ -24,9 +24,9 @@ _HOMES = {
     "Estimator": "estimator",
     "Example": "records",
     "Scores": "estimator",
-    "compare": "comparison",
+    "compare": "analysis.comparison",
     "load_study": "results",
-    "score": "ranking",
+    "score": "scoring.ranking",
 }
 
 __all__ = ["Context", "Estimator", "Example", "Scores", "compare", "load_study", "score"]

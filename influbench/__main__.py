@@ -155,12 +155,12 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="CSV file of all numbers")] = None,
 ) -> None:
     """Agreement of score files with the oracle, with intervals, next to what each cost."""
-    from influbench import tables
     from influbench.analysis import comparison
+    from influbench.tables import agreement
 
     found = comparison.verdict(scores, oracle, seed=seed)
     console = Console()
-    for table in tables.comparison_tables(found, console.width):
+    for table in agreement.comparison_tables(found, console.width):
         console.print(table)
     if out is not None:
         found.rows.to_csv(out, index=False)
@@ -217,12 +217,14 @@ def _show(folder: Path) -> None:
     from influbench.analysis.differences import differences
     from influbench.results import load_study
     from influbench.tables import WIDE, cost_quality_tables, differences_table
+    from influbench.tables.agreement import study_tables
 
     study = load_study(folder)
     console = Console()
     if not console.is_terminal:  # a file has no edge to wrap at
         console = Console(width=WIDE)
-    for table in cost_quality_tables(study, console.width):
+    taught = study.rows["metric"].isin(["win_rate", "grade", "heldout_loss"]).any()
+    for table in cost_quality_tables(study, console.width) if taught else study_tables(study):
         console.print(table)
     gaps = differences(study, np.random.default_rng(0))
     if not gaps.empty:

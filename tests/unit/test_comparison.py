@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 
 import influbench
-from influbench import tables
 from influbench.analysis import comparison, score_files
 from influbench.analysis.score_files import ScoreFile
 from influbench.errors import UserError
 from influbench.records import LedgerRow, Score
+from influbench.tables import agreement
 
 GROUPS = {f"c{i}": f"g{i // 4}" for i in range(16)}
 VALUES = np.random.default_rng(0).normal(size=16)
@@ -146,7 +146,7 @@ def test_tables_show_every_method_and_note(written, width):
     bare.write_text(paths[1].read_text())
     found = comparison.verdict([*paths, bare], resamples=20)
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    for table in tables.comparison_tables(found, width):
+    for table in agreement.comparison_tables(found, width):
         console.print(table)
     text = console.export_text()
     assert text.index("cheap") < text.index("exact", text.index("cheap"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from influbench.analysis import headline
-from influbench.analysis.comparison import NOISE, Comparison
 from influbench.records import LedgerRow
 from influbench.results import BASELINE, CEILING, Study
 
@@ -24,7 +23,9 @@ WIDE = 140
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
+    """One metric in a table."""
+
     metric: str
     title: str
     decimals: int | None
@@ -33,38 +34,25 @@ class _Column:
     """From the metric's unit to the shown one."""
 
 
-_COLUMNS = (
-    _Column("prepare_seconds", "seconds\nto prepare", None),
-    _Column("seconds_per_candidate", "seconds\n/ cand.", None),
-    _Column("prepare_passes", "passes\nto prepare", None),
-    _Column("passes_per_candidate", "passes\n/ cand.", None),
-    _Column("pairs", "pairs", None),
-    _Column("win_rate", "win rate\n(%)", 1),
-    _Column("grade", "grade\n(1-10)", 2),
-    _Column("heldout_loss", "held-out loss\n(nats/token)", 3),
-    _Column("heldout_loss_change", "minus none's,\npaired", 4),
+COLUMNS = (
+    Column("prepare_seconds", "seconds\nto prepare", None),
+    Column("seconds_per_candidate", "seconds\n/ cand.", None),
+    Column("prepare_passes", "passes\nto prepare", None),
+    Column("passes_per_candidate", "passes\n/ cand.", None),
+    Column("pairs", "pairs", None),
+    Column("win_rate", "win rate\n(%)", 1),
+    Column("grade", "grade\n(1-10)", 2),
+    Column("heldout_loss", "held-out loss\n(nats/token)", 3),
+    Column("heldout_loss_change", "minus none's,\npaired", 4),
 )
-_AGREEMENT = (
-    _Column("spearman", "spearman", 2),
-    _Column("kendall", "kendall", 2),
-    _Column("sign_agreement", "same sign", 2),
-    _Column("sign_agreement_centred", "same sign\ncentred", 2),
-    _Column("top_overlap", "best\nquarter", 2),
-)
-_SIBLINGS = (
-    _Column("spearman_within", "spearman", 2),
-    _Column("kendall_within", "kendall", 2),
-    _Column("pair_precision", "best and\nworst pairs", 2),
-    _Column("pair_precision_margin", "pairs 2 s.e.\napart", 2),
-)
-_COST = (
+COST = (
     *(
         column
-        for column in _COLUMNS
+        for column in COLUMNS
         if column.metric.endswith(("seconds", "passes", "_per_candidate"))
     ),
-    _Column("peak_bytes", "peak\nMiB", None, 2.0**-20),
-    _Column("parameter_share", "share of\nparameters", None),
+    Column("peak_bytes", "peak\nMiB", None, 2.0**-20),
+    Column("parameter_share", "share of\nparameters", None),
 )
 _FIRST_AND_LAST = {BASELINE: 0, CEILING: 2}
 
@@ -86,9 +74,9 @@ def cost_quality_tables(study: Study, width: int, agreement: str = "spearman") -
         (row["label"], row["metric"]): row for row in numbers.to_dict("records")
     }
     measured = {metric for _, metric in cells}
-    first = _Column(agreement, f"{agreement}\nwith exact", 2)
-    columns = [column for column in (first, *_COLUMNS) if column.metric in measured]
-    costs = [column for column in columns if column in (first, *_COST)]
+    first = Column(agreement, f"{agreement}\nwith exact", 2)
+    columns = [column for column in (first, *COLUMNS) if column.metric in measured]
+    costs = [column for column in columns if column in (first, *COST)]
     parts = [costs, [c for c in columns if c not in costs]]
     shown = [columns] if width >= WIDE or not all(parts) else parts
     labels = sorted({label for label, _ in cells}, key=_place)
@@ -100,10 +88,10 @@ def cost_quality_tables(study: Study, width: int, agreement: str = "spearman") -
             table.add_column(column.title, justify="right", overflow="fold")
         for label in labels:
             if any((label, column.metric) in cells for column in part):
-                row = [_text(cells.get((label, column.metric)), column) for column in part]
+                row = [text_of(cells.get((label, column.metric)), column) for column in part]
                 table.add_row(escape(label), *row)
         tables.append(table)
-    tables[-1].caption = _caption(study, numbers)
+    tables[-1].caption = caption_of(study, numbers)
     return tables
 
 
@@ -130,70 +118,6 @@ def differences_table(found: pd.DataFrame) -> Table:
             row["prompts"],
         )
         table.add_row(*(escape(str(cell)) for cell in cells))
-    return table
-
-
-def comparison_tables(found: Comparison, width: int = WIDE) -> list[Table]:
-    """Agreement and cost; and agreement among siblings, where candidates have groups.
-
-    Best first by Spearman; the oracle and its agreement with itself last.
-
-    Args:
-        found: the verdict.
-        width: of the terminal, characters; below ``WIDE`` the costs get a table of their own.
-    """
-    cells = {(row["estimator"], row["metric"]): row for row in found.rows.to_dict("records")}
-    last = [found.oracle, CEILING, NOISE]
-
-    def place(name: str) -> tuple[int, float, str]:
-        own = last.index(name) if name in last else -1
-        return own, -cells.get((name, "spearman"), {"value": -2.0})["value"], name
-
-    names = sorted({name for name, _ in cells}, key=place)
-    title = f"agreement with {found.oracle}, {found.candidates} candidates"
-    tables = [_comparison(title, names, (*_AGREEMENT, *(_COST if width >= WIDE else ())), cells)]
-    if found.groups:
-        title = f"among siblings, {found.groups} seed prompts with two candidates or more"
-        tables.append(_comparison(title, names, _SIBLINGS, cells))
-    if width < WIDE:
-        tables.append(_comparison("cost", names, _COST, cells))
-    lines = [
-        "[low, high]: 95 % bootstrap interval over seed prompts; a backward counts as two passes"
-    ]
-    if CEILING in names:
-        lines.append(f"{CEILING}: {found.oracle} against itself, half of the references each")
-    if NOISE in names:
-        lines.append(f"{NOISE}: {found.oracle} against itself with its numerical noise added")
-    tables[0].caption = escape("\n".join([*lines, *found.notes]))
-    return tables
-
-
-def _comparison(
-    title: str, names: Sequence[str], columns: Sequence[_Column], cells: Mapping[Any, Any]
-) -> Table:
-    table = Table(title=escape(title), box=box.SIMPLE_HEAD, show_edge=False, collapse_padding=True)
-    table.add_column("method", overflow="fold")
-    columns = [c for c in columns if any((name, c.metric) in cells for name in names)]
-    for column in columns:
-        table.add_column(column.title, justify="right", overflow="fold")
-    for name in names:
-        texts = [_text(cells.get((name, column.metric)), column) for column in columns]
-        if any(text != MISSING for text in texts):
-            table.add_row(escape(name), *texts)
-    return table
-
-
-def metrics_table(study: Study, metrics: Sequence[str]) -> Table:
-    """The metrics named, one row a method, next to its cost; best first by the first metric."""
-    numbers = headline(study.estimates)
-    cells = {(row["label"], row["metric"]): row for row in numbers.to_dict("records")}
-    labels = {label for label, _ in cells}
-    names = sorted(labels, key=lambda n: (-cells.get((n, metrics[0]), {"value": -2.0})["value"], n))
-    columns = [_Column(m, m.replace("_", "\n", 1).replace("_", " "), 2) for m in metrics]
-    columns = [replace(c, decimals=5) if c.metric.startswith("gain_") else c for c in columns]
-    cost = [c for c in _COST if c.metric in ("prepare_passes", "passes_per_candidate")]
-    table = _comparison(study.name, names, [*columns, *cost], cells)
-    table.caption = escape("[low, high]: 95 % interval; a backward counts as two passes")
     return table
 
 
@@ -257,7 +181,8 @@ def _place(label: str) -> tuple[int, str]:
     return (_FIRST_AND_LAST.get(label, 1), label)
 
 
-def _caption(study: Study, numbers: pd.DataFrame) -> str:
+def caption_of(study: Study, numbers: pd.DataFrame) -> str:
+    """What a reader of a study's numbers must know, a line each."""
     seeds = sorted(set(numbers["seeds"]))
     spread = f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0] if seeds else 0)
     lines = [f"[low, high]: 95 % interval; seeds: {spread}; a backward counts as two passes"]
@@ -269,7 +194,8 @@ def _caption(study: Study, numbers: pd.DataFrame) -> str:
     return escape("\n".join([*lines, *study.notes]))
 
 
-def _text(cell: dict[str, Any] | None, column: _Column) -> str:
+def text_of(cell: dict[str, Any] | None, column: Column) -> str:
+    """One cell: the value, and its interval on a line of its own."""
     if cell is None:
         return MISSING
     value, low, high = (cell[name] * column.factor for name in ("value", "low", "high"))
