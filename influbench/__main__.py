@@ -223,7 +223,7 @@ def _show(folder: Path) -> None:
     console = Console()
     if not console.is_terminal:  # a file has no edge to wrap at
         console = Console(width=WIDE)
-    taught = study.rows["metric"].isin(["win_rate", "grade", "heldout_loss"]).any()
+    taught = {"win_rate", "grade", "heldout_loss"} & set(study.rows["metric"])
     for table in cost_quality_tables(study, console.width) if taught else study_tables(study):
         console.print(table)
     gaps = differences(study, np.random.default_rng(0))
