@@ -63,7 +63,7 @@ def test_a_judge_is_asked_by_one_process_only(tmp_path, student):
         scored(tmp_path, student, workers=2, estimator="judge")
 
 
-def test_killed_workers_stop_and_what_they_finished_is_kept(tmp_path):
+def test_killed_oracle_workers_stop_and_what_they_finished_is_kept(tmp_path):
     names = {"c": (60, "candidate"), "r": (4, "reference"), "w": (6, "warmup")}
     for name, (count, stem) in names.items():
         rows = [

@@ -5,6 +5,8 @@ import torch
 
 from influbench import losses, testing
 from influbench.errors import UserError
+from influbench.losses import Encoded
+from influbench.meter import Meter
 from influbench.records import Example
 
 
@@ -85,3 +87,32 @@ def test_weights_of_the_head_are_trained_through_the_tied_embedding(student):
     assert (
         int((touched.abs().sum(dim=1) > 0).sum()) > 200
     )  # the head moves rows of unseen tokens too
+
+
+def test_rows_share_the_pass_over_what_all_begin_with(student, monkeypatch):
+    """A chat template's system turn is read once a batch: fewer tokens, the same losses."""
+    shared = "Answer the question below in one short sentence, please. "
+    examples = [
+        Example(id=f"e{i}", instruction=shared + "?" * i, response="x" * (1 + i)) for i in range(6)
+    ]
+    rows = [student.encode(e) for e in examples]
+    meter = Meter()
+    with torch.no_grad():
+        with meter.phase("shared", models=[student.model]):
+            together = student.loss_encoded(rows)
+        monkeypatch.setattr("influbench.student.WORTH_SHARING", 10**9)
+        with meter.phase("apart", models=[student.model]):
+            apart = student.loss_encoded(rows)
+    assert torch.allclose(together, apart, rtol=1e-6)
+    one, two = meter.rows()
+    assert one.forward_passes == two.forward_passes == len(rows)
+    length = losses.common_prefix(rows)
+    assert length >= len(shared)
+    width = max(len(row.ids) for row in rows)
+    assert (one.tokens, two.tokens) == (length + len(rows) * (width - length), len(rows) * width)
+
+
+def test_the_common_prefix_leaves_every_position_that_predicts_a_response():
+    rows = [Encoded((1, 2, 3, 4, 5), 4), Encoded((1, 2, 3, 9), 3)]
+    assert losses.common_prefix(rows) == 2
+    assert losses.common_prefix([Encoded((1, 2), 1), Encoded((1, 2), 1)]) == 0
