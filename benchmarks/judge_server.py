@@ -12,6 +12,7 @@ the tokens that the server counted.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -75,7 +76,8 @@ class CountingProxy:
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Content-Length", str(len(data)))
         handler.end_headers()
-        handler.wfile.write(data)
+        with contextlib.suppress(BrokenPipeError):  # the client was killed while it waited
+            handler.wfile.write(data)
 
     def _forward(self, path: str, body: bytes) -> tuple[int, bytes]:
         request = urllib.request.Request(

@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--question-answers", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=32)
     parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--judge-tokens", type=int, default=48, help="of a reply, at most")
     parser.add_argument("--kill-at", type=int, default=40, help="requests before the kill")
     parser.add_argument("--folder", type=Path, default=Path("two_students"))
     options = parser.parse_args()
@@ -60,6 +61,7 @@ def main() -> int:
     common += ["--questions", str(options.questions.resolve()), "--limit", str(options.limit)]
     common += ["--question-answers", str(options.question_answers.resolve())]
     common += ["--max-new-tokens", str(options.max_new_tokens)]
+    common += ["--judge-set", f"max_tokens={options.judge_tokens}"]
     commands = [
         ["--student", str(tuned), "--suite", "alpaca_eval,mt_bench", "--run", "tuned", *common],
         ["--student", MODEL, "--suite", "mt_bench", "--run", "original", *common],
