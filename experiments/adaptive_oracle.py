@@ -3,7 +3,8 @@
 python -m experiments.adaptive_oracle [--clusters 8] [--probes 8]
 
 Every candidate is measured in full once; then the adaptive oracle is replayed on these numbers at
-several confidences, on the real groups and on many groups drawn at random from the candidates.
+several confidences: on the real groups, on many groups drawn at random from the candidates, and on
+the hardest ones, groups of candidates whose exact scores are next to each other.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ def main(
     shown = Table(
         "confidence", "groups", "stated errors", "errors", "reference passes / cand.", "saving"
     )
-    for kind, groups in (("real", [g for g in real if len(g) > 1]), ("drawn", drawn)):
+    ranked = np.argsort(exact[probes:].mean(axis=1)).tolist()
+    close = [ranked[i : i + SIBLINGS] for i in range(candidates - SIBLINGS + 1)]
+    kinds = {"real": [g for g in real if len(g) > 1], "drawn": drawn, "close": close}
+    for kind, groups in kinds.items():
         for confidence in CONFIDENCES:
             found = replay.run(groups, confidence)
             saving = (references + 2 * references / candidates) / (found.passes + prepare)

@@ -22,7 +22,11 @@ from influbench.results import Study
 from paper_figs.drawing import STYLE, command, save
 
 NAME = "fig_calibration"
-LOOKS = {"real": ("#bc4b51", "o", "seed prompts"), "drawn": ("#2a6f97", "s", "drawn groups")}
+LOOKS = {
+    "real": ("#bc4b51", "o", "seed prompts"),
+    "drawn": ("#2a6f97", "s", "drawn groups"),
+    "close": ("#6a994e", "D", "neighbours in score"),
+}
 Numbers = dict[float, dict[str, tuple[float, float, int]]]
 """By confidence, then metric: value, standard error, number of groups."""
 
