@@ -6,7 +6,8 @@
 SmolLM2-135M-Instruct and a copy of it after a few SFT steps answer the same prompts; llama.cpp with
 the packaged SmolLM2 judges (``benchmarks.judge_server``). The first command is killed (SIGKILL) at
 ``--kill-at`` requests and run again; then the other student; then both again. Prints what the
-server counted next to the ledger: no request twice, the same tokens. At 135M parameters the judge
+server counted next to the ledger: no request twice, the same tokens. One request at a time, and
+the server holds the one that the kill interrupts: those in flight at a kill are asked again. At 135M parameters the judge
 exercises the path only.
 """
 
@@ -57,7 +58,7 @@ def main() -> int:
     assert server.stdout is not None
     url = server.stdout.readline().strip()
     common = ["--judge", "openai:smollm2", "--judge-url", url, "--baseline", MODEL]
-    common += ["--prompts", str(options.prompts.resolve()), "--concurrency", "2"]
+    common += ["--prompts", str(options.prompts.resolve()), "--concurrency", "1"]
     common += ["--questions", str(options.questions.resolve()), "--limit", str(options.limit)]
     common += ["--question-answers", str(options.question_answers.resolve())]
     common += ["--max-new-tokens", str(options.max_new_tokens)]
