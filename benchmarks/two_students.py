@@ -7,8 +7,8 @@ SmolLM2-135M-Instruct and a copy of it after a few SFT steps answer the same pro
 the packaged SmolLM2 judges (``benchmarks.judge_server``). The first command is killed (SIGKILL) at
 ``--kill-at`` requests and run again; then the other student; then both again. Prints what the
 server counted next to the ledger: no request twice, the same tokens. One request at a time, and
-the server holds the one that the kill interrupts: those in flight at a kill are asked again. At 135M parameters the judge
-exercises the path only.
+the server holds the one that the kill interrupts: those in flight at a kill are asked again. At
+135M parameters the judge exercises the path only.
 """
 
 from __future__ import annotations
