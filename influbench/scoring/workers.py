@@ -24,6 +24,7 @@ from typing import Any
 from influbench.errors import UserError
 from influbench.meter import Meter
 from influbench.store import Work
+from influbench.store.entry import LEDGER
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _worker(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, torch.get_num_threads() // share.count))
     path, stage, label, title = told
-    meter = Meter(path / "ledger.jsonl", stage=stage, label=label)
+    meter = Meter(path / LEDGER, stage=stage, label=label)
     try:
         function(*args, share=share, work=Work(path, meter, title=title))
     except UserError as error:
