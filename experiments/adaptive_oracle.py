@@ -3,8 +3,10 @@
 python -m experiments.adaptive_oracle [--clusters 8] [--probes 8]
 
 Every candidate is measured in full once; then the adaptive oracle is replayed on these numbers at
-several confidences: on the real groups, on many groups drawn at random from the candidates, and on
-the hardest ones, groups of candidates whose exact scores are next to each other.
+several confidences: on the real groups, on many groups drawn at random from the candidates, on the
+hardest ones, groups of neighbours by first order, and on pairs of neighbours. (Neighbours by exact
+score would be chosen by the answer, which no stated chance can foresee.) What is stated for a group
+adds up its comparisons and so bounds the chance of an error; for a pair it is that chance.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ STUDY = "adaptive_oracle"
 CONFIDENCES = (0.6, 0.8, 0.9, 0.95, 0.99, 0.999)
 DRAWS = 500
 SIBLINGS = 4
+NEAR = 4
+"""Pairs are up to so many places apart."""
 CONTROL = "influbench.estimators.adaptive:Clustered"
 
 
@@ -65,9 +69,11 @@ def main(
     shown = Table(
         "confidence", "groups", "stated errors", "errors", "reference passes / cand.", "saving"
     )
-    ranked = np.argsort(exact[probes:].mean(axis=1)).tolist()
+    ranked = np.argsort(predicted[probes:].mean(axis=1)).tolist()
     close = [ranked[i : i + SIBLINGS] for i in range(candidates - SIBLINGS + 1)]
-    kinds = {"real": [g for g in real if len(g) > 1], "drawn": drawn, "close": close}
+    pairs = [[a, b] for d in range(1, NEAR + 1) for a, b in zip(ranked, ranked[d:], strict=False)]
+    siblings = [g for g in real if len(g) > 1]
+    kinds = {"real": siblings, "drawn": drawn, "close": close, "pairs": pairs}
     for kind, groups in kinds.items():
         for confidence in CONFIDENCES:
             found = replay.run(groups, confidence)

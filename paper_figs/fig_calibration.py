@@ -25,7 +25,8 @@ NAME = "fig_calibration"
 LOOKS = {
     "real": ("#bc4b51", "o", "seed prompts"),
     "drawn": ("#2a6f97", "s", "drawn groups"),
-    "close": ("#6a994e", "D", "neighbours in score"),
+    "close": ("#6a994e", "D", "groups of neighbours"),
+    "pairs": ("#7f5539", "^", "pairs of neighbours"),
 }
 Numbers = dict[float, dict[str, tuple[float, float, int]]]
 """By confidence, then metric: value, standard error, number of groups."""

@@ -65,7 +65,7 @@ def test_calibration_of_the_adaptive_oracle(tmp_path):
         )
         for confidence in (0.6, 0.9)
         for name in names
-        for kind in ("real", "drawn", "close")
+        for kind in ("real", "drawn", "close", "pairs")
     ]  # fmt: skip
     write(tmp_path, "s", "r", RunResult(config={}, provenance={}, rows=rows))
     files = figure.draw(load_study("s", tmp_path), tmp_path)
