@@ -1,6 +1,6 @@
 """What does each quirk of the released code do to the ranking, the signs and the pairs?
 
-python -m experiments.paper_mode [--candidates 12] [--references 16]
+python -m experiments.paper_mode [--candidates 32] [--references 32]
 
 The quirks that touch the scores: one row each. The one that touches the teacher only, DPO without
 the chat template that it is sampled with: how far the same pairs then move the teacher apart under
@@ -46,8 +46,8 @@ def main(
     config: Annotated[
         str, typer.Option(help="preset or file: who writes candidates, and the student")
     ] = "experiments/smol_candidates.yaml",
-    candidates: Annotated[int, typer.Option(help="the first so many that the teacher wrote")] = 12,
-    references: Annotated[int, typer.Option(help="size of the reference set")] = 16,
+    candidates: Annotated[int, typer.Option(help="the first so many that the teacher wrote")] = 32,
+    references: Annotated[int, typer.Option(help="size of the reference set")] = 32,
     seed: Annotated[int, typer.Option(help="of candidates and warm-up")] = 0,
     store: Annotated[Path, typer.Option(envvar="INFLUBENCH_STORE")] = Path(".influbench"),
     results: Annotated[Path, typer.Option(help="where result files go")] = Path("results"),

@@ -1,6 +1,6 @@
 """Do the estimators find planted bad candidates? AUC by kind, next to what each method costs.
 
-python -m experiments.planted --student smollm2-135m-instruct
+python -m experiments.planted [--student NAME]
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from influbench.scoring.scored_student import ScoringSetup, blank_row, load_sets
 from influbench.store import Store
 from influbench.tables.agreement import metrics_table
 
-METHODS = "first_order,adam_jvp,gradient_dot,repsim,embedding,bm25,loss,ifd,judge,random,length"
+STUDENT = "smollm2-135m-instruct"
+METHODS = "first_order,gradient_dot,repsim,embedding,bm25,loss,ifd,random,length"
 
 
 def main(
-    student: Annotated[str, typer.Option(help="hub name, packaged model or folder")],
+    student: Annotated[str, typer.Option(help="hub name, packaged model or folder")] = STUDENT,
     methods: Annotated[str, typer.Option(help="names with commas between")] = METHODS,
     candidates: Annotated[str, typer.Option(help="clean pairs: a file, or starter")] = "starter",
-    count: Annotated[int, typer.Option(help="clean examples that bad ones are made of")] = 24,
+    count: Annotated[int, typer.Option(help="clean examples that bad ones are made of")] = 12,
     warmup: Annotated[int, typer.Option(help="pairs that the student is warmed up on")] = 32,
-    references: Annotated[int, typer.Option(help="size of the reference set")] = 24,
-    seeds: Annotated[str, typer.Option(help="seeds with commas between")] = "0,1,2",
+    references: Annotated[int, typer.Option(help="size of the reference set")] = 16,
+    seeds: Annotated[str, typer.Option(help="seeds with commas between")] = "0,1",
     name: Annotated[str, typer.Option(help="of the study")] = "planted",
     store: Annotated[Path, typer.Option(envvar="INFLUBENCH_STORE")] = Path(".influbench"),
     results: Annotated[Path, typer.Option(help="where result files go")] = Path("results"),

@@ -1,6 +1,6 @@
 """Do scores predict training? Short trainings on each method's top, middle and bottom third.
 
-python -m experiments.prediction --student smollm2-135m-instruct
+python -m experiments.prediction [--student NAME]
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from influbench.scoring.scored_student import ScoringSetup, blank_row, load_sets
 from influbench.store import Store
 from influbench.tables.agreement import metrics_table
 
-METHODS = "exact,first_order,gradient_dot,repsim,loss,judge,random,length"
+STUDENT = "smollm2-135m-instruct"
+METHODS = "exact,first_order,gradient_dot,repsim,loss,random,length"
 METRICS = (
     "gain_top",
     "gain_middle",
@@ -34,13 +35,13 @@ METRICS = (
 
 
 def main(
-    student: Annotated[str, typer.Option(help="hub name, packaged model or folder")],
+    student: Annotated[str, typer.Option(help="hub name, packaged model or folder")] = STUDENT,
     methods: Annotated[str, typer.Option(help="names with commas between")] = METHODS,
     candidates: Annotated[str, typer.Option(help="pairs to judge: a file, or starter")] = "starter",
-    count: Annotated[int, typer.Option(help="candidates")] = 48,
+    count: Annotated[int, typer.Option(help="candidates")] = 36,
     warmup: Annotated[int, typer.Option(help="pairs that the student is warmed up on")] = 32,
-    references: Annotated[int, typer.Option(help="size of the reference set")] = 24,
-    evaluation: Annotated[int, typer.Option(help="size of the held-out set")] = 48,
+    references: Annotated[int, typer.Option(help="size of the reference set")] = 16,
+    evaluation: Annotated[int, typer.Option(help="size of the held-out set")] = 24,
     seeds: Annotated[str, typer.Option(help="seeds with commas between")] = "0,1,2",
     bank: Annotated[int, typer.Option(help="trainings on random subsets, for the LDS")] = 0,
     learning_rate: Annotated[float, typer.Option(help="of the short trainings")] = 2e-5,
