@@ -32,7 +32,7 @@ def main(
     count: Annotated[int, typer.Option(help="clean examples that bad ones are made of")] = 12,
     warmup: Annotated[int, typer.Option(help="pairs that the student is warmed up on")] = 32,
     references: Annotated[int, typer.Option(help="size of the reference set")] = 16,
-    seeds: Annotated[str, typer.Option(help="seeds with commas between")] = "0,1",
+    seeds: Annotated[str, typer.Option(help="seeds with commas between")] = "0",
     name: Annotated[str, typer.Option(help="of the study")] = "planted",
     store: Annotated[Path, typer.Option(envvar="INFLUBENCH_STORE")] = Path(".influbench"),
     results: Annotated[Path, typer.Option(help="where result files go")] = Path("results"),
