@@ -1,6 +1,7 @@
 """Speed and truth of the exact influence, against the released algorithm and brute force.
 
     python -m benchmarks.oracle [--references 40] [--candidates 8] [--released 1] [--file F]
+        [--profile]
 
 Ours is timed on all candidates, the released algorithm on few (its cost a candidate does not depend
 on the candidate, since all are padded to 1,024 tokens). Brute force is ``torch.optim.AdamW`` on a
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--released", type=int, default=1, help="candidates of the slow algorithm")
     parser.add_argument("--file", default="starter", help="pairs: references, candidates, warm-up")
+    parser.add_argument("--profile", action="store_true", help="operators of one reference pass")
     args = parser.parse_args()
     pool = data.load_reference(DataConfig(reference=args.file))
     cuts = np.cumsum([args.references, args.candidates, WARMUP])
@@ -68,6 +70,8 @@ def main() -> None:
     print(f"ours: {ours:.2f} s a candidate ({prepare:.1f} s to prepare)")
     for part, seconds in breakdown(student, references, candidates[0]).items():
         print(f"    {part:<28}{seconds:8.2f} s")
+    if args.profile:
+        print(profile(student, references))
     print(f"brute force: {brute / len(candidates):.2f} s a candidate")
     slow = sum(theirs.values())
     print(f"released algorithm: {slow:.2f} s a candidate (mean of {args.released})")
@@ -185,6 +189,13 @@ def breakdown(
         began = time.perf_counter()
     restore = time.perf_counter() - began
     return {"gradient": gradient, "update": update, "references": losses, "restore": restore}
+
+
+def profile(student: LanguageStudent, references: Sequence[Example]) -> str:
+    """Where one pass over the references spends its time, by operator, ours."""
+    with torch.profiler.profile() as seen:
+        gradients.losses(student, references)
+    return seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=12)
 
 
 def report_truth(scores: Scores, truth: np.ndarray) -> None:
