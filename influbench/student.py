@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, Trainer
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-from influbench import models
+from influbench import models, packing
 from influbench.errors import UserError
 from influbench.losses import (
     Encoded,
-    common_prefix,
     mean_by_row,
     padded,
     response_positions,
@@ -28,10 +26,6 @@ from influbench.losses import (
 from influbench.records import Example, ModelRef
 
 Compute = Literal["float32", "bfloat16", "tf32"]
-
-WORTH_SHARING = 64
-"""Tokens that a common prefix must save before it gets a pass of its own, which reads all weights
-once more."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +44,8 @@ class LanguageStudent:
     """Dtype of the matrix products; weights, updates and losses keep theirs."""
     pad_to: int = 0
     """Pad every batch to at least so many tokens, as the released code does; costs time only."""
+    packed: bool = False
+    """Without gradients, rows go through the model in one sequence (``packing``)."""
 
     def encode(self, example: Example) -> Encoded:
         """Chat template with the instruction as the user's turn, then response and end of turn.
@@ -73,39 +69,17 @@ class LanguageStudent:
         device = self.model.device
         pad = self.tokenizer.pad_token_id
         assert isinstance(pad, int)
+        row_index, time_index, targets = response_positions(rows, device)
         with self._precision():
-            cache, rows = self._prefix(rows)
-            ids = padded(rows, pad, device, self.pad_to)
-            hidden = self.hidden(ids) if cache is None else self._continued(ids, cache)
-            row_index, time_index, targets = response_positions(rows, device)
-            nll = token_nll(hidden[row_index, time_index], self._head, targets)
+            if self.packed and not torch.is_grad_enabled() and not self.pad_to:
+                layout = packing.packing(rows)
+                states = packing.hidden(self.model, rows, layout)
+                hidden = states[layout.index(row_index, time_index)]
+            else:
+                states = self.hidden(padded(rows, pad, device, self.pad_to))
+                hidden = states[row_index, time_index]
+            nll = token_nll(hidden, self._head, targets)
         return mean_by_row(nll, row_index, len(rows))
-
-    def _prefix(self, rows: Sequence[Encoded]) -> tuple[DynamicCache | None, Sequence[Encoded]]:
-        """The pass over what all rows begin with, a chat template's system turn, and the rests.
-
-        None where sharing does not pay, or where gradients are wanted.
-        """
-        length = 0 if torch.is_grad_enabled() or self.pad_to else common_prefix(rows)
-        if (len(rows) - 1) * length < WORTH_SHARING:
-            return None, rows
-        cache = DynamicCache(config=self.model.config)
-        ids = torch.tensor([rows[0].ids[:length]], device=self.model.device)
-        self.model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
-        layers = [layer for layer in cache.layers if type(layer) is DynamicLayer]
-        if len(layers) < len(cache.layers):
-            return None, rows  # a window or a recurrent state: not ours to repeat
-        for layer in layers:
-            assert layer.keys is not None
-            assert layer.values is not None
-            layer.keys = layer.keys.expand(len(rows), -1, -1, -1)
-            layer.values = layer.values.expand(len(rows), -1, -1, -1)
-        return cache, [Encoded(r.ids[length:], r.response_start - length) for r in rows]
-
-    def _continued(self, ids: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
-        """Last hidden states of rows that go on from ``cache``, shape [row, time, width]."""
-        decoder = self.model.get_decoder()
-        return decoder(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
 
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Last hidden states after the final norm, shape [row, time, width]."""
@@ -202,6 +176,7 @@ def load_student(ref: ModelRef, settings: StudentSettings | None = None) -> Lang
         cut=settings.max_length is not None,
         token_budget=settings.token_budget or default_token_budget(model.device.type),
         compute=settings.compute,
+        packed=packing.works(model),
     )
 
 

@@ -7,8 +7,8 @@ in full.
 
 What a count means:
 * forward: one per sequence; a tangent pushed through it (``jvp``) is one more;
-* a decoding step (one position on top of a cache) adds its position but no sequence; rows of more
-  positions that go on from a cache share the prefix in it, which was counted as one of them;
+* a decoding step (one position on top of a cache) adds its position but no sequence;
+* rows packed into one sequence (argument ``packing``) count as many as they are;
 * backward: one per sequence and gradient that passes the backbone's output; a double backward
   counts again;
 * layers recomputed under gradient checkpointing are part of the backward pass;
@@ -144,8 +144,10 @@ def _shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
     features = tensor.is_floating_point() and tensor.ndim > 0
     positions = (tensor.shape[:-1] if features else tensor.shape).numel()
     cache = kwargs.get("past_key_values")
-    if cache is not None and tensor.ndim > 1 and tensor.shape[1] < cache.get_seq_length():
-        return 0 if tensor.shape[1] == 1 else tensor.shape[0] - 1, positions
+    if cache is not None and tensor.ndim > 1 and tensor.shape[1] == 1 < cache.get_seq_length():
+        return 0, positions
+    if kwargs.get("packing") is not None:
+        return len(kwargs["packing"].own), positions
     return (tensor.shape[0] if tensor.ndim > 1 else 1), positions
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from influbench import models
+from influbench import models, packing
 from influbench.estimator import Context, Student
 from influbench.judging import Reply, Request
 from influbench.records import Example, digest
@@ -120,6 +120,7 @@ def tiny_student(*, learning_rate: float = 1e-3, attention: Any = "sdpa") -> Lan
         max_length=models.context_length(loaded.model),
         cut=False,
         token_budget=1024,
+        packed=packing.works(loaded.model),
     )
 
 

@@ -1,10 +1,14 @@
 """The per-example loss: equal to the model's own, whatever batch, padding and chunks."""
 
+import dataclasses
+
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from influbench import losses, testing
+from influbench import losses, packing, testing
 from influbench.errors import UserError
+from influbench.estimators.parts.directional import by_forward_mode
 from influbench.losses import Encoded
 from influbench.meter import Meter
 from influbench.records import Example
@@ -58,8 +62,11 @@ def test_chunked_logits_change_neither_loss_nor_gradient(student, monkeypatch):
     whole = student.loss(examples)
     gradient = torch.autograd.grad(whole.sum(), weights)
     monkeypatch.setattr(losses, "CHUNK", 7)
+    monkeypatch.setattr(losses, "FORWARD_CHUNK", 5)
     parts = student.loss(examples)
     assert torch.allclose(whole, parts, rtol=1e-6)
+    with torch.no_grad():
+        assert torch.allclose(whole, student.loss(examples), rtol=1e-6)
     for a, b in zip(gradient, torch.autograd.grad(parts.sum(), weights), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-7)
 
@@ -89,27 +96,94 @@ def test_weights_of_the_head_are_trained_through_the_tied_embedding(student):
     )  # the head moves rows of unseen tokens too
 
 
-def test_rows_share_the_pass_over_what_all_begin_with(student, monkeypatch):
-    """A chat template's system turn is read once a batch: fewer tokens, the same losses."""
+def test_packed_rows_give_the_same_losses_with_no_padding_and_one_prefix():
+    student = testing.tiny_student()
+    assert student.packed
+    plain = dataclasses.replace(student, packed=False)
     shared = "Answer the question below in one short sentence, please. "
     examples = [
-        Example(id=f"e{i}", instruction=shared + "?" * i, response="x" * (1 + i)) for i in range(6)
+        Example(id=f"e{i}", instruction=shared + "?" * i, response="x" * (1 + 3 * i))
+        for i in range(6)
     ]
     rows = [student.encode(e) for e in examples]
     meter = Meter()
     with torch.no_grad():
-        with meter.phase("shared", models=[student.model]):
-            together = student.loss_encoded(rows)
-        monkeypatch.setattr("influbench.student.WORTH_SHARING", 10**9)
-        with meter.phase("apart", models=[student.model]):
-            apart = student.loss_encoded(rows)
-    assert torch.allclose(together, apart, rtol=1e-6)
+        with meter.phase("packed", models=[student.model]):
+            packed = student.loss_encoded(rows)
+        with meter.phase("padded", models=[student.model]):
+            padded = plain.loss_encoded(rows)
+        alone = [student.loss_encoded([row]) for row in rows]
+    assert torch.allclose(packed, padded, rtol=1e-6)
+    assert torch.allclose(packed, torch.cat(alone), rtol=1e-6)
+    assert student.model.config._attn_implementation == "sdpa"
     one, two = meter.rows()
     assert one.forward_passes == two.forward_passes == len(rows)
-    length = losses.common_prefix(rows)
-    assert length >= len(shared)
-    width = max(len(row.ids) for row in rows)
-    assert (one.tokens, two.tokens) == (length + len(rows) * (width - length), len(rows) * width)
+    prefix, lengths = losses.common_prefix(rows), [len(row.ids) for row in rows]
+    assert prefix >= len(shared)
+    assert one.tokens == prefix + sum(length - prefix for length in lengths)
+    assert two.tokens == len(rows) * max(lengths)
+
+
+def test_rows_without_a_common_prefix_are_packed_too(student):
+    rows = [Encoded((5, 6, 7, 8), 1), Encoded((9, 6), 1), Encoded((5, 6, 3), 2)]
+    with torch.no_grad():
+        together = student.loss_encoded(rows)
+        apart = torch.cat([student.loss_encoded([row]) for row in rows])
+    assert losses.common_prefix(rows) == 0
+    assert torch.allclose(together, apart, rtol=1e-6)
+
+
+def test_forward_mode_goes_through_packed_rows(student):
+    """A tangent through the packing is the padded rows' own."""
+    examples = testing.tiny_examples("jvp", 6)
+    weights = list(student.model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    along = [torch.randn(w.shape, generator=generator) for w in weights]
+    plain = dataclasses.replace(student, packed=False)
+    packed, padded = (by_forward_mode(s, weights, along)(examples) for s in (student, plain))
+    assert packed == pytest.approx(padded, rel=1e-4)
+
+
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "attention", "works"),
+    [
+        ("llama", "sdpa", True),
+        ("qwen3", "sdpa", True),
+        ("gpt2", "sdpa", True),
+        ("llama", "eager", False),
+        ("mistral", "sdpa", False),  # a sliding window
+        ("gemma3_text", "sdpa", False),  # windows in some layers
+        ("gemma2", "eager", False),  # a soft cap
+        ("mamba", "eager", False),  # no attention at all
+    ],
+)
+def test_a_model_is_packed_where_its_attention_is_plain(kind, attention, works):
+    config = AutoConfig.for_model(kind, **SMALL)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+    assert packing.works(model) is works
+
+
+def test_a_model_that_asks_its_attention_for_more_is_not_packed(monkeypatch):
+    """A soft cap that our attention ignored would be wrong by too little for the trial to see."""
+    model = testing.tiny_student().model
+    layer = model.get_decoder().get_submodule("layers.0.self_attn")
+    plain = layer.forward
+    monkeypatch.setattr(layer, "forward", lambda *args, **kw: plain(*args, softcap=50.0, **kw))
+    assert packing.works(model) is False
 
 
 def test_the_common_prefix_leaves_every_position_that_predicts_a_response():

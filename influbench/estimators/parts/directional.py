@@ -72,29 +72,28 @@ def by_central_difference(
     """[ℓ(θ + εw) - ℓ(θ - εw)] / 2ε: two plain forward passes; any student.
 
     Args:
-        student: weights are moved and put back.
+        student: weights are moved, and put back to what they are now.
         weights: the moved tensors.
         direction: w, one tensor a weight.
         step: ‖εw‖ / ‖θ‖; too small drowns in rounding, too large in curvature.
     """
     size = gradients.norm(direction)
     epsilon = step * gradients.norm([w.detach() for w in weights]) / size if size else 0.0
+    saved = [w.detach().clone() for w in weights] if epsilon else []
 
+    @torch.no_grad()
     def derivative(examples: Sequence[Example]) -> Array:
         if not epsilon:
             return np.zeros(len(examples))
-        saved = [w.detach().clone() for w in weights]
         sides: list[Array] = []
         try:
             for sign in (1.0, -1.0):
-                with torch.no_grad():
-                    for weight, before, along in zip(weights, saved, direction, strict=True):
-                        weight.copy_(before).add_(along, alpha=sign * epsilon)
+                for weight, before, along in zip(weights, saved, direction, strict=True):
+                    torch.add(before, along, alpha=sign * epsilon, out=weight)
                 sides.append(gradients.losses(student, examples))
         finally:
-            with torch.no_grad():
-                for weight, before in zip(weights, saved, strict=True):
-                    weight.copy_(before)
+            for weight, before in zip(weights, saved, strict=True):
+                weight.copy_(before)
         return (sides[0] - sides[1]) / (2 * epsilon)
 
     return derivative
