@@ -29,7 +29,7 @@ def main(
     student: Annotated[str, typer.Option(help="hub name, packaged model or folder")] = STUDENT,
     methods: Annotated[str, typer.Option(help="names with commas between")] = METHODS,
     candidates: Annotated[str, typer.Option(help="clean pairs: a file, or starter")] = "starter",
-    count: Annotated[int, typer.Option(help="clean examples that bad ones are made of")] = 12,
+    count: Annotated[int, typer.Option(help="clean examples that bad ones are made of")] = 64,
     warmup: Annotated[int, typer.Option(help="pairs that the student is warmed up on")] = 32,
     references: Annotated[int, typer.Option(help="size of the reference set")] = 16,
     seeds: Annotated[str, typer.Option(help="seeds with commas between")] = "0",

@@ -17,7 +17,8 @@ length and vocabulary say nothing:
 
 Detection is the area under the ROC curve: the chance that a control scores above a bad candidate
 of its kind (all controls against all bad ones; ties count one half), and ``paired``, the same for a
-bad candidate and its own control, which takes out what the items differ by.
+bad candidate and its own control, which takes out what the items differ by. Intervals draw clean
+examples, each with all that was made of it: one clean response is the control of several kinds.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from influbench.analysis import bootstrap
 from influbench.analysis.bootstrap import RESAMPLES, Estimate
 from influbench.analysis.planted_kinds import KINDS
 from influbench.errors import UserError
@@ -40,6 +42,8 @@ class PlantedPair:
     """A bad candidate and what it is to be told from, by their ids."""
 
     kind: str
+    clean: str
+    """The example that both were made of."""
     control: str
     bad: str
 
@@ -89,7 +93,7 @@ def plant(clean: Sequence[Example], seed: int, kinds: Sequence[str] = ()) -> Pla
             )
         for control, bad in made:
             examples |= {control.id: control, bad.id: bad}
-            pairs.append(PlantedPair(kind, control.id, bad.id))
+            pairs.append(PlantedPair(kind, control.group or control.id, control.id, bad.id))
     return PlantedSet(tuple(examples.values()), tuple(pairs))
 
 
@@ -99,7 +103,7 @@ def detect(
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
 ) -> list[Detection]:
-    """Detection of each kind, and of ``all``, with intervals over pairs.
+    """Detection of each kind, and of ``all``, with intervals over clean examples.
 
     Args:
         scores: by candidate id; higher = helps more.
@@ -113,18 +117,26 @@ def detect(
     if missing := sorted({i for p in pairs for i in (p.control, p.bad)} - scores.keys()):
         raise UserError(f"expected a score for every planted candidate, '{missing[0]}' has none")
     kinds = list(dict.fromkeys(pair.kind for pair in pairs))
-    above: dict[str, Array] = {}
+    clean = {name: i for i, name in enumerate(dict.fromkeys(pair.clean for pair in pairs))}
+    tables = {}
     for kind in kinds:
         own = [pair for pair in pairs if pair.kind == kind]
         control = np.array([scores[p.control] for p in own], dtype=np.float64)
         bad = np.array([scores[p.bad] for p in own], dtype=np.float64)
-        above[kind] = (1 + np.sign(control[:, None] - bad[None, :])) / 2
+        above = (1 + np.sign(control[:, None] - bad[None, :])) / 2
+        tables[kind] = above, np.array([clean[p.clean] for p in own])
     seed = int(rng.integers(2**62))
 
     def found(name: str, part: Sequence[str]) -> Detection:
+        used = np.unique(np.concatenate([tables[kind][1] for kind in part]))
         estimates = [
-            _over_pairs([above[k] for k in part], how, np.random.default_rng(seed), resamples)
-            for how in (_area, _diagonal)
+            bootstrap.interval(
+                used,
+                lambda drawn, rate=rate: _mean_over([tables[kind] for kind in part], rate, drawn),
+                np.random.default_rng(seed),
+                resamples,
+            )
+            for rate in (_area, _diagonal)
         ]
         return Detection(name, *estimates)
 
@@ -149,33 +161,19 @@ def result_rows(found: Sequence[Detection], base: ResultRow) -> list[ResultRow]:
     return rows
 
 
-def _area(above: Array, drawn: np.ndarray) -> float:
-    return float(above[np.ix_(drawn, drawn)].mean())
+def _mean_over(
+    tables: Sequence[tuple[Array, np.ndarray]],
+    rate: Callable[[Array, Array], float],
+    drawn: np.ndarray,
+) -> float:
+    """The plain mean of ``rate`` over kinds, each pair as often as its clean example is drawn."""
+    times = np.bincount(drawn, minlength=max(int(clean.max()) for _, clean in tables) + 1)
+    return float(np.mean([rate(above, times[clean].astype(np.float64)) for above, clean in tables]))
 
 
-def _diagonal(above: Array, drawn: np.ndarray) -> float:
-    return float(above.diagonal()[drawn].mean())
+def _area(above: Array, weight: Array) -> float:
+    return float(weight @ above @ weight / weight.sum() ** 2) if weight.any() else np.nan
 
 
-def _over_pairs(
-    tables: Sequence[Array],
-    statistic: Callable[[Array, np.ndarray], float],
-    rng: np.random.Generator,
-    resamples: int,
-) -> Estimate:
-    """The mean over kinds; pairs are drawn within their kind."""
-    value = float(np.mean([statistic(t, np.arange(len(t))) for t in tables]))
-    draws = np.array(
-        [
-            np.mean([statistic(t, rng.integers(len(t), size=len(t))) for t in tables])
-            for _ in range(resamples)
-        ]
-    )
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Estimate(
-        value=value,
-        low=float(low),
-        high=float(high),
-        stderr=float(draws.std(ddof=1)),
-        n=sum(map(len, tables)),
-    )
+def _diagonal(above: Array, weight: Array) -> float:
+    return float(above.diagonal() @ weight / weight.sum()) if weight.any() else np.nan

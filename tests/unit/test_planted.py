@@ -130,7 +130,7 @@ def test_random_length_and_words_are_near_chance_by_construction():
 
 
 def test_auc_by_hand():
-    pairs = [planted.PlantedPair("k", "a", "x"), planted.PlantedPair("k", "b", "y")]
+    pairs = [planted.PlantedPair("k", "a", "a", "x"), planted.PlantedPair("k", "b", "b", "y")]
     scores = {"a": 3.0, "b": 1.0, "x": 2.0, "y": 1.0}
     (found, both) = planted.detect(scores, pairs, np.random.default_rng(0), resamples=20)
     assert found.auc.value == (1 + 1 + 0 + 0.5) / 4
@@ -144,6 +144,19 @@ def test_auc_by_hand():
     assert metrics["auc_k"] == metrics["auc"] == 0.625
     assert metrics["paired_k"] == 0.75
     assert metrics["auc_k:low"] <= 0.625 <= metrics["auc_k:high"]
+
+
+def test_kinds_that_share_their_controls_do_not_narrow_the_interval():
+    """Five kinds made of the same examples with the same scores say no more than one."""
+    rng = np.random.default_rng(0)
+    scores = {f"{side}{i}": float(rng.normal()) for side in "cb" for i in range(12)}
+    kinds = [
+        planted.PlantedPair(kind, f"c{i}", f"c{i}", f"b{i}") for kind in "vwxyz" for i in range(12)
+    ]
+    *each, together = planted.detect(scores, kinds, np.random.default_rng(1), resamples=200)
+    assert together.auc == each[0].auc
+    assert together.auc.n == 12
+    assert together.auc.high - together.auc.low > 0.2
 
 
 def test_mistakes_are_named():
