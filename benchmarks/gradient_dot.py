@@ -1,6 +1,6 @@
 """Gradient dot products: ours against dattri-llm, kronfluence, bergson and a plain backward.
 
-    python -m benchmarks.gradient_dot [--candidates 16] [--references 8] [--file F]
+    python -m benchmarks.gradient_dot [--candidates 48] [--references 8] [--file F]
 
 One run, one model (SmolLM2-135M-Instruct, fp32), the same candidates and references. Preparing (the
 mean reference gradient) is timed apart. Agreement is with the materialised gradients: over all
@@ -89,7 +89,7 @@ def main() -> None:
     """Runs the comparison and prints it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--references", type=int, default=8)
-    parser.add_argument("--candidates", type=int, default=16)
+    parser.add_argument("--candidates", type=int, default=48)
     parser.add_argument("--file", default="starter", help="pairs: references and candidates")
     parser.add_argument("--model", default="smollm2-135m-instruct")
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """Speed and truth of the exact influence, against the released algorithm and brute force.
 
-    python -m benchmarks.oracle [--references 40] [--candidates 8] [--released 1] [--file F]
+    python -m benchmarks.oracle [--references 48] [--candidates 8] [--released 1] [--file F]
         [--profile]
 
 Ours is timed on all candidates, the released algorithm on few (its cost a candidate does not depend
@@ -41,7 +41,7 @@ WARMUP = 8
 def main() -> None:
     """Runs the comparison and prints it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--references", type=int, default=40)
+    parser.add_argument("--references", type=int, default=48)
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--released", type=int, default=1, help="candidates of the slow algorithm")
     parser.add_argument("--file", default="starter", help="pairs: references, candidates, warm-up")

@@ -1,10 +1,9 @@
 """Rows of unlike length in one forward pass: no padding, and their common prefix read once.
 
 All tokens stand in one sequence: what every row begins with, then the rest of each row. Only
-attention has to know of rows; everything else in a decoder works on tokens. Attention goes row by
-row over prefix and rest, through PyTorch's own causal kernel, which suits a CPU; a GPU would starve
-on such small calls. Without padding a pass over references of mixed length has 8 to 20 % fewer
-tokens (docs/LOG.md, 2026-11-26).
+attention has to know of rows, and is done on padded copies of queries, keys and values; all else in
+a decoder works on tokens. A pass over references of mixed length has 8 to 20 % fewer tokens so
+(docs/LOG.md, 2026-11-26). Used on CPUs; on a GPU it was not measured.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from influbench.losses import Encoded, common_prefix
+from influbench.losses import Encoded, common_prefix, padded
 
 ATTENTION = "influbench_packed"
 """The name of our attention among those of transformers."""
@@ -30,35 +29,41 @@ IGNORED = ("position_ids", "use_cache")
 
 @dataclass(frozen=True)
 class Packing:
-    """How rows stand in a sequence: ``prefix`` tokens that all share, then each row's own."""
+    """How rows stand in one sequence; the prefix counts as the first row's."""
 
-    prefix: int
-    own: tuple[int, ...]
+    place: torch.Tensor
+    """Where in the sequence a row's position is, shape [row, time]; 0 behind the row's end."""
+    row: torch.Tensor
+    """Whose each token is, shape [token]."""
+    time: torch.Tensor
+    """Its position in that row, shape [token]."""
 
-    def index(self, row: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        """Where positions ``time``, all behind the prefix, of rows ``row`` are in the sequence."""
-        own = torch.tensor([0, *self.own[:-1]], device=row.device)
-        return own.cumsum(0)[row] + time
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.place)
 
 
-def packing(rows: Sequence[Encoded]) -> Packing:
+def packing(rows: Sequence[Encoded], device: torch.device) -> Packing:
     """The layout of ``rows`` in one sequence."""
-    prefix = common_prefix(rows)
-    return Packing(prefix, tuple(len(row.ids) - prefix for row in rows))
+    prefix, longest = common_prefix(rows), max(len(row.ids) for row in rows)
+    first = [(0, time) for time in range(prefix)]
+    rests = [(r, time) for r, row in enumerate(rows) for time in range(prefix, len(row.ids))]
+    row, time = torch.tensor([*first, *rests]).T
+    place = torch.zeros(len(rows), longest, dtype=torch.long)
+    place[row, time] = torch.arange(len(row))
+    place[:, :prefix] = torch.arange(prefix)
+    return Packing(place.to(device), row.to(device), time.to(device))
 
 
 def hidden(model: PreTrainedModel, rows: Sequence[Encoded], layout: Packing) -> torch.Tensor:
-    """Last hidden states after the final norm, shape [token of the sequence, width]."""
-    ids, positions = list(rows[0].ids[: layout.prefix]), list(range(layout.prefix))
-    for row in rows:
-        ids += row.ids[layout.prefix :]
-        positions += range(layout.prefix, len(row.ids))
-    device = model.device
+    """Last hidden states after the final norm, shape [token, width]."""
+    ids = padded(rows, 0, model.device)[layout.row, layout.time]
     decoder = model.get_decoder()
     with _our_attention(decoder):
         out = decoder(
-            input_ids=torch.tensor([ids], device=device),
-            position_ids=torch.tensor([positions], device=device),
+            input_ids=ids[None],
+            position_ids=layout.time[None],
             use_cache=False,
             packing=layout,
         )
@@ -77,16 +82,15 @@ def works(model: PreTrainedModel) -> bool:
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
         return False
     rows = [Encoded((3, 4, 5, *own), 4) for own in ((6,), (7, 3, 8), (8, 6))]
-    layout = packing(rows)
+    layout = packing(rows, model.device)
     with torch.inference_mode():
         try:
             packed = hidden(model, rows, layout)
         except TypeError:
             return False
         for i, row in enumerate(rows):
-            time = torch.arange(layout.prefix, len(row.ids))
-            ours = packed[layout.index(torch.full_like(time, i), time)].float()
-            theirs = decoder(input_ids=torch.tensor([row.ids]), use_cache=False)[0][0, time].float()
+            ours = packed[layout.place[i, : len(row.ids)]].float()
+            theirs = decoder(input_ids=torch.tensor([row.ids]), use_cache=False)[0][0].float()
             if not torch.allclose(ours, theirs, rtol=0, atol=1e-2 * float(theirs.abs().max())):
                 return False
     return True
@@ -126,25 +130,12 @@ def _attention(
     unknown = [name for name, given in others.items() if name not in IGNORED and given is not None]
     if unknown:
         raise TypeError(f"packed attention has no argument {unknown}")
+    by_row = [t[0].transpose(0, 1)[packing.place].transpose(1, 2) for t in (query, key, value)]
     grouped = query.shape[1] != key.shape[1]
-
-    def attend(*parts: torch.Tensor) -> torch.Tensor:
-        return functional.scaled_dot_product_attention(
-            *parts, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
-        )
-
-    split = [tensor.split([packing.prefix, *packing.own], dim=2) for tensor in (query, key, value)]
-    before, *rests = zip(*split, strict=True)
-    if not packing.prefix:
-        out = [attend(*rest) for rest in rests]
-    else:
-        # The prefix's queries come along, so that the kernel's causal mask fits and none is built.
-        whole = [
-            [torch.cat(pair, dim=2) for pair in zip(before, rest, strict=True)] for rest in rests
-        ]
-        out = [attend(*row)[:, :, packing.prefix :] for row in whole]
-        out.insert(0, attend(*before))
-    return torch.cat(out, dim=2).transpose(1, 2), None
+    out = functional.scaled_dot_product_attention(
+        *by_row, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
+    )
+    return out.transpose(1, 2)[packing.row, packing.time][None], None
 
 
 AttentionInterface.register(ATTENTION, _attention)

@@ -72,9 +72,9 @@ class LanguageStudent:
         row_index, time_index, targets = response_positions(rows, device)
         with self._precision():
             if self.packed and not torch.is_grad_enabled() and not self.pad_to:
-                layout = packing.packing(rows)
+                layout = packing.packing(rows, device)
                 states = packing.hidden(self.model, rows, layout)
-                hidden = states[layout.index(row_index, time_index)]
+                hidden = states[layout.place[row_index, time_index]]
             else:
                 states = self.hidden(padded(rows, pad, device, self.pad_to))
                 hidden = states[row_index, time_index]

@@ -147,7 +147,7 @@ def _shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
     if cache is not None and tensor.ndim > 1 and tensor.shape[1] == 1 < cache.get_seq_length():
         return 0, positions
     if kwargs.get("packing") is not None:
-        return len(kwargs["packing"].own), positions
+        return kwargs["packing"].rows, positions
     return (tensor.shape[0] if tensor.ndim > 1 else 1), positions
 
 
