@@ -93,7 +93,7 @@ def plant(clean: Sequence[Example], seed: int, kinds: Sequence[str] = ()) -> Pla
             )
         for control, bad in made:
             examples |= {control.id: control, bad.id: bad}
-            pairs.append(PlantedPair(kind, control.group or control.id, control.id, bad.id))
+            pairs.append(PlantedPair(kind, control.group, control.id, bad.id))
     return PlantedSet(tuple(examples.values()), tuple(pairs))
 
 
