@@ -1,0 +1,67 @@
+"""What a run of ``tiny`` gives, written down: a refactor changes no number.
+
+``python tests/golden/record_tiny.py`` runs the preset in a folder of its own and writes
+``tiny.json``: key and version of every stage, every score, every result row. It is run again only
+where a change means to change them, in the same commit, which says why.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+WRITTEN = Path(__file__).with_name("tiny.json")
+UNSTEADY = ("seconds", "bytes")
+"""Metrics that name these differ from run to run."""
+
+
+def observe(folder: Path) -> dict[str, Any]:
+    """Runs ``tiny`` under ``folder`` and returns its stages, scores and rows."""
+    command = [sys.executable, "-m", "influbench", "run", "tiny"]
+    command += ["--store", str(folder / "store"), "--results", str(folder / "results")]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+    }  # a sum over two threads has other last bits
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    stages: dict[str, Any] = {}
+    for manifest in sorted((folder / "store").glob("*/manifest.json")):
+        raw = json.loads(manifest.read_text())
+        name = f"{raw['stage']} {raw['label']}".strip()
+        stages[name] = {"key": raw["key"], "version": raw["version"]}
+    (file,) = (folder / "results" / "tiny").glob("*.json")
+    result = json.loads(file.read_text())
+    columns = result["rows"]["columns"]
+    rows = [dict(zip(columns, row, strict=True)) for row in result["rows"]["data"]]
+    return {
+        "stages": stages,
+        "scores": {
+            method: {row[0]: row[1] for row in table["data"]}
+            for method, table in result["scores"].items()
+        },
+        "rows": {
+            f"{row['estimator']} {row['metric']}": row["value"]
+            for row in rows
+            if not any(word in row["metric"] for word in UNSTEADY)
+        },
+    }
+
+
+def main() -> None:
+    """Writes ``tiny.json`` and says what changed."""
+    before = json.loads(WRITTEN.read_text()) if WRITTEN.is_file() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        now = observe(Path(folder))
+    WRITTEN.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
+    for part, found in now.items():
+        old = before.get(part, {})
+        changed = sorted(k for k in {*old, *found} if old.get(k) != found.get(k))
+        sys.stdout.write(f"{part}: {len(found)}, changed: {', '.join(changed) or 'none'}\n")
+
+
+if __name__ == "__main__":
+    main()
