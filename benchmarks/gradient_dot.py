@@ -29,8 +29,10 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from influbench import data, gradients, models, updates
+from influbench import data, models
 from influbench.data import DataConfig
+from influbench.derivatives import gradients
+from influbench.derivatives import step as updates
 from influbench.estimator import Array, Context, Estimator, Scorer, as_scores
 from influbench.estimators.adam_jvp import AdamJvp
 from influbench.estimators.bergson_dot import BergsonDot

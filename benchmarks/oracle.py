@@ -25,8 +25,10 @@ from scipy.stats import spearmanr
 from torch.nn import functional
 
 from benchmarks import released_oracle
-from influbench import data, gradients, models, testing, updates
+from influbench import data, models, testing
 from influbench.data import DataConfig
+from influbench.derivatives import gradients
+from influbench.derivatives import step as updates
 from influbench.estimator import Context, Scores, as_scores
 from influbench.estimators.exact import Exact
 from influbench.records import Example

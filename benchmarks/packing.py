@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from benchmarks.oracle import smollm2, timed
-from influbench import data, gradients
+from influbench import data
 from influbench.data import DataConfig
+from influbench.derivatives import gradients
 from influbench.meter import Meter
 
 

@@ -20,8 +20,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from influbench.evaluation import alpaca_eval
-from influbench.evaluation.length_control import Gamed, length_controlled_win_rate, read_gamed
+from influbench.evaluation.length_control import (
+    Gamed,
+    length_controlled_win_rate,
+    read_gamed,
+)
+from influbench.evaluation.suites import alpaca_eval
 from influbench.records import Outcome
 
 ALLOWED = {"win_rate": 0.01, "standard_error": 0.01, "discrete_win_rate": 0.01}

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from influbench.losses import Encoded
 from influbench.records import Example
 from influbench.student import LanguageStudent
+from influbench.student.losses import Encoded
 
 LENGTH = 1024
 BATCH = 8

@@ -23,17 +23,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from influbench import models, pipeline, presets, scoring
-from influbench.estimators.adaptive import deal
-from influbench.estimators.parts import settling
+from influbench import models, scoring
+from influbench.estimators.adaptive import settling
+from influbench.estimators.adaptive.adaptive import deal
+from influbench.loop import pipeline
+from influbench.loop import reading as presets
 from influbench.progress import RichProgress
 from influbench.records import Candidate, ResultRow, Score
 from influbench.results import result_file
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
 from influbench.scoring import MethodConfig
-from influbench.scoring.scored_student import blank_row
 from influbench.store import Store
+from influbench.studies.scored_student import blank_row
 
 STUDY = "adaptive_oracle"
 CONFIDENCES = (0.6, 0.8, 0.9, 0.95, 0.99, 0.999)

@@ -22,17 +22,19 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
-from influbench import models, pipeline, preferences, presets, scoring
-from influbench.oracle import paper_mode
-from influbench.oracle.paper_mode import Variant
+from influbench import models, preferences, scoring
+from influbench.loop import pipeline
+from influbench.loop import reading as presets
 from influbench.preferences import PreferenceConfig
 from influbench.progress import RichProgress
 from influbench.records import ModelRef, Pair, ResultRow, Score
 from influbench.results import cost_rows, result_file
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
-from influbench.scoring.scored_student import blank_row
 from influbench.store import Entry, Store
+from influbench.studies import paper_mode
+from influbench.studies.paper_mode import Variant
+from influbench.studies.scored_student import blank_row
 from influbench.training import dpo
 
 STUDY = "paper_mode"

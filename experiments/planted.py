@@ -12,14 +12,20 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from influbench.analysis import planted
 from influbench.models import ModelConfig
 from influbench.progress import RichProgress
 from influbench.records import digest
+from influbench.report.agreement_tables import metrics_table
 from influbench.results import load_study
-from influbench.scoring.scored_student import ScoringSetup, blank_row, load_sets, publish, score_all
 from influbench.store import Store
-from influbench.tables.agreement import metrics_table
+from influbench.studies import planted
+from influbench.studies.scored_student import (
+    ScoringSetup,
+    blank_row,
+    load_sets,
+    publish,
+    score_all,
+)
 
 STUDENT = "smollm2-135m-instruct"
 METHODS = "first_order,gradient_dot,repsim,embedding,bm25,loss,ifd,random,length"

@@ -11,16 +11,22 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from influbench.analysis import prediction
-from influbench.analysis.prediction import PredictionConfig, Trainings
 from influbench.data import load_evaluation
 from influbench.evaluation.suite import held_out
 from influbench.models import ModelConfig
 from influbench.progress import RichProgress
+from influbench.report.agreement_tables import metrics_table
 from influbench.results import load_study
-from influbench.scoring.scored_student import ScoringSetup, blank_row, load_sets, publish, score_all
 from influbench.store import Store
-from influbench.tables.agreement import metrics_table
+from influbench.studies import prediction
+from influbench.studies.prediction import PredictionConfig, Trainings
+from influbench.studies.scored_student import (
+    ScoringSetup,
+    blank_row,
+    load_sets,
+    publish,
+    score_all,
+)
 
 STUDENT = "smollm2-135m-instruct"
 METHODS = "exact,first_order,gradient_dot,repsim,loss,random,length"

@@ -10,11 +10,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from influbench.analysis.comparison import compare
     from influbench.estimator import Context, Estimator, Scores
+    from influbench.rank import score
     from influbench.records import Example
+    from influbench.report.comparison import compare
     from influbench.results import load_study
-    from influbench.scoring.ranking import score
 
 # TRL reports every trainer to its maker; this must be set before huggingface_hub is imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -23,9 +23,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from influbench.analysis import headline
 from influbench.errors import UserError
 from influbench.results import BASELINE, CEILING, Study
+from influbench.statistics.headline import headline
 from paper_figs.drawing import STYLE, command, save
 
 ORACLE = "exact"

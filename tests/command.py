@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from influbench import __main__ as command_line
+from influbench.cli import main as command_line
 
 Done = subprocess.CompletedProcess[str]
 

@@ -31,14 +31,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from influbench.derivatives import requirements
 from influbench.estimator import Context, Scale, Scorer, Scores
-from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 if TYPE_CHECKING:
     import torch
 
-    from influbench.estimators.parts.directional import Derivative
+    from influbench.derivatives.directional import Derivative
 
 PROBES = 4
 """Warm-up examples on which the central difference is measured."""
@@ -70,7 +70,8 @@ class AdamJvp:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the direction, and chooses a step where one is needed."""
-        from influbench import gradients, updates
+        from influbench.derivatives import gradients
+        from influbench.derivatives import step as updates
 
         adam = self.preconditioner == "adam"
         update = updates.next_update(ctx.student, needs_moments=adam)
@@ -92,7 +93,7 @@ class AdamJvp:
         direction: list[torch.Tensor],
         facts: dict[str, float],
     ) -> Derivative:
-        from influbench.estimators.parts import directional
+        from influbench.derivatives import directional
 
         if self.method == "jvp":
             return directional.by_forward_mode(ctx.student, weights, direction)
@@ -116,7 +117,7 @@ class AdamJvp:
     def _materialised(
         self, ctx: Context, weights: list[torch.Tensor], direction: list[torch.Tensor]
     ) -> Derivative:
-        from influbench import gradients
+        from influbench.derivatives import gradients
 
         length = gradients.norm(direction)
 

@@ -24,9 +24,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from influbench.derivatives import requirements
 from influbench.errors import UserError
 from influbench.estimator import Context, Scale, Scorer, Scores
-from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 
@@ -47,7 +47,7 @@ class Bm25:
     def prepare(self, ctx: Context) -> Scorer:
         """Indexes the references."""
         bm25s = requirements.package("bm25s", "retrieval", "bm25")
-        from influbench.estimators.parts.similarity import mean_over_references
+        from influbench.derivatives.similarity import mean_over_references
 
         def words(examples: Sequence[Example]) -> list[list[str]]:
             texts = [f"{e.instruction}\n{e.response}" for e in examples]

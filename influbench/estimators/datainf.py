@@ -23,8 +23,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from influbench.derivatives import requirements
 from influbench.estimator import Context, Scale, Scorer, Scores
-from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 
@@ -45,7 +45,8 @@ class DataInf:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Builds the preconditioned reference gradient from two sweeps over the warm-up set."""
-        from influbench import gradients, updates
+        from influbench.derivatives import gradients
+        from influbench.derivatives import step as updates
 
         student, warmup = ctx.student, requirements.warmup(ctx, "datainf")
         weights = updates.next_update(student, needs_moments=False).weights

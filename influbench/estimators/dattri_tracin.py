@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from influbench.derivatives import requirements
 from influbench.errors import UserError
 from influbench.estimator import Context, Scale, Scorer, Scores
-from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class DattriTracin:
         """Positions and captured gradients, a batch at a time; the model is left as it was."""
         import torch
 
-        from influbench.losses import token_batches
+        from influbench.student.losses import token_batches
 
         rows = [student.encode(example) for example in examples]
         budget = min(self.batch_tokens, student.token_budget)

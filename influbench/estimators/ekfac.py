@@ -24,8 +24,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from influbench.derivatives import requirements
 from influbench.estimator import Context, Scale, Scorer
-from influbench.estimators.parts import requirements
 
 UNIT = "gradient · inverse curvature · gradient, mean nats a response token"
 

@@ -36,8 +36,8 @@ class Embedding:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Loads the encoder and embeds the references."""
-        from influbench.estimators.parts.representations import sentence_encoder
-        from influbench.estimators.parts.similarity import cosine_scores
+        from influbench.derivatives.similarity import cosine_scores
+        from influbench.student.representations import sentence_encoder
 
         device = next(ctx.student.model.parameters()).device
         encode = sentence_encoder(self.model, str(device))

@@ -19,8 +19,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from influbench.derivatives import requirements
 from influbench.estimator import Array, Context, Scale, Scorer, as_scores
-from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 

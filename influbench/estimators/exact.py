@@ -4,7 +4,7 @@
     influence(z) = L_ref(θ)        - L_ref(θ + u(∇ℓ(z)))        (baseline = "before", the paper's)
 
 u is the next AdamW step with the warm-up's moments, step count, learning rate, weight decay and the
-training's own clipping (``influbench.updates``). With warmed moments even an empty step moves the
+training's own clipping (``derivatives.step``). With warmed moments even an empty step moves the
 loss, so the paper's baseline mixes momentum into the sign; the two differ by one constant, which is
 kept with the scores (``reference_loss_before``, ``reference_loss_null``).
 
@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from influbench.derivatives import requirements
 from influbench.estimator import Array, Context, Scale, Scorer, Scores, Student
-from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 if TYPE_CHECKING:
-    from influbench.gradients import Tensors
-    from influbench.updates import Update
+    from influbench.derivatives.gradients import Tensors
+    from influbench.derivatives.step import Update
 
 PAPER_MODE: Mapping[str, Any] = MappingProxyType(
     {
@@ -85,8 +85,9 @@ class Exact:
         """Measures the reference losses before any step and after the empty one."""
         import torch
 
-        from influbench import gradients, updates
-        from influbench.estimators.parts.similarity import mean_over_references
+        from influbench.derivatives import gradients
+        from influbench.derivatives import step as updates
+        from influbench.derivatives.similarity import mean_over_references
 
         student, references = self._student(ctx), list(ctx.reference)
         batches, shares = self._reference(ctx, student)
@@ -120,14 +121,14 @@ class Exact:
 
     def update(self, student: Student) -> Update:
         """The student's next step, without the clipping where that is off."""
-        from influbench import updates
+        from influbench.derivatives import step as updates
 
         update = updates.next_update(student)
         return update if self.clip else dataclasses.replace(update, clip_norm=None)
 
     def gradient(self, student: Student, weights: Tensors, example: Example) -> Tensors:
         """The gradient that the step is taken with, clipping aside."""
-        from influbench import gradients
+        from influbench.derivatives import gradients
 
         found = gradients.gradient(student, weights, example)
         if self.divide_by_workers > 1:

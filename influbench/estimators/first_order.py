@@ -2,7 +2,7 @@
 
     score(z) = -⟨∇L_ref(θ + u(0)), u(∇ℓ(z)) - u(0)⟩  (+ offset)
 
-u is the true nonlinear AdamW step with the warm-up's moments and clipping (``influbench.updates``),
+u is the true nonlinear AdamW step with the warm-up's moments and clipping (``derivatives.step``),
 centred on the empty step as ``exact`` with ``baseline="null"`` is, so both estimate one quantity in
 one unit. What it drops is the curvature of the reference loss along the step, which barely moves
 ranks but does move the signs of scores near zero. ``curvature = "calibrated"`` adds its mean,
@@ -26,8 +26,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from influbench.derivatives import requirements
 from influbench.estimator import Array, Context, Scale, Scorer, Scores, as_scores
-from influbench.estimators.parts import requirements
 from influbench.records import Example, digest
 
 
@@ -52,7 +52,8 @@ class FirstOrder:
         """Computes the gradient of the mean reference loss after the empty step."""
         import torch
 
-        from influbench import gradients, updates
+        from influbench.derivatives import gradients
+        from influbench.derivatives import step as updates
 
         student = ctx.student
         update = updates.next_update(student)

@@ -33,7 +33,8 @@ class GradientDot:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the gradient of the mean reference loss."""
-        from influbench import gradients, updates
+        from influbench.derivatives import gradients
+        from influbench.derivatives import step as updates
 
         student = ctx.student
         weights = updates.next_update(student, needs_moments=False).weights

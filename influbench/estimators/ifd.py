@@ -37,8 +37,7 @@ class Ifd:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Takes the student."""
-        from influbench import gradients
-        from influbench.estimators.parts import requirements
+        from influbench.derivatives import gradients, requirements
 
         student = requirements.language_student(ctx, "ifd")
 

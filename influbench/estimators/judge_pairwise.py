@@ -20,8 +20,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from influbench.derivatives import requirements
 from influbench.estimator import Context, Scale, Scorer
-from influbench.estimators.parts import requirements
 from influbench.records import Example, digest
 
 

@@ -31,7 +31,7 @@ from influbench.records import Example, digest
 if TYPE_CHECKING:
     import torch
 
-    from influbench.updates import Slot
+    from influbench.derivatives.step import Slot
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,10 @@ class Less:
         """Projects the references' gradients."""
         import torch
 
-        from influbench import gradients, updates
-        from influbench.estimators.parts.projections import SignSketch
-        from influbench.estimators.parts.similarity import mean_over_references
+        from influbench.derivatives import gradients
+        from influbench.derivatives import step as updates
+        from influbench.derivatives.similarity import mean_over_references
+        from influbench.derivatives.sketches import SignSketch
 
         student = ctx.student
         update = updates.next_update(student)

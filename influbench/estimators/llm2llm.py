@@ -33,7 +33,7 @@ class Llm2llm:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Takes the student."""
-        from influbench import gradients
+        from influbench.derivatives import gradients
 
         def score(examples: Sequence[Example]) -> np.ndarray:
             return gradients.losses(ctx.student, examples)

@@ -10,7 +10,7 @@ how much remains).
 
 Source: Choe et al., LoGra, arXiv 2405.13954 (LogIX, random initialisation). Deviations: rank 8
 where they take up to 64, since the warm-up sets here are small; references and candidates in one
-batched backward pass without weight gradients (``influbench.bottlenecks``).
+batched backward pass without weight gradients (``influbench.derivatives.bottlenecks``).
 Cost: 2(W + M) passes to prepare, 2 per candidate, as no weight gradients are built.
 """
 
@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from influbench.derivatives import requirements
 from influbench.estimator import Context, Scale, Scorer, Scores
-from influbench.estimators.parts import requirements
 from influbench.records import Example, digest
 
 
@@ -48,8 +48,8 @@ class Logra:
         """Fits the covariance on the warm-up set and applies its inverse to the references."""
         import torch
 
-        from influbench.bottlenecks import Bottlenecks
-        from influbench.estimators.parts.similarity import mean_over_references
+        from influbench.derivatives.bottlenecks import Bottlenecks
+        from influbench.derivatives.similarity import mean_over_references
 
         student = requirements.language_student(ctx, "logra")
         warmup = requirements.warmup(ctx, "logra")

@@ -35,7 +35,7 @@ class Loss:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Takes the student."""
-        from influbench import gradients
+        from influbench.derivatives import gradients
 
         sign = 1.0 if self.prefer == "high" else -1.0
 

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from influbench.derivatives import requirements
 from influbench.estimator import Array, Context, Scale, Scorer, Scores, as_scores
-from influbench.estimators.parts import requirements
 from influbench.records import Example, digest
 
 if TYPE_CHECKING:
-    from influbench.estimators.parts.representations import Encoder
+    from influbench.student.representations import Encoder
 
 PENALTIES = np.logspace(-6, 3, 19)
 """Tried, as a multiple of the mean eigenvalue of the features' covariance."""
@@ -72,7 +72,7 @@ class Mates:
         return score
 
     def _encoder(self, ctx: Context) -> Encoder:
-        from influbench.estimators.parts import representations
+        from influbench.student import representations
 
         student = requirements.language_student(ctx, "mates")
         if self.features == "sentence":

@@ -19,8 +19,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from influbench.derivatives import requirements
 from influbench.estimator import Context, Scale, Scorer
-from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 
@@ -39,7 +39,7 @@ class Perplexity:
         """Takes the student; measures the warm-up set for ``middle``."""
         import torch
 
-        from influbench.losses import Encoded
+        from influbench.student.losses import Encoded
 
         student = requirements.language_student(ctx, "perplexity")
 

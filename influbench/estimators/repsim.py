@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from influbench.derivatives import requirements
 from influbench.estimator import Context, Scale, Scorer, Scores
-from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 
@@ -34,8 +34,8 @@ class RepSim:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Represents the references."""
-        from influbench.estimators.parts.representations import hidden_states
-        from influbench.estimators.parts.similarity import cosine_scores
+        from influbench.derivatives.similarity import cosine_scores
+        from influbench.student.representations import hidden_states
 
         student = requirements.language_student(ctx, "repsim")
         references = hidden_states(student, ctx.reference)

@@ -20,9 +20,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from influbench.derivatives import requirements
 from influbench.errors import UserError
 from influbench.estimator import Context, Scale, Scorer
-from influbench.estimators.parts import requirements
 from influbench.records import Example
 
 

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from influbench.evaluation import judge_check, suite, verdicts
-from influbench.evaluation.statistics import Summary
 from influbench.evaluation.suite import VerdictConfig
 from influbench.judging import JudgeConfig
 from influbench.records import LedgerRow, Outcome
+from influbench.statistics.outcomes import Summary
 from influbench.store import Store
 
 MEANINGS = {

@@ -14,10 +14,10 @@ import numpy as np
 
 from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
-from influbench.evaluation import alpaca_eval
-from influbench.evaluation.statistics import Summary, by_item, summarise, values
+from influbench.evaluation.suites import alpaca_eval
 from influbench.judging.protocol import Judge
 from influbench.records import Answer, Outcome, Question
+from influbench.statistics.outcomes import Summary, by_item, summarise, values
 
 SOURCES = (
     "instruction, output_1, output_2 and preference (1 = output_1 … 2 = output_2), or a prompt "

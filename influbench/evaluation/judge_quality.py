@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from influbench.evaluation.statistics import Summary, by_item, summarise
 from influbench.records import Outcome
+from influbench.statistics.outcomes import Summary, by_item, summarise
 
 PREFERS_FIRST = "judge_prefers_first"
 """Preference for the answer shown first, percent; 50 = no position bias."""

@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.special import expit
 
 from influbench.errors import UserError
-from influbench.evaluation.statistics import Summary
+from influbench.statistics.outcomes import Summary
 
 Array = npt.NDArray[np.float64]
 Variant = Literal["length_only", "difficulty", "official"]

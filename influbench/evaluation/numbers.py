@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from influbench.evaluation import alpaca_eval, head_to_head, mt_bench
 from influbench.evaluation.length_control import FOLDS, Gamed, variant
-from influbench.evaluation.statistics import Summary, summarise, values
+from influbench.evaluation.suites import alpaca_eval, head_to_head, mt_bench
 from influbench.records import Outcome
+from influbench.statistics.outcomes import Summary, summarise, values
 
 Numbers = dict[str, Summary]
 CHARACTERS = "characters"

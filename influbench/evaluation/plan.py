@@ -10,16 +10,17 @@ from typing import Literal
 from pydantic import Field
 
 from influbench import data, models
-from influbench.answers import AnswerConfig
 from influbench.config import Config
 from influbench.data import DataConfig
 from influbench.errors import UserError
-from influbench.evaluation import harness_task, judge_check, outputs
+from influbench.evaluation import judge_check, outputs
+from influbench.evaluation.answers import AnswerConfig
 from influbench.evaluation.conversation import reference_block
-from influbench.evaluation.harness import OFFLINE_GSM8K
-from influbench.evaluation.harness_task import TaskConfig
 from influbench.evaluation.judge_check import Preference
 from influbench.evaluation.length_control import Gamed, read_gamed
+from influbench.evaluation.suites import harness_task
+from influbench.evaluation.suites.harness import OFFLINE_GSM8K
+from influbench.evaluation.suites.harness_task import TaskConfig
 from influbench.judging import JudgeConfig
 from influbench.models.embedded import is_embedded
 from influbench.records import Answer, ModelRef, Question, digest

@@ -13,16 +13,16 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from influbench.answers import AnswerConfig
+from influbench.evaluation.answers import AnswerConfig
 from influbench.evaluation.judge_quality import CONSISTENT, PREFERS_FIRST, UNPARSEABLE
 from influbench.evaluation.numbers import CHARACTERS
 from influbench.evaluation.plan import HARNESS, ONE_TURN, TWO_TURNS, EvaluateConfig
 from influbench.evaluation.standalone import Evaluation, Part
-from influbench.evaluation.statistics import Summary
 from influbench.records import Outcome, ResultRow
 from influbench.results import result_file
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
+from influbench.statistics.outcomes import Summary
 
 
 def run_name(found: Evaluation) -> str:

@@ -12,17 +12,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from influbench import answers as answering
-from influbench.answers import AnswerConfig
 from influbench.config import Config
-from influbench.evaluation import harness_task, judge_quality, numbers, plan, suite, verdicts
-from influbench.evaluation.harness_task import TaskNumber
+from influbench.evaluation import answers as answering
+from influbench.evaluation import judge_quality, numbers, plan, suite, verdicts
+from influbench.evaluation.answers import AnswerConfig
 from influbench.evaluation.numbers import Numbers
 from influbench.evaluation.plan import HARNESS, EvaluateConfig, Plan
-from influbench.evaluation.statistics import Summary
 from influbench.evaluation.suite import VerdictConfig
+from influbench.evaluation.suites import harness_task
+from influbench.evaluation.suites.harness_task import TaskNumber
 from influbench.judging import Budget
 from influbench.records import Answer, LedgerRow, ModelRef, Outcome, Question, digest
+from influbench.statistics.outcomes import Summary
 from influbench.store import Entry, Stage, Store
 
 

@@ -13,12 +13,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from influbench import answers as answering
 from influbench import judging
-from influbench.answers import AnswerConfig
 from influbench.config import Config, transport
-from influbench.evaluation import alpaca_eval, mt_bench
-from influbench.gradients import losses
+from influbench.derivatives.gradients import losses
+from influbench.evaluation import answers as answering
+from influbench.evaluation.answers import AnswerConfig
+from influbench.evaluation.suites import alpaca_eval, mt_bench
 from influbench.judging import ArchivedJudge, Budget, JudgeConfig
 from influbench.records import Answer, Example, ModelRef, Outcome, Question
 from influbench.store import Entry, Stage, Store, Work

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from influbench.evaluation import head_to_head, judge_check, mt_bench
+from influbench.evaluation import judge_check
 from influbench.evaluation.judge_check import Preference
 from influbench.evaluation.suite import VerdictConfig, asked
+from influbench.evaluation.suites import head_to_head, mt_bench
 from influbench.judging import Budget
 from influbench.records import Answer, Question
 from influbench.store import Stage, Work

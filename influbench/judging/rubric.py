@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from influbench.errors import UserError
-from influbench.judging import Judge, Message, Request
+from influbench.judging.making import Judge, Message, Request
 from influbench.records import Example
 
 GRADES = ("1", "2", "3", "4", "5")

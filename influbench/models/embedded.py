@@ -33,7 +33,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from influbench.errors import UserError
 from influbench.models import tiny
-from influbench.quiet import quiet, save
+from influbench.models.quiet import quiet, save
 from influbench.records import ModelRef, digest, write_bytes
 
 CONVERSION = 2

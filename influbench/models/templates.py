@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from influbench import models
 from influbench.config import Config
-from influbench.models import ModelConfig
+from influbench.models import loading as models
+from influbench.models.loading import ModelConfig
 from influbench.records import ModelRef
 from influbench.store import Stage, Store, Work
 

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from influbench.errors import UserError
-from influbench.quiet import save
+from influbench.models.quiet import save
 from influbench.records import digest
 
 VERSION = 2

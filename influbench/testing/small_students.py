@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from influbench import models, packing
+from influbench import models
 from influbench.estimator import Context, Student
 from influbench.judging import Reply, Request
 from influbench.records import Example, digest
-from influbench.student import LanguageStudent
+from influbench.student import LanguageStudent, packing
 
 
 class LeastSquares(torch.nn.Module):

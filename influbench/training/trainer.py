@@ -27,8 +27,8 @@ from transformers import (
 from influbench import models
 from influbench.config import Config, transport
 from influbench.errors import UserError
+from influbench.models.quiet import quiet
 from influbench.progress import Advance
-from influbench.quiet import quiet
 from influbench.store import Work
 from influbench.training.schedule import Schedule
 

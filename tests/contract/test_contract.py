@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from influbench import gradients, registry, testing
+from influbench import registry, testing
+from influbench.derivatives import gradients, requirements
 from influbench.errors import UserError
 from influbench.estimator import Scale, Scores
-from influbench.estimators.parts import requirements
 
 OWN_ENVIRONMENT = ("ekfac", "bergson_dot")
 """Their toolkits cannot share our environment; where theirs is installed, tests/integration/

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from faulty_server import KEY, Faulty
 
-from influbench.__main__ import main
+from influbench.cli.main import main
 from influbench.results import load_study
 
 CATEGORIES = ("writing", "math", "coding")
@@ -292,7 +292,7 @@ def test_questions_without_their_references_are_refused_before_any_answer(comman
 
 def test_the_commands_are_listed_without_torch(tmp_path):
     code = (
-        "import sys, influbench.cli_evaluation, influbench.__main__\n"
+        "import sys, influbench.cli.evaluation, influbench.__main__\n"
         "assert not {'torch', 'transformers'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

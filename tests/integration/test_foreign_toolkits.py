@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from influbench import gradients, testing
+from influbench import testing
+from influbench.derivatives import gradients
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.bergson_dot import BergsonDot

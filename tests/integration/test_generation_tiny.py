@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from influbench import answers, generation, models
-from influbench.answers import AnswerConfig
+from influbench import generation, models
 from influbench.errors import UserError
+from influbench.evaluation import answers
+from influbench.evaluation.answers import AnswerConfig
 from influbench.generation import sampling
 from influbench.generation.attempts import GenerationConfig
 from influbench.generation.sampling import Sampling, complete

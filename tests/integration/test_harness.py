@@ -9,8 +9,8 @@ import pytest
 
 from influbench import models
 from influbench.errors import UserError
-from influbench.evaluation import harness
-from influbench.evaluation.harness import HarnessConfig
+from influbench.evaluation.suites import harness
+from influbench.evaluation.suites.harness import HarnessConfig
 
 pytest.importorskip("lm_eval")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from influbench.evaluation import alpaca_eval, judge_check, mt_bench
+from influbench.evaluation import judge_check
+from influbench.evaluation.suites import alpaca_eval, mt_bench
 from influbench.judging import build
 from influbench.judging.archive import Archive
 from influbench.judging.protocol import JudgeConfig

@@ -6,7 +6,9 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
-from influbench import gradients, sharding, testing, updates
+from influbench import testing
+from influbench.derivatives import gradients, sharding
+from influbench.derivatives import step as updates
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.exact import Exact

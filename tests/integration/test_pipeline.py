@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from influbench import pipeline, presets, publish
 from influbench.errors import UserError
+from influbench.loop import pipeline, publish
+from influbench.loop import reading as presets
 from influbench.store import Store
 
 SMALL = ["scoring.compare=[]", "sizes.candidates=4", "sizes.warmup=4", "data.num_questions=1"]

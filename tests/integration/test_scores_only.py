@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from influbench import pipeline, presets, sweep
 from influbench.errors import UserError
+from influbench.loop import pipeline
+from influbench.loop import reading as presets
 from influbench.results import load_study
+from influbench.studies import grid as sweep
 
 STOP = [
     "stop_after=scores",

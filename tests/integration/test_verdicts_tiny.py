@@ -4,8 +4,8 @@ import pytest
 
 from experiments import planted as planted_study
 from experiments import prediction as prediction_study
-from influbench.analysis.planted_kinds import KINDS
 from influbench.results import load_study
+from influbench.studies.planted_kinds import KINDS
 
 
 def cells(study, root):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from influbench.errors import UserError
-from influbench.evaluation import alpaca_eval
+from influbench.evaluation.suites import alpaca_eval
 from influbench.judging.protocol import Reply, Request, Usage
 from influbench.records import Answer, Outcome, Question
 

@@ -8,8 +8,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from influbench.analysis import (
-    agreement,
+from influbench.errors import UserError
+from influbench.estimator import Scale
+from influbench.records import Outcome, Score
+from influbench.statistics import agreement
+from influbench.statistics.bootstrap import interval, paired_difference
+from influbench.statistics.headline import (
     agreement_table,
     ceiling,
     difference,
@@ -17,10 +21,6 @@ from influbench.analysis import (
     over_seeds,
     summary,
 )
-from influbench.analysis.bootstrap import interval, paired_difference
-from influbench.errors import UserError
-from influbench.estimator import Scale
-from influbench.records import Outcome, Score
 
 
 def scores(values, prefix="c"):

@@ -6,11 +6,12 @@ import pytest
 from rich.console import Console
 
 import influbench
-from influbench.analysis import comparison, score_files
-from influbench.analysis.score_files import ScoreFile
 from influbench.errors import UserError
 from influbench.records import LedgerRow, Score
-from influbench.tables import agreement
+from influbench.report import agreement_tables as agreement
+from influbench.report import comparison
+from influbench.results import score_files
+from influbench.results.score_files import ScoreFile
 
 GROUPS = {f"c{i}": f"g{i // 4}" for i in range(16)}
 VALUES = np.random.default_rng(0).normal(size=16)

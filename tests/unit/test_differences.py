@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from influbench.analysis.differences import differences
 from influbench.records import Outcome
 from influbench.results import load_study, result_file
 from influbench.results.result_file import RunResult
+from influbench.statistics.differences import differences
 
 
 def outcomes(loss, grades=(), wins=()):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from influbench import gradients, testing
-from influbench.estimators.parts import directional
-from influbench.losses import CHUNK
+from influbench import testing
+from influbench.derivatives import directional, gradients
 from influbench.records import Example
 from influbench.student import LanguageStudent
+from influbench.student.losses import CHUNK
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["all", "frozen_embedding"])

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from influbench import gradients, testing, updates
-from influbench.bottlenecks import Bottlenecks
+from influbench import testing
+from influbench.derivatives import directional, gradients, requirements
+from influbench.derivatives import step as updates
+from influbench.derivatives.bottlenecks import Bottlenecks
+from influbench.derivatives.sketches import SignSketch
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.estimators.adam_jvp import AdamJvp
@@ -17,8 +20,6 @@ from influbench.estimators.exact import Exact
 from influbench.estimators.first_order import FirstOrder
 from influbench.estimators.less import Less
 from influbench.estimators.logra import Logra
-from influbench.estimators.parts import directional, requirements
-from influbench.estimators.parts.projections import SignSketch
 
 RNG = np.random.default_rng(11)
 W0 = np.array([0.3, -0.7, 1.2])

@@ -13,7 +13,7 @@ from influbench.estimators.judge import JudgeRating
 from influbench.estimators.judge_pairwise import JudgePairwise
 from influbench.estimators.self_reward import SelfReward
 from influbench.judging import Reply, rubric
-from influbench.losses import Encoded
+from influbench.student.losses import Encoded
 
 CANDIDATES = testing.tiny_examples("candidate", 4)
 

@@ -102,7 +102,7 @@ def test_ifd_is_the_ratio_of_losses_and_mismatches_come_last(tiny, monkeypatch):
 
     losses = {"easy": 0.5, "hard": 0.9, "mismatch": 1.2, "worse": 3.0}
     monkeypatch.setattr(
-        "influbench.gradients.losses",
+        "influbench.derivatives.gradients.losses",
         lambda _, examples: np.array(
             [losses[e.instruction] if e.instruction else 1.0 for e in examples]
         ),

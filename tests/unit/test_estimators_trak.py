@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from influbench import gradients, testing
+from influbench import testing
+from influbench.derivatives import gradients
+from influbench.derivatives.adapters import random_adapters
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
-from influbench.estimators.parts.random_adapters import random_adapters
-from influbench.estimators.trak import Trak
+from influbench.estimators.trak.trak import Trak
 
 pytest.importorskip("trak", reason="needs the extra 'trak'")
 

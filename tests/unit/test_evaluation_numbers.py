@@ -3,8 +3,8 @@
 import pytest
 
 from influbench.evaluation import numbers
-from influbench.evaluation.statistics import Summary
 from influbench.records import Outcome
+from influbench.statistics.outcomes import Summary
 
 
 def outcome(metric: str, item: str, value: float, category: str = "") -> Outcome:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from influbench.errors import UserError
-from influbench.evaluation import statistics
 from influbench.records import Outcome
+from influbench.statistics import outcomes as statistics
 
 
 def test_summary_by_hand():

@@ -4,7 +4,6 @@ import pytest
 import torch
 from rouge_score.rouge_scorer import RougeScorer
 
-from influbench.generation import _next_prompts, _plan
 from influbench.generation.attempts import Attempt, GenerationConfig
 from influbench.generation.instructions import (
     FilterConfig,
@@ -14,6 +13,7 @@ from influbench.generation.instructions import (
     reason_to_drop,
     request,
 )
+from influbench.generation.stage import _next_prompts, _plan
 from influbench.judging.token_choice import Sampling, draw, processors
 from influbench.records import SeedPrompt
 

@@ -3,8 +3,8 @@
 import pytest
 
 from influbench.errors import UserError
-from influbench.evaluation import harness_task
-from influbench.evaluation.harness_task import TaskConfig
+from influbench.evaluation.suites import harness_task
+from influbench.evaluation.suites.harness_task import TaskConfig
 
 pytest.importorskip("lm_eval")
 

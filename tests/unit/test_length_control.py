@@ -7,8 +7,13 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from influbench.errors import UserError
-from influbench.evaluation import alpaca_eval, length_control
-from influbench.evaluation.length_control import length_controlled_win_rate, read_gamed, variant
+from influbench.evaluation import length_control
+from influbench.evaluation.length_control import (
+    length_controlled_win_rate,
+    read_gamed,
+    variant,
+)
+from influbench.evaluation.suites import alpaca_eval
 from influbench.records import Outcome
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "alpaca_eval"

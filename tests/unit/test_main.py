@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from influbench import listing
-from influbench.__main__ import main
+from influbench.cli import listing
+from influbench.cli.main import main
 from influbench.errors import UserError
 
 

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from influbench import models
 from influbench.errors import UserError
-from influbench.quiet import quiet
+from influbench.models.quiet import quiet
 from influbench.records import ModelRef
 
 

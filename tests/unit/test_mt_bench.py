@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from influbench.errors import UserError
-from influbench.evaluation import head_to_head, mt_bench
+from influbench.evaluation.suites import head_to_head, mt_bench
 from influbench.judging.protocol import Reply, Request, Usage
 from influbench.records import Answer, Outcome, Question
 

@@ -5,7 +5,8 @@ import oracles
 import pytest
 import torch
 
-from influbench import testing, updates
+from influbench import testing
+from influbench.derivatives import step as updates
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.estimators.exact import Exact
@@ -124,7 +125,7 @@ def test_oracle_restores_the_weights_after_an_interrupt(tmp_path, monkeypatch):
         calls.append(args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("influbench.gradients.losses", interrupted)
+    monkeypatch.setattr("influbench.derivatives.gradients.losses", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score(testing.tiny_examples("candidate", 1))
     assert calls

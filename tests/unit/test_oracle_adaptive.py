@@ -6,9 +6,9 @@ import torch
 
 from influbench import testing
 from influbench.estimator import Context, as_scores
-from influbench.estimators.adaptive import Adaptive
+from influbench.estimators.adaptive import settling
+from influbench.estimators.adaptive.adaptive import Adaptive
 from influbench.estimators.exact import Exact
-from influbench.estimators.parts import settling
 from influbench.testing import student_state
 
 SIBLINGS = 4

@@ -7,15 +7,17 @@ import oracles
 import pytest
 import torch
 
-from influbench import testing, updates
+from influbench import testing
+from influbench.derivatives import step as updates
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.estimators.exact import PAPER_MODE, Exact
-from influbench.oracle import noise_floor, paper_mode
-from influbench.oracle.group_influence import additivity, group_influence
 from influbench.records import Candidate, Score
 from influbench.registry import build
+from influbench.scoring import noise_floor
 from influbench.student import LanguageStudent
+from influbench.studies import paper_mode
+from influbench.studies.group_influence import additivity, group_influence
 from influbench.testing import student_state
 
 RNG = np.random.default_rng(11)

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from influbench import data
-from influbench.analysis import planted
-from influbench.analysis.planted_kinds import KINDS
 from influbench.errors import UserError
 from influbench.estimator import Context
 from influbench.estimators.bm25 import Bm25
 from influbench.estimators.length import Length
 from influbench.estimators.random import Random
 from influbench.records import Example, ResultRow
+from influbench.studies import planted
+from influbench.studies.planted_kinds import KINDS
 
 SPLIT = {split: data.load_starter(split) for split in ("seed", "reference")}
 PLANTED = planted.plant(SPLIT["seed"], seed=0)

@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from influbench.analysis import prediction
-from influbench.analysis.prediction import Trained
 from influbench.errors import UserError
 from influbench.records import ResultRow
+from influbench.studies import prediction
+from influbench.studies.prediction import Trained
 
 SCORES = {f"c{i:02d}": float(i) for i in range(12)}
 BASE = ResultRow(

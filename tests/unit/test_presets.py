@@ -2,8 +2,8 @@
 
 import pytest
 
-from influbench import presets
 from influbench.errors import UserError
+from influbench.loop import reading as presets
 
 
 @pytest.mark.parametrize("name", presets.names())

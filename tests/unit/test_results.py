@@ -11,9 +11,9 @@ from rich.console import Console
 
 from influbench.errors import UserError
 from influbench.records import LedgerRow, Outcome, ResultRow, Score
+from influbench.report.tables import cost_quality_tables, ledger_table, ranking_table
 from influbench.results import RunResult, cost_rows, load_study, with_interval, write
 from influbench.results import provenance as origin
-from influbench.tables import cost_quality_tables, ledger_table, ranking_table
 
 
 def number(metric, value, estimator="trak", run="r0", seed=0, stderr=None):

@@ -6,12 +6,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from influbench import losses, packing, testing
+from influbench import testing
+from influbench.derivatives.directional import by_forward_mode
 from influbench.errors import UserError
-from influbench.estimators.parts.directional import by_forward_mode
-from influbench.losses import Encoded
 from influbench.meter import Meter
 from influbench.records import Example
+from influbench.student import losses, packing
+from influbench.student.losses import Encoded
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,266 @@
+"""The command line: parse, call, print. Exit code 2 for the user's mistake, 1 for ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+# Two idle worker threads that spin between matrix products starve each other on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import typer
+from rich.console import Console
+
+from influbench.cli import evaluation as cli_evaluation
+from influbench.errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Which way of measuring 'this training example helps my student' is worth its price?",
+)
+
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override any setting")
+]
+Seed = Annotated[int | None, typer.Option(help="seed of the run")]
+Results = Annotated[Path, typer.Option(help="where result files go")]
+StoreRoot = Annotated[
+    Path,
+    typer.Option(
+        "--store", envvar="INFLUBENCH_STORE", help="where finished and half-done work is kept"
+    ),
+]
+STORE, RESULTS = Path(".influbench"), Path("results")
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(metavar="PRESET_OR_FILE")],
+    overrides: Set = None,
+    seed: Seed = None,
+    store: StoreRoot = STORE,
+    results: Results = RESULTS,
+) -> None:
+    """One run of the loop: prints the table, writes results."""
+    from influbench.loop import reading as presets
+    from influbench.studies import grid as sweep
+
+    cfg = presets.load_run(
+        config, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
+    )
+    sweep.run_all(presets.Study(cfg.name, "", {presets.run_id(cfg): cfg}), store, results)
+    _show(results / cfg.name)
+
+
+@app.command()
+def sweep(
+    study: Annotated[str, typer.Argument(metavar="STUDY.yaml")],
+    overrides: Set = None,
+    store: StoreRoot = STORE,
+    results: Results = RESULTS,
+) -> None:
+    """A study: all runs of its grid, shared stages once; run it again to resume."""
+    from influbench.loop import reading as presets
+    from influbench.studies import grid as sweeping
+
+    loaded = presets.load_study(study, overrides or [])
+    sweeping.run_all(loaded, store, results)
+    _show(results / loaded.name)
+
+
+@app.command()
+def score(
+    student: Annotated[
+        str, typer.Option(help="hub name, packaged model, folder or Trainer checkpoint")
+    ],
+    candidates: Annotated[str, typer.Option(help="file or hub name with instruction and response")],
+    reference: Annotated[str, typer.Option(help="the pairs whose loss defines what helps")],
+    estimator: Annotated[str, typer.Option(help="see 'influbench estimators'")] = "exact",
+    warmup: Annotated[
+        str | None, typer.Option(help="pairs that give the student its moments")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="the first N candidates only")] = None,
+    reference_limit: Annotated[int | None, typer.Option(min=1)] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="an option of the estimator")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=2, help="cut examples at so many tokens")
+    ] = None,
+    chunk_size: Annotated[int, typer.Option(min=1, help="candidates between two safe points")] = 8,
+    workers: Annotated[
+        int, typer.Option(min=1, help="processes that share the candidates; GPUs are dealt out")
+    ] = 1,
+    seed: Annotated[int, typer.Option()] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="JSONL file of scores; facts and costs beside it in OUT.meta.json"),
+    ] = None,
+    per_reference: Annotated[
+        bool, typer.Option("--per-reference", help="with one number a reference in OUT")
+    ] = False,
+    store: StoreRoot = STORE,
+) -> None:
+    """Rank your own data for your own model."""
+    from influbench import rank as ranking
+    from influbench.loop import reading as presets
+    from influbench.progress import RichProgress
+    from influbench.report import tables
+    from influbench.results import score_files
+    from influbench.scoring import MethodConfig
+    from influbench.store import Store
+
+    if out is not None and not out.resolve().parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.resolve().parent}; make it first")
+    found = ranking.rank(
+        student=student,
+        candidates=candidates,
+        reference=reference,
+        warmup=warmup,
+        limit=limit,
+        reference_limit=reference_limit,
+        method=MethodConfig(
+            estimator=estimator,
+            options=presets.parse_options(option or []),
+            seed=seed,
+            max_length=max_length,
+            chunk_size=chunk_size,
+            workers=workers,
+            archive=store / "judgements.jsonl",
+        ),
+        store=Store(store, RichProgress()),
+    )
+    frame = found.frame()
+    console = Console()
+    console.print(tables.ranking_table(frame, found.facts))
+    console.print(tables.ledger_table(found.ledger))
+    if out is not None:
+        score_files.write(out, found.as_file(out.stem), per_reference=per_reference)
+        console.print(f"{len(frame)} scores in {out}")
+
+
+@app.command()
+def compare(
+    scores: Annotated[
+        list[str],
+        typer.Argument(metavar="SCORES...", help="files of 'score --out'; the stem is the name"),
+    ],
+    oracle: Annotated[
+        str, typer.Option(help="the stem of one of them, or another such file")
+    ] = "exact",
+    seed: Annotated[int, typer.Option(help="of the bootstrap")] = 0,
+    out: Annotated[Path | None, typer.Option(help="CSV file of all numbers")] = None,
+) -> None:
+    """Agreement of score files with the oracle, with intervals, next to what each cost."""
+    from influbench.report import agreement_tables as agreement
+    from influbench.report import comparison
+
+    found = comparison.verdict(scores, oracle, seed=seed)
+    console = Console()
+    for table in agreement.comparison_tables(found, console.width):
+        console.print(table)
+    if out is not None:
+        found.rows.to_csv(out, index=False)
+
+
+@app.command()
+def estimators() -> None:
+    """Every method: what a score means, what it needs, passes per candidate, source, package."""
+    from influbench import registry
+    from influbench.cli.listing import estimator_table
+
+    Console().print(estimator_table(registry.available()))
+
+
+@app.command()
+def figures(
+    study: Annotated[str, typer.Argument(help="a study's name or folder")],
+    out: Annotated[Path | None, typer.Option(help="folder for PDF and PNG")] = None,
+    results: Results = RESULTS,
+) -> None:
+    """The figures of a study, as PDF and PNG, from its stored records."""
+    from influbench.results import load_study
+    from paper_figs import fig_calibration, fig_cost_quality, fig_head_to_head, fig_mt_bench_radar
+
+    loaded = load_study(study, results)
+    drawn: list[Path] = []
+    missing: list[UserError] = []
+    for figure in (fig_cost_quality, fig_head_to_head, fig_mt_bench_radar, fig_calibration):
+        try:
+            drawn += figure.draw(loaded, out or loaded.path)
+        except UserError as nothing:  # a study seldom holds the numbers of every figure
+            missing.append(nothing)
+    if not drawn:
+        raise missing[0]
+    for path in drawn:
+        Console().print(str(path), soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """What works here: device, models, judge, data, extras."""
+    from influbench.cli.doctor import doctor_table
+
+    Console().print(doctor_table())
+
+
+app.command()(cli_evaluation.evaluate)
+app.command("judge-check")(cli_evaluation.judge_check)
+
+
+def _show(folder: Path) -> None:
+    import numpy as np
+
+    from influbench.report.agreement_tables import study_tables
+    from influbench.report.tables import WIDE, cost_quality_tables, differences_table
+    from influbench.results import load_study
+    from influbench.statistics.differences import differences
+
+    study = load_study(folder)
+    console = Console()
+    if not console.is_terminal:  # a file has no edge to wrap at
+        console = Console(width=WIDE)
+    taught = {"win_rate", "grade", "heldout_loss"} & set(study.rows["metric"])
+    for table in cost_quality_tables(study, console.width) if taught else study_tables(study):
+        console.print(table)
+    gaps = differences(study, np.random.default_rng(0))
+    if not gaps.empty:
+        console.print(differences_table(gaps))
+    console.print(f"results: {study.path}", soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of ``influbench``; the only place that turns errors into exit codes."""
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"influbench: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+    except SystemExit as stop:
+        if stop.code == 130:  # what typer makes of Ctrl-C, without a word
+            sys.stderr.write(
+                "influbench: stopped; what was finished is kept, the same command goes on from "
+                "there\n"
+            )
+        raise
+    except Exception as error:
+        if os.environ.get("INFLUBENCH_DEBUG"):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())[:500]
+        sys.stderr.write(
+            f"influbench: this is a bug of influbench: {type(error).__name__}: {text} "
+            f"({Path(last.filename).name}:{last.lineno}); INFLUBENCH_DEBUG=1 shows all; "
+            "what was finished is kept\n"
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""Seed prompts, reference set, evaluation set and chat questions: where each comes from.
+
+A source is ``starter`` (the small set that is shipped), ``starter_short`` (shipped too: pairs of
+one line), a local file or folder, or a data set of the Hugging Face hub. ``SOURCE:firstN`` takes
+its first N rows only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import string
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+from influbench.config import Config
+from influbench.data.examples import (
+    checked_text,
+    claim_id,
+    examples,
+    instruction,
+    load_examples,
+    response,
+    row_id,
+)
+from influbench.data.rows import Row, read_rows
+from influbench.errors import UserError
+from influbench.records import Example, Question, SeedPrompt, digest
+
+__all__ = [
+    "DataConfig",
+    "check_overlap",
+    "load_evaluation",
+    "load_examples",
+    "load_questions",
+    "load_reference",
+    "load_seed_prompts",
+    "load_starter",
+    "normalised_hash",
+]
+
+T = TypeVar("T")
+
+STARTER = Path(__file__).parent / "starter"
+SPACED = "vicgalle/alpaca-gpt4"
+"""The paper's seed prompts, in which its code puts a space, not a blank line, before the input."""
+ALIASES = {
+    "alpaca_eval": "tatsu-lab/alpaca_eval",
+    "alpaca_gpt4": SPACED,
+    "mt_bench": "HuggingFaceH4/mt_bench_prompts",
+    "starter_short": str(STARTER / "short_pairs.jsonl"),
+}
+_FIRST = re.compile(r"(.+):first(\d+)")
+
+
+class DataConfig(Config):
+    """Where the data of a run comes from; None = all that a source has."""
+
+    seeds: str = Field(default="starter", description="instructions that the teacher is shown")
+    reference: str = Field(default="starter", description="held-out pairs that define what helps")
+    evaluation: str = Field(default="starter", description="one-turn prompts, with an answer each")
+    questions: str = Field(default="starter", description="questions of one turn or more")
+    question_answers: str | None = Field(
+        default=None, description="FastChat's reference_answer file, in place of the questions' own"
+    )
+    num_seeds: int | None = Field(default=None, ge=1)
+    num_reference: int | None = Field(default=None, ge=1)
+    num_evaluation: int | None = Field(default=None, ge=1)
+    num_questions: int | None = Field(default=None, ge=1)
+    leaky: bool = Field(
+        default=False, description="let reference and evaluation prompts overlap; rows say so"
+    )
+
+
+def load_seed_prompts(cfg: DataConfig) -> list[SeedPrompt]:
+    """The instructions that the teacher is shown; responses are not needed.
+
+    Raises:
+        UserError: the source cannot be read, is malformed or has too few rows.
+    """
+    rows = _source(cfg.seeds, "seed")
+    separator = " " if _name(cfg.seeds) == SPACED else "\n\n"
+    seen: dict[str, str] = {}
+    prompts: list[SeedPrompt] = []
+    for row in rows:
+        prompt = SeedPrompt(id=row_id(row, "id"), instruction=instruction(row, separator=separator))
+        claim_id(prompt.id, row, seen)
+        prompts.append(prompt)
+    return _balanced(prompts, rows, cfg.num_seeds, "num_seeds")
+
+
+def load_reference(cfg: DataConfig) -> list[Example]:
+    """The reference set.
+
+    Raises:
+        UserError: as for seed prompts; or it is made of AlpacaEval's test prompts (the released
+            code's default is ``alpaca_eval:first256``) and ``leaky`` is not set.
+    """
+    if _name(cfg.reference) == ALIASES["alpaca_eval"] and not cfg.leaky:
+        raise UserError(
+            f"data.reference = '{cfg.reference}': expected pairs that nothing is evaluated on, got "
+            "AlpacaEval's test prompts: give another reference, or set data.leaky = true to "
+            "reproduce the released code (every row is then marked leaky)"
+        )
+    rows = _source(cfg.reference, "reference")
+    return _balanced(examples(rows), rows, cfg.num_reference, "num_reference")
+
+
+def load_starter(split: str) -> list[Example]:
+    """The shipped pairs of one split: ``seed``, ``reference`` or ``evaluation``."""
+    return examples(_source("starter", split))
+
+
+def load_evaluation(cfg: DataConfig) -> list[Question]:
+    """The evaluation set: questions of one turn, with a reference answer where the source has one.
+
+    Raises:
+        UserError: as for seed prompts; or a question has more than one turn.
+    """
+    rows = _source(cfg.evaluation, "evaluation")
+    found = _questions(rows)
+    for row, question in zip(rows, found, strict=True):
+        if len(question.turns) != 1:
+            raise row.refuse(
+                "an evaluation prompt of one turn",
+                f"{len(question.turns)} turns",
+                "give such questions as data.questions",
+            )
+    return _balanced(found, rows, cfg.num_evaluation, "num_evaluation")
+
+
+def load_questions(cfg: DataConfig) -> list[Question]:
+    """The questions of one or more turns (MT-Bench).
+
+    Raises:
+        UserError: as for seed prompts.
+    """
+    rows = _starter("questions.jsonl") if cfg.questions == "starter" else _read(cfg.questions)
+    found = _questions(rows)
+    if cfg.question_answers is not None:
+        answers = _published_answers(cfg.question_answers)
+        found = [dataclasses.replace(q, reference=answers.get(q.id)) for q in found]
+    return _balanced(found, rows, cfg.num_questions, "num_questions")
+
+
+def normalised_hash(prompt: str) -> str:
+    """Digest of a prompt without case, spacing, and punctuation at its ends."""
+    text = " ".join(prompt.lower().split())
+    return digest(text.strip(string.punctuation + string.whitespace))
+
+
+def check_overlap(reference: Sequence[Example], evaluation: Sequence[Question], leaky: bool) -> int:
+    """How many reference prompts are evaluation prompts too.
+
+    Raises:
+        UserError: some are, and ``leaky`` is not set.
+    """
+    asked = {normalised_hash(question.turns[0]) for question in evaluation}
+    shared = [e for e in reference if normalised_hash(e.instruction) in asked]
+    if shared and not leaky:
+        raise UserError(
+            f"expected no reference prompt in the evaluation set, got {len(shared)} of "
+            f"{len(reference)} (for example '{shared[0].id}': {shared[0].instruction[:60]!r}): "
+            "change data.reference or data.evaluation, or set data.leaky = true (rows then say so)"
+        )
+    return len(shared)
+
+
+def _source(source: str, split: str) -> list[Row]:
+    """Rows of a source; of the starter pairs, those of ``split``."""
+    if source != "starter":
+        return _read(source)
+    rows = _starter("pairs.jsonl")
+    return [row for row in rows if row.fields["split"] == split]
+
+
+def _starter(name: str) -> list[Row]:
+    return read_rows(STARTER / name)
+
+
+def _read(source: str) -> list[Row]:
+    found = _FIRST.fullmatch(source)
+    return read_rows(_name(source), int(found[2]) if found else None)
+
+
+def _name(source: str) -> str:
+    """The path or hub name in a source."""
+    found = _FIRST.fullmatch(source)
+    name = found[1] if found else source
+    return ALIASES.get(name, name)
+
+
+def _balanced(items: Sequence[T], rows: Sequence[Row], count: int | None, name: str) -> list[T]:
+    """The first ``count`` items, one of each category in turn; in order where there are none.
+
+    Taking turns even when all are wanted means that whoever stops early has seen every category.
+    """
+    if count is not None and count > len(items):
+        raise UserError(
+            f"data.{name} = {count}: expected at most the {len(items)} rows that the source has"
+        )
+    by_category: dict[str, list[T]] = {}
+    for item, row in zip(items, rows, strict=True):
+        by_category.setdefault(_category(row), []).append(item)
+    missing = object()
+    turns: Any = chain.from_iterable(zip_longest(*by_category.values(), fillvalue=missing))
+    return [item for item in turns if item is not missing][:count]
+
+
+def _category(row: Row) -> str:
+    # AlpacaEval names the data set that a prompt came from.
+    return str(row.fields.get("category") or row.fields.get("dataset") or "")
+
+
+def _questions(rows: Sequence[Row]) -> list[Question]:
+    seen: dict[str, str] = {}
+    found: list[Question] = []
+    for row in rows:
+        question = _question(row)
+        claim_id(question.id, row, seen)
+        found.append(question)
+    return found
+
+
+def _question(row: Row) -> Question:
+    """FastChat's layout, the hub's (``prompt`` for turns), or an instruction-response row."""
+    layout = next((n for n in ("turns", "prompt") if isinstance(row.fields.get(n), list)), None)
+    turns: tuple[str, ...]
+    reference: tuple[str, ...] | None
+    if layout:
+        turns = tuple(checked_text(row, layout, turn) for turn in row.fields[layout])
+        reference = _answers(row, "reference", row.fields.get("reference") or [])
+        if not turns or (reference and len(reference) != len(turns)):
+            raise row.refuse(
+                "one or more turns, and a reference answer for each or none",
+                f"{len(turns)} turns and {len(reference or ())} answers",
+                "complete the row",
+            )
+    else:
+        turns = (instruction(row),)
+        answered = any(row.fields.get(n) is not None for n in ("response", "output"))
+        reference = (response(row),) if answered else None
+    return Question(
+        id=row_id(row, "id", "question_id", "prompt_id"),
+        category=_category(row),
+        turns=turns,
+        reference=reference,
+    )
+
+
+def _answers(row: Row, name: str, values: Any) -> tuple[str, ...] | None:
+    """A text a turn, empty where MT-Bench has none for that turn; None where it has none at all."""
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise row.refuse(f"a list of texts in '{name}'", repr(values)[:60], "change it")
+    return tuple(values) if any(values) else None
+
+
+def _published_answers(source: str) -> dict[str, tuple[str, ...] | None]:
+    """Answers by question id, from FastChat's layout: ``choices[0].turns``."""
+    found: dict[str, tuple[str, ...] | None] = {}
+    for row in _read(source):
+        try:
+            turns = row.fields["choices"][0]["turns"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise row.refuse(
+                "'choices' with 'turns' in the first, as in FastChat's reference_answer files",
+                f"fields {sorted(row.fields)}",
+                "check data.question_answers",
+            ) from error
+        found[row_id(row, "question_id", "id")] = _answers(row, "turns", turns)
+    return found

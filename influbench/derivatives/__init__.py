@@ -1,0 +1,1 @@
+"""What methods are made of: gradients, one optimizer step, directional derivatives, sketches."""

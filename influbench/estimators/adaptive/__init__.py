@@ -1,0 +1,5 @@
+"""The adaptive oracle."""
+
+from influbench.estimators.adaptive.adaptive import Adaptive
+
+__all__ = ["Adaptive"]

@@ -1,1 +1,0 @@
-"""What several estimators are made of."""

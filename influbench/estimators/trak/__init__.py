@@ -1,0 +1,5 @@
+"""TRAK."""
+
+from influbench.estimators.trak.trak import Trak
+
+__all__ = ["Trak"]

@@ -1,0 +1,202 @@
+"""AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475): pairwise against a baseline's answers.
+
+The judge names the better of two unlabelled outputs, and the probability that it gives to each name
+is the win. Our own wording of the public prompt. Where the official package shows the two answers
+in one random order, we judge both orders by default, since small judges mostly prefer a position.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from influbench.evaluation.length_control import Gamed, length_controlled_win_rate
+from influbench.evaluation.pairing import matched
+from influbench.judging.protocol import Judge, Message, Reply, Request
+from influbench.records import Answer, Outcome, Question, digest
+from influbench.statistics.outcomes import Summary, by_item, summarise, values
+
+Orders = Literal["both", "random"]
+NAMES = ("m", "M")
+"""What the answers shown first and second are called."""
+PERCENT = "percent"
+
+SYSTEM = (
+    "You compare the outputs of language models quickly and carefully, and choose the better one "
+    "by its quality as a response to the instruction. Your choices make a leaderboard that should "
+    "rank models as people would."
+)
+USER = """\
+Below are an instruction given to two language models and what each of them answered. Decide which \
+output people would prefer.
+
+## Instruction
+
+{instruction}
+
+## Outputs
+
+The outputs are in no particular order. Each is marked with the identifier of its model.
+
+### Model m
+
+{first}
+
+### Model M
+
+{second}
+
+## Task
+
+Judge how well and how relevantly each output answers the instruction, and name the model whose \
+output is better. Reply with its identifier alone, m or M: no quotes, no spaces, no explanation.
+
+## Identifier of the better model
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Showing:
+    """One request's place: the question, and whether our answer was shown first."""
+
+    item: str
+    ours_first: bool
+
+
+def judge_pairs(
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    baseline_answers: Sequence[Answer],
+    judge: Judge,
+    *,
+    orders: Orders = "both",
+    seed: int = 0,
+) -> list[Outcome]:
+    """How probably each answer beats the baseline's, judged on the first turn.
+
+    Outcomes of each question: ``win`` in [0, 1], the mean over the orders judged; ``win_first`` and
+    ``win_second``, where the answer was shown first or second; ``unparseable``, the share of
+    replies that name no output (``win`` is then missing); ``length`` and ``baseline_length`` in
+    characters. Equal answers are a tie (0.5) without asking, as in the official package.
+
+    Args:
+        questions: the instructions.
+        answers: of the model under test.
+        baseline_answers: of the model it is compared with.
+        judge: who decides.
+        orders: ``both``, or one that ``seed`` and the question's id decide.
+        seed: for ``random`` orders.
+
+    Raises:
+        UserError: a question lacks an answer, or the judge fails.
+    """
+    ours = matched(questions, answers, "the student")
+    theirs = matched(questions, baseline_answers, "the baseline")
+    showings: list[_Showing] = []
+    requests: list[Request] = []
+    for question, answer, other in zip(questions, ours, theirs, strict=True):
+        if answer.responses[0] == other.responses[0]:
+            continue
+        for first in _orders(question.id, orders, seed):
+            pair = (answer.responses[0], other.responses[0])
+            showings.append(_Showing(question.id, first))
+            requests.append(pair_request(question, *(pair if first else pair[::-1])))
+    replies = dict(zip(showings, judge.ask(requests), strict=True))
+    out: list[Outcome] = []
+    for question, answer, other in zip(questions, ours, theirs, strict=True):
+        verdicts = {
+            first: _win(replies[_Showing(question.id, first)], first)
+            for first in (True, False)
+            if _Showing(question.id, first) in replies
+        }
+        lengths = (len(answer.responses[0]), len(other.responses[0]))
+        out += _outcomes(question, verdicts, lengths)
+    return out
+
+
+def pair_request(question: Question, first: str, second: str) -> Request:
+    """The question to the judge about two answers, in the order shown."""
+    text = USER.format(instruction=question.turns[0], first=first, second=second)
+    messages: tuple[Message, ...] = (("system", SYSTEM), ("user", text))
+    return Request(
+        id=f"{question.id}:{digest(first)[:8]}",
+        messages=messages,
+        choices=NAMES,
+        max_tokens=4,
+        answers=(first, second),
+    )
+
+
+def first_wins(reply: Reply) -> float | None:
+    """Probability of the answer shown first; 0 or 1 from the text where none was offered."""
+    if reply.probabilities is not None:
+        return reply.probabilities[0]
+    named = re.fullmatch(r"\W*([mM])\W*", reply.text)
+    return None if named is None else float(named[1] == NAMES[0])
+
+
+def _orders(item: str, orders: Orders, seed: int) -> tuple[bool, ...]:
+    if orders == "both":
+        return (True, False)
+    return (int(digest(f"{seed}:{item}"), 16) % 2 == 0,)
+
+
+def _win(reply: Reply, ours_first: bool) -> float | None:
+    first = first_wins(reply)
+    return first if first is None or ours_first else 1.0 - first
+
+
+def _outcomes(
+    question: Question, verdicts: dict[bool, float | None], lengths: tuple[int, int]
+) -> list[Outcome]:
+    found = {first: win for first, win in verdicts.items() if win is not None}
+    numbers: list[tuple[str, float]] = []
+    if len(found) == len(verdicts):
+        numbers.append(("win", float(np.mean(list(found.values()))) if found else 0.5))
+    numbers += [("win_first" if first else "win_second", win) for first, win in found.items()]
+    numbers.append(("unparseable", 1.0 - len(found) / len(verdicts) if verdicts else 0.0))
+    numbers += [("length", float(lengths[0])), ("baseline_length", float(lengths[1]))]
+    return [
+        Outcome(metric=metric, item=question.id, value=value, category=question.category)
+        for metric, value in numbers
+    ]
+
+
+def win_rate(outcomes: Sequence[Outcome]) -> Summary:
+    """Mean win probability in percent, with its standard error over prompts."""
+    return summarise(values(outcomes, "win"), PERCENT, 100.0)
+
+
+def discrete_win_rate(outcomes: Sequence[Outcome]) -> Summary:
+    """Share of prompts won in percent, ties half."""
+    wins = values(outcomes, "win")
+    return summarise(np.where(wins == 0.5, 0.5, wins > 0.5), PERCENT, 100.0)
+
+
+def length_controlled(
+    outcomes: Sequence[Outcome],
+    *,
+    difficulty: dict[str, float] | None = None,
+    gamed: Gamed | None = None,
+) -> Summary:
+    """Length-controlled win rate from the outcomes of :func:`judge_pairs`.
+
+    Args:
+        outcomes: with ``win``, ``length`` and ``baseline_length``.
+        difficulty: of each question, where that table is available.
+        gamed: see :func:`length_controlled_win_rate`.
+    """
+    wins = by_item(outcomes, "win")
+    ours, theirs = by_item(outcomes, "length"), by_item(outcomes, "baseline_length")
+    items = list(wins)
+    return length_controlled_win_rate(
+        np.array([wins[i] for i in items]),
+        np.array([ours[i] for i in items]),
+        np.array([theirs[i] for i in items]),
+        difficulty=None if difficulty is None else np.array([difficulty[i] for i in items]),
+        gamed=gamed,
+    )

@@ -1,0 +1,1 @@
+"""Where runs and shares of stages go."""

@@ -1,0 +1,146 @@
+"""The teacher writes candidates: the stage that every set of instruction-response pairs comes from.
+
+Sequential by nature: a prompt may show instructions that the teacher wrote in earlier chunks, and a
+new one is compared with all before it. The state is rebuilt from the chunks' records, so that a
+killed stage goes on to the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from influbench.errors import UserError
+from influbench.generation.attempts import Attempt, GenerationConfig, Plan, Teacher
+from influbench.generation.instructions import Novelty
+from influbench.progress import SilentProgress
+from influbench.records import Candidate, ModelRef, SeedPrompt, digest
+from influbench.store import Stage, Work
+
+__all__ = ["STAGE", "GenerationConfig", "write_candidates"]
+
+
+def write_candidates(
+    cfg: GenerationConfig,
+    seed_prompts: Sequence[SeedPrompt],
+    teacher: ModelRef,
+    salt: str,
+    *,
+    work: Work,
+) -> None:
+    """Writes ``candidates``: ``cfg.num_candidates`` pairs, in the order written.
+
+    Each prompt belongs to one seed prompt, in turn, and shows it among others drawn at random.
+    ``teacher_prompt`` ends with the opening tag if ``cfg.prefill``; ``raw_completion`` ends where
+    sampling stopped: with the closing tag, or with the turn (or line) where a prefilled teacher
+    wrote none. ``work.meta`` counts attempts and drops by reason.
+
+    Args:
+        cfg: settings.
+        seed_prompts: what prompts are made of.
+        teacher: the model.
+        salt: begins every id, so that two calls in one run share neither ids nor random numbers.
+        work: where to write.
+
+    Raises:
+        UserError: too few seed prompts, or too few of the teacher's attempts pass.
+    """
+    seeds = [s for s in seed_prompts if len(s.instruction) <= cfg.max_seed_characters]
+    if len(seeds) < cfg.num_shots:
+        raise UserError(
+            f"expected at least num_shots = {cfg.num_shots} seed prompts of at most "
+            f"{cfg.max_seed_characters} characters, got {len(seeds)} of {len(seed_prompts)}: give "
+            "more, or lower generation.num_shots"
+        )
+    writer = Teacher(cfg, teacher, work.meter)
+    # The bar counts accepted pairs; bars of single chunks would say nothing.
+    silent = dataclasses.replace(work, progress=SilentProgress())
+    attempts: list[Attempt] = []
+    accepted: list[Attempt] = []
+    known = Novelty(cfg.rouge_l)
+    prompts = 0
+    with work.progress.task(f"{work.title}: pairs", cfg.num_candidates) as advance:
+        while len(accepted) < cfg.num_candidates:
+            room = cfg.num_candidates - len(accepted)
+            numbers = range(prompts, prompts + _next_prompts(cfg, room, attempts))
+            plans = [_plan(cfg, seeds, accepted, salt, n) for n in numbers]
+            made = silent.chunks(
+                f"attempts-{prompts:06d}",
+                plans,
+                lambda part, room=room: writer.attempt(part, known, room),
+                size=len(plans),
+                kind=Attempt,
+            )
+            passed = [a for a in made if not a.dropped]
+            for attempt in passed:
+                known.add(attempt.instruction)
+            attempts += made
+            accepted += passed
+            prompts += len(plans)
+            advance(len(passed))
+    work.write("candidates", [_candidate(a) for a in accepted])
+    work.meta.update(
+        attempts=len(attempts),
+        accepted=len(accepted),
+        dropped=_reasons(attempts),
+        truncated_responses=sum(a.truncated for a in accepted),
+        seed_prompts_too_long=len(seed_prompts) - len(seeds),
+    )
+
+
+def _next_prompts(cfg: GenerationConfig, room: int, attempts: Sequence[Attempt]) -> int:
+    """Prompts in the next chunk: no more than are needed if as many pass as so far."""
+    bound = cfg.attempts_per_candidate * cfg.num_candidates
+    passed = sum(not a.dropped for a in attempts)
+    if len(attempts) >= bound:
+        raise UserError(
+            f"expected {cfg.num_candidates} pairs from the teacher, got {passed} in "
+            f"{len(attempts)} attempts (dropped: {_reasons(attempts)}): set generation.prefill, "
+            "give more seed prompts, or raise generation.attempts_per_candidate"
+        )
+    share = max(passed, 1) / max(len(attempts), 1)
+    wanted = min(room / share, bound - len(attempts))
+    return min(cfg.prompts_per_chunk, math.ceil(wanted / cfg.instructions_per_seed))
+
+
+def _reasons(attempts: Sequence[Attempt]) -> dict[str, int]:
+    return dict(sorted(Counter(a.dropped for a in attempts if a.dropped).items()))
+
+
+def _plan(
+    cfg: GenerationConfig,
+    seeds: Sequence[SeedPrompt],
+    accepted: Sequence[Attempt],
+    salt: str,
+    number: int,
+) -> Plan:
+    turn, place = divmod(number, len(seeds))
+    name = f"{salt}-{number:05d}"
+    # Python's generator: the same draws on every platform, from (seed, id).
+    chance = random.Random(digest(f"{cfg.seed}:{name}"))
+    own = min(cfg.num_own_shots, cfg.num_shots - 1) if len(accepted) >= cfg.num_own_shots else 0
+    others = [s.instruction for i, s in enumerate(seeds) if i != place]
+    shots = [
+        seeds[place].instruction,
+        *chance.sample(others, cfg.num_shots - own - 1),
+        *(a.instruction for a in chance.sample(accepted, own)),
+    ]
+    chance.shuffle(shots)
+    return Plan(id=name, group=f"{seeds[place].id}#{turn}", shots=tuple(shots))
+
+
+def _candidate(attempt: Attempt) -> Candidate:
+    return Candidate(
+        id=attempt.id,
+        group=attempt.group,
+        teacher_prompt=attempt.teacher_prompt,
+        raw_completion=attempt.raw_completion,
+        instruction=attempt.instruction,
+        response=attempt.response,
+    )
+
+
+STAGE = Stage("generate", 2, write_candidates)

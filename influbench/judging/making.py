@@ -1,0 +1,195 @@
+"""Judges: an OpenAI-compatible endpoint, a local model by log-probability, recorded judgements.
+
+Every judge answers through the same archive, so a judgement is bought once and a rerun is free.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from influbench.errors import UserError
+from influbench.judging.archive import Archive, request_key, total
+from influbench.judging.protocol import (
+    LOCAL,
+    Backend,
+    Budget,
+    Judge,
+    JudgeConfig,
+    Judgement,
+    Keep,
+    Message,
+    Reply,
+    Request,
+    Usage,
+)
+from influbench.meter import Meter
+from influbench.progress import Advance, Progress, SilentProgress
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Archive",
+    "ArchivedJudge",
+    "Budget",
+    "Judge",
+    "JudgeConfig",
+    "Judgement",
+    "Message",
+    "Reply",
+    "Request",
+    "Usage",
+    "booked",
+    "build",
+]
+
+
+class ArchivedJudge:
+    """Replies come from the archive where it has them, else from a backend."""
+
+    def __init__(
+        self, backend: Backend, archive: Archive, buyer: str = "", limit: int | None = None
+    ) -> None:
+        """``limit`` is the judge's own limit of a reply: one cut shorter is another judgement."""
+        self._backend = backend
+        self._archive = archive
+        self._buyer = buyer
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._advance: Advance | None = None
+        self._progress: Progress = SilentProgress()
+        self._title = ""
+        self._usage = archive.bought_by(buyer) if buyer else Usage()
+
+    def shown(self, progress: Progress, title: str) -> ArchivedJudge:
+        """The same judge, which from now on shows how far it is with what it is asked."""
+        self._progress, self._title = progress, title
+        return self
+
+    @property
+    def name(self) -> str:
+        """Identifies the judge in results."""
+        return self._backend.name
+
+    @property
+    def small(self) -> bool:
+        """Too weak a model for its verdicts to mean anything."""
+        return self._backend.small
+
+    @property
+    def note(self) -> str:
+        """What a reader of its scores must know."""
+        return self._backend.note
+
+    @property
+    def grading(self) -> Literal["probability", "text"]:
+        """How it grades on a scale."""
+        return self._backend.grading
+
+    @property
+    def models(self) -> Sequence[torch.nn.Module]:
+        """The networks that run in this process, whose passes the ledger counts."""
+        return self._backend.models
+
+    @property
+    def usage(self) -> Usage:
+        """Totals so far."""
+        return self._usage
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        """One reply a request, in order; equal requests are asked once."""
+        self._archive.refresh()
+        if self._limit is not None:
+            requests = [
+                dataclasses.replace(r, max_tokens=min(r.max_tokens, self._limit)) for r in requests
+            ]
+        keys = [request_key(self.name, request) for request in requests]
+        wanted = dict(zip(keys, requests, strict=True))
+        missing = [request for key, request in wanted.items() if self._archive.get(key) is None]
+        if missing:
+            with self._progress.task(f"{self._title}: judgements", len(missing)) as self._advance:
+                self._backend.answer(missing, self._keep)
+        replies: list[Reply] = []
+        for key in keys:
+            found = self._archive.get(key)
+            assert found is not None, "a backend left a request unanswered without an error"
+            replies.append(found.reply())
+        return replies
+
+    def _keep(self, judgements: Sequence[Judgement]) -> None:
+        self._archive.add([dataclasses.replace(item, buyer=self._buyer) for item in judgements])
+        with self._lock:
+            self._usage += total(judgements)
+            if self._advance is not None:
+                self._advance(len(judgements))
+
+
+class RecordedBackend:
+    """Has nothing but the archive."""
+
+    small = False
+    note = "recorded judgements"
+    models = ()
+    grading: Literal["probability", "text"]
+
+    def __init__(self, name: str, archive: Archive) -> None:
+        self.name = name
+        self.grading = "probability" if name.startswith(LOCAL) else "text"
+        self._archive = archive
+
+    def answer(self, requests: Sequence[Request], keep: Keep) -> None:  # noqa: ARG002
+        """Always an error: what is asked here is not in the archive."""
+        raise UserError(
+            f"judge '{self.name}' is recorded, and {len(requests)} of the judgements asked for "
+            f"(first: {requests[0].id}) are not in {self._archive.path or 'its empty archive'}: "
+            "give the archive that has them, or a judge of kind openai or local"
+        )
+
+
+def build(
+    cfg: JudgeConfig,
+    archive: Archive | Path | None = None,
+    *,
+    buyer: str = "",
+    budget: Budget | None = None,
+) -> ArchivedJudge:
+    """The judge that the settings describe.
+
+    Args:
+        cfg: the settings.
+        archive: where replies are kept (a path is opened); None = in memory, gone afterwards.
+        buyer: who pays, e.g. the key of a stage's entry: ``usage`` then starts with what an
+            earlier, killed attempt of the same buyer bought, so that the ledger misses nothing.
+        budget: a cap shared with other judges of one command; None = ``cfg.max_dollars`` for this.
+
+    Raises:
+        UserError: the model, the address or the key is missing.
+    """
+    store = archive if isinstance(archive, Archive) else Archive(archive)
+    if cfg.kind == "recorded":
+        return ArchivedJudge(RecordedBackend(cfg.model, store), store, buyer, cfg.max_tokens)
+    if cfg.kind == "local":
+        from influbench.judging.local import LocalBackend
+
+        return ArchivedJudge(LocalBackend(cfg), store, buyer, cfg.max_tokens)
+    from influbench.judging.openai_client import OpenAIBackend
+
+    budget = budget or Budget(cfg.max_dollars)
+    if buyer:
+        budget.spent += store.bought_by(buyer).money
+    return ArchivedJudge(OpenAIBackend(cfg, budget), store, buyer, cfg.max_tokens)
+
+
+def booked(meter: Meter) -> Usage:
+    """What a stage's ledger says was bought so far, over all attempts."""
+    rows = meter.rows()
+    return Usage(
+        calls=sum(row.api_calls for row in rows),
+        prompt_tokens=sum(row.api_prompt_tokens for row in rows),
+        completion_tokens=sum(row.api_completion_tokens for row in rows),
+        money=sum(row.money for row in rows),
+    )

@@ -1,0 +1,260 @@
+"""The loop on one screen: generate, warm up, score, pair, teach, train, evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from influbench import data, generation, preferences, registry, scoring, training
+from influbench.config import Config
+from influbench.errors import UserError
+from influbench.evaluation import suite
+from influbench.evaluation.suite import Evaluated
+from influbench.loop.settings import BASELINE, ORACLE, RunConfig
+from influbench.models.templates import check_template, templated
+from influbench.records import (
+    Candidate,
+    Example,
+    LedgerRow,
+    ModelRef,
+    Outcome,
+    Pair,
+    Question,
+    Score,
+    SeedPrompt,
+)
+from influbench.scoring import MethodConfig, noise_floor
+from influbench.store import Entry, Stage, Store
+from influbench.training import dpo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What one turn of the loop left."""
+
+    number: int
+    candidates: Sequence[Candidate]
+    scores: Mapping[str, Sequence[Score]]
+    """By estimator: the one that teaches and those compared."""
+    facts: Mapping[str, Mapping[str, float]]
+    """What each estimator reports of itself."""
+    pairs: Sequence[Pair] = ()
+    teaching: Mapping[str, Any] = field(default_factory=dict)
+    """What DPO reports: losses, held-out accuracy."""
+    outcomes: Sequence[Outcome] = ()
+    """The trained student's, item by item."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All that a run left; ``results`` writes it."""
+
+    config: RunConfig
+    rounds: Sequence[Round]
+    baseline: Sequence[Outcome]
+    """The student of the untaught teacher, item by item."""
+    ledger: Sequence[LedgerRow]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The data of a run."""
+
+    seeds: Sequence[SeedPrompt]
+    reference: Sequence[Example]
+    evaluation: Sequence[Question]
+    questions: Sequence[Question]
+    overlap: int
+    """Reference examples that are also evaluation prompts: 0 unless the run is leaky by name."""
+
+
+def check(cfg: RunConfig) -> Sets:
+    """Refuses what cannot work before the first second of compute; returns the run's data.
+
+    Raises:
+        UserError: an unknown estimator or option, a rule that the estimator's scale does not allow,
+            bad data, or reference and evaluation sets that overlap.
+    """
+    for name in cfg.scoring.compare:
+        registry.build(name)
+    if cfg.stop_after == "scores" and (cfg.rounds > 1 or cfg.scoring.estimator != BASELINE):
+        raise UserError(
+            f"stop_after = scores: expected scoring.estimator = '{BASELINE}' and one round, since "
+            f"no teacher is taught, got '{cfg.scoring.estimator}' and {cfg.rounds}: name the "
+            "methods in scoring.compare"
+        )
+    for model in (cfg.teacher, cfg.student):
+        check_template(model)
+    if cfg.scoring.estimator != BASELINE:
+        method = registry.build(cfg.scoring.estimator, cfg.scoring.options)
+        stderr = registry.gives_stderr(cfg.scoring.estimator)
+        preferences.check(cfg.preferences.rule, method.scale, stderr)
+    reference = data.load_reference(cfg.data)
+    evaluation = data.load_evaluation(cfg.data)
+    if len(reference) < 2:
+        raise UserError(
+            f"the reference set has {len(reference)} example: expected 2 or more, since every "
+            "score carries a standard error over them; raise data.num_reference"
+        )
+    return Sets(
+        seeds=data.load_seed_prompts(cfg.data),
+        reference=reference,
+        evaluation=evaluation,
+        questions=data.load_questions(cfg.data),
+        overlap=data.check_overlap(reference, evaluation, leaky=cfg.data.leaky),
+    )
+
+
+def run(cfg: RunConfig, store: Store) -> Run:
+    """Runs the loop; a stage whose result the store has is not run again.
+
+    In every round the student is warmed up from the base student on what that round's teacher
+    writes, and the final student is trained from the base student (the paper; its released code has
+    one round).
+
+    Raises:
+        UserError: see :func:`check`; or a stage cannot go on.
+    """
+    loop = Loop(cfg, store, check(cfg))
+    name = cfg.scoring.estimator
+    teacher, student = templated(cfg.teacher, store), templated(cfg.student, store)
+    baseline = Evaluated((), (), frozenset())
+    if cfg.stop_after == "end":
+        baseline = loop.train_and_evaluate(BASELINE, teacher, student)
+    rounds: list[Round] = []
+    for number in range(1, cfg.rounds + 1):
+        warmup = loop.generate(teacher, cfg.sizes.warmup, f"round{number}-warmup")
+        candidates = loop.generate(teacher, cfg.sizes.candidates, f"round{number}-candidates")
+        warmed = loop.warm_up(student, warmup)
+        scored = {
+            method: loop.score(method, candidates, warmup, warmed)
+            for method in dict.fromkeys([*cfg.scoring.compare, name])
+            if method != BASELINE
+        }
+        turn = Round(
+            number=number,
+            candidates=candidates,
+            scores={method: scores for method, (scores, _) in scored.items()},
+            facts={method: facts for method, (_, facts) in scored.items()},
+        )
+        if name != BASELINE:
+            pairs = preferences.build_pairs(cfg.preferences, candidates, turn.scores[name])
+            taught = loop.teach(teacher, pairs)
+            teacher = taught.model("teacher")
+            outcomes = loop.train_and_evaluate(name, teacher, student, baseline)
+            turn = replace(turn, pairs=pairs, teaching=taught.meta, outcomes=outcomes.outcomes)
+        rounds.append(turn)
+    return Run(
+        config=cfg,
+        rounds=rounds,
+        baseline=baseline.outcomes,
+        ledger=list(loop.ledger.values()),
+        notes=loop.notes(),
+    )
+
+
+@dataclass
+class Loop:
+    """The stages of one run over one store, and the ledger that they fill."""
+
+    cfg: RunConfig
+    store: Store
+    sets: Sets
+    ledger: dict[tuple[str, str, str, str], LedgerRow] = field(default_factory=dict)
+    """By entry key, stage, label and phase: a stage met twice in one run is paid once."""
+    judge_notes: set[str] = field(default_factory=set)
+
+    def do(self, stage: Stage, cfg: Config, *inputs: Any, label: str = "") -> Entry:
+        """Runs a stage through the store and notes what it cost."""
+        entry = self.store.run(stage, cfg, *inputs, label=label)
+        for row in entry.ledger():
+            self.ledger[entry.key, row.stage, row.label, row.phase] = row
+        return entry
+
+    def generate(
+        self, teacher: ModelRef, count: int, salt: str, label: str = ""
+    ) -> list[Candidate]:
+        """``count`` pairs that the teacher writes for the seed prompts.
+
+        One ``salt`` is one stream of chance: two teachers given the same one get the same prompts.
+        """
+        cfg = self.cfg.generation.model_copy(
+            update={"seed": self.cfg.seed, "num_candidates": count}
+        )
+        entry = self.do(generation.STAGE, cfg, self.sets.seeds, teacher, salt, label=label or salt)
+        return entry.records("candidates", Candidate)
+
+    def warm_up(self, student: ModelRef, rows: Sequence[Candidate]) -> ModelRef:
+        """The student with its optimizer state."""
+        cfg = self.cfg.warmup.model_copy(update={"seed": self.cfg.seed})
+        return self.do(training.WARM_UP, cfg, _examples(rows), student).model("student")
+
+    def score(
+        self,
+        name: str,
+        candidates: Sequence[Candidate],
+        warmup: Sequence[Candidate],
+        student: ModelRef,
+    ) -> tuple[list[Score], dict[str, float]]:
+        """Scores of one estimator, and what it reports of itself; the oracle's noise floor too."""
+        own = self.cfg.scoring
+        asks = "judge" in registry.needs(name)
+        cfg = MethodConfig(
+            estimator=name,
+            options=own.options if name == own.estimator else {},
+            seed=self.cfg.seed,
+            dtype=self.cfg.student.dtype,
+            compute=own.compute,
+            attention=own.attention,
+            max_length=own.max_length,
+            judge=self.cfg.judge if asks else None,
+            device=self.cfg.student.device,
+            chunk_size=own.chunk_size,
+            workers=1 if asks else own.workers,
+            archive=suite.archive(self.store),
+        )
+        inputs = _examples(candidates), self.sets.reference, _examples(warmup), student
+        entry = self.do(scoring.STAGE, cfg, *inputs, label=name)
+        facts = dict(entry.meta["diagnostics"])
+        if name == ORACLE:
+            facts |= self.do(noise_floor.STAGE, cfg, *inputs, label=name).meta
+        return entry.records("scores", Score), facts
+
+    def teach(self, teacher: ModelRef, pairs: Sequence[Pair]) -> Entry:
+        """The teacher after DPO."""
+        cfg = self.cfg.dpo.model_copy(update={"seed": self.cfg.seed})
+        return self.do(dpo.DPO, cfg, pairs, teacher, label=self.cfg.scoring.estimator)
+
+    def train_and_evaluate(
+        self, name: str, teacher: ModelRef, student: ModelRef, baseline: Evaluated | None = None
+    ) -> Evaluated:
+        """The teacher's training set, the student trained on it, and its marks."""
+        rows = self.generate(teacher, self.cfg.sizes.training, "training", f"training-{name}")
+        cfg = self.cfg.sft.model_copy(update={"seed": self.cfg.seed})
+        trained = self.do(training.SFT, cfg, _examples(rows), student, label=name).model("student")
+        marks = suite.Suite(
+            cfg=self.cfg.evaluation.model_copy(update={"seed": self.cfg.seed}),
+            judge=self.cfg.judge,
+            evaluation=self.sets.evaluation,
+            questions=self.sets.questions,
+            reference=self.sets.reference,
+            archive=suite.archive(self.store),
+        )
+        evaluated = marks.evaluate(self.do, trained, baseline, label=name)
+        self.judge_notes |= evaluated.notes
+        return evaluated
+
+    def notes(self) -> list[str]:
+        """What a reader of the numbers must know."""
+        notes: list[str] = []
+        if self.sets.overlap:
+            notes.append(
+                f"leaky: {self.sets.overlap} reference examples are also evaluation prompts"
+            )
+        return [*notes, *sorted(self.judge_notes)]
+
+
+def _examples(rows: Sequence[Candidate]) -> list[Example]:
+    return [row.example() for row in rows]

@@ -1,0 +1,196 @@
+"""A finished run as a result file: every number with its interval, next to what it cost."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from influbench import registry
+from influbench.estimator import Scale
+from influbench.loop.pipeline import Round, Run
+from influbench.loop.settings import BASELINE, ORACLE
+from influbench.records import Outcome, ResultRow, Score, digest
+from influbench.results import cost_rows, result_file, with_interval
+from influbench.results.provenance import provenance
+from influbench.results.result_file import RunResult
+from influbench.statistics import headline as analysis
+from influbench.statistics.bootstrap import Estimate
+from influbench.statistics.headline import Agreement
+
+FACTS = {"parameter_share": "", "noise_floor": "nats/token", "weights_moved": ""}
+"""What estimators report of themselves and a reader of their scores must know -> unit."""
+
+QUALITY = {
+    "win": ("win_rate", 100.0, "%"),
+    "grade": ("grade", 1.0, "1-10"),
+    "heldout_loss": ("heldout_loss", 1.0, "nats/token"),
+    "reference_loss": ("reference_loss", 1.0, "nats/token"),
+}
+"""Outcome metric -> published metric, factor, unit."""
+
+
+def publish(run: Run, root: Path, study: str, run_id: str) -> Path:
+    """Writes ``root/study/run_id.json`` and returns its path.
+
+    A file that holds this very result already stays as it is, date and commit included: a number
+    keeps the origin that it was first measured at.
+    """
+    last = run.rounds[-1]
+    name = run.config.scoring.estimator
+    outcomes = {BASELINE: run.baseline} | ({} if name == BASELINE else {name: last.outcomes})
+    result = RunResult(
+        config=run.config.model_dump(mode="json"),
+        provenance=provenance(
+            datetime.datetime.now(datetime.UTC), device=_device(), threads=torch.get_num_threads()
+        ),
+        rows=rows(run, study, run_id),
+        ledger=run.ledger,
+        outcomes=outcomes,
+        scores=last.scores,
+        groups={c.id: c.group for c in last.candidates},
+        notes=run.notes,
+    )
+    return result_file.write_if_new(root, study, run_id, result)
+
+
+def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
+    """All published numbers of a run, long format."""
+    name, seed = run.config.scoring.estimator, run.config.seed
+    out: list[ResultRow] = []
+
+    def base(estimator: str, number: int) -> ResultRow:
+        return ResultRow(
+            study=study,
+            run=run_id,
+            estimator=estimator,
+            round=number,
+            seed=seed,
+            metric="",
+            value=0.0,
+            stderr=None,
+            n=0,
+            unit="",
+        )
+
+    out += _quality(run.baseline, base(BASELINE, len(run.rounds)))
+    for turn in run.rounds:
+        if ORACLE in turn.scores:
+            out += _agreement(turn, seed, base)
+        for method in turn.scores:
+            ledger = [r for r in run.ledger if r.stage == "score" and r.label == method]
+            out += cost_rows(ledger, base(method, turn.number))
+            out += [
+                _row(base(method, turn.number), fact, turn.facts[method][fact], None, 1, unit)
+                for fact, unit in FACTS.items()
+                if fact in turn.facts[method]
+            ]
+        if name != BASELINE:
+            out.append(
+                _row(
+                    base(name, turn.number),
+                    "pairs",
+                    len(turn.pairs),
+                    None,
+                    len(turn.pairs),
+                    "pairs",
+                )
+            )
+            if turn.pairs and (floor := turn.facts[name].get("noise_floor")) is not None:
+                above = sum(pair.margin > floor for pair in turn.pairs) / len(turn.pairs)
+                blank = base(name, turn.number)
+                out.append(_row(blank, "pairs_above_floor", above, None, len(turn.pairs), ""))
+            out += _quality(turn.outcomes, base(name, turn.number))
+            out += _change(turn.outcomes, run.baseline, base(name, turn.number))
+    return out
+
+
+def _agreement(turn: Round, seed: int, base: Callable[[str, int], ResultRow]) -> list[ResultRow]:
+    others = {m: tuple(scores) for m, scores in turn.scores.items() if m != ORACLE}
+    found = _agreements(
+        tuple(turn.scores[ORACLE]),
+        tuple(others.items()),
+        tuple((c.id, c.group) for c in turn.candidates),
+        seed,
+    )
+    out: list[ResultRow] = []
+    for item in found:
+        if not np.isnan(item.value):
+            row = _row(
+                base(item.estimator, turn.number), item.metric, item.value, item.stderr, item.n, ""
+            )
+            out += with_interval(row, item.low, item.high)
+    return out
+
+
+@functools.lru_cache(maxsize=4)  # the runs of a study share their scores: one bootstrap for all
+def _agreements(
+    oracle: tuple[Score, ...],
+    others: tuple[tuple[str, tuple[Score, ...]], ...],
+    groups: tuple[tuple[str, str], ...],
+    seed: int,
+) -> tuple[Agreement, ...]:
+    rng = np.random.default_rng(seed)
+    scales: dict[str, Scale] = {method: registry.load(method).scale for method, _ in others}
+    found = analysis.agreement_table(oracle, dict(others), dict(groups), scales, rng)
+    return (*found, *analysis.ceiling(oracle, dict(groups), rng))
+
+
+def _quality(outcomes: Sequence[Outcome], base: ResultRow) -> list[ResultRow]:
+    out: list[ResultRow] = []
+    for metric, items in _by_metric(outcomes).items():
+        if metric not in QUALITY:
+            continue
+        name, factor, unit = QUALITY[metric]
+        # Seeded by the metric: an interval does not depend on which others there are.
+        rng = np.random.default_rng(int(digest(f"{base.seed}:{name}"), 16))
+        mean: Estimate = analysis.summary(items, rng)
+        row = _row(base, name, mean.value * factor, mean.stderr * factor, mean.n, unit)
+        out += with_interval(row, mean.low * factor, mean.high * factor)
+    return out
+
+
+def _change(
+    outcomes: Sequence[Outcome], baseline: Sequence[Outcome], base: ResultRow
+) -> list[ResultRow]:
+    """How far the student is from the untaught teacher's, item by item: ``heldout_loss_change``."""
+    ours, theirs = _by_metric(outcomes)["heldout_loss"], _by_metric(baseline)["heldout_loss"]
+    rng = np.random.default_rng(int(digest(f"{base.seed}:heldout_loss_change"), 16))
+    found = analysis.difference(ours, theirs, rng)
+    row = _row(
+        base, "heldout_loss_change", found.value, found.stderr, found.n, QUALITY["heldout_loss"][2]
+    )
+    return with_interval(row, found.low, found.high)
+
+
+def _by_metric(outcomes: Iterable[Outcome]) -> Mapping[str, list[Outcome]]:
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        metric = "grade" if outcome.metric.startswith("grade_") else outcome.metric
+        found.setdefault(metric, []).append(outcome)
+    return found
+
+
+def _row(
+    base: ResultRow, metric: str, value: float, stderr: float | None, n: int, unit: str
+) -> ResultRow:
+    return ResultRow(
+        study=base.study,
+        run=base.run,
+        estimator=base.estimator,
+        round=base.round,
+        seed=base.seed,
+        metric=metric,
+        value=float(value),
+        stderr=None if stderr is None or np.isnan(stderr) else float(stderr),
+        n=n,
+        unit=unit,
+    )
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,260 @@
+"""The ledger: what every phase of a stage cost, measured around it and never by it.
+
+Phases may nest: the inner one takes over the clock and the counts until it ends, so that the rows
+of a stage add up to what it cost and nothing is in two rows.
+
+Costs are written as they arise (at the start and the end of a phase and at every ``flush``), so a
+killed process leaves all but its last few; the next attempt adds its own. What is done twice counts
+twice.
+
+Memory: on a GPU the most that was allocated during the phase, over devices; on a CPU the peak
+resident memory of the process (see ``peak_memory``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from influbench.meter.peak_memory import ResidentPeak
+from influbench.records import LedgerRow
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(slots=True)
+class Cost:
+    """What was spent since the last line of the ledger; fields as in ``LedgerRow``."""
+
+    items: int = 0
+    seconds: float = 0.0
+    device_seconds: float = 0.0
+    peak_bytes: int = 0
+    forward_passes: float = 0
+    backward_passes: float = 0
+    tokens: int = 0
+    api_calls: int = 0
+    api_prompt_tokens: int = 0
+    api_completion_tokens: int = 0
+    money: float = 0.0
+
+    def add(self, other: Cost) -> None:
+        """Adds up everything but the peak, of which the larger stays."""
+        peak = max(self.peak_bytes, other.peak_bytes)
+        for field in dataclasses.fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        self.peak_bytes = peak
+
+
+class Phase:
+    """One open phase of a stage."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.cost = Cost()
+        self._memory = ResidentPeak()
+        self._began = 0.0
+
+    def add_api(
+        self, calls: int, prompt_tokens: int, completion_tokens: int, money: float = 0.0
+    ) -> None:
+        """Adds requests to an API.
+
+        Args:
+            calls: how many requests.
+            prompt_tokens: tokens sent.
+            completion_tokens: tokens received.
+            money: US dollars.
+        """
+        self.cost.api_calls += calls
+        self.cost.api_prompt_tokens += prompt_tokens
+        self.cost.api_completion_tokens += completion_tokens
+        self.cost.money += money
+
+    def resume(self) -> None:
+        """Starts the clock and the search for the peak."""
+        cuda = _cuda()
+        self._memory.start()
+        for device in _devices(cuda):
+            cuda.synchronize(device)
+            cuda.reset_peak_memory_stats(device)
+        self._began = time.perf_counter()
+
+    def pause(self) -> None:
+        """Stops the clock and books what has gone by, after the GPUs have finished their work."""
+        resident = self._memory.stop()
+        cuda = _cuda()
+        devices = _devices(cuda)
+        for device in devices:
+            cuda.synchronize(device)
+        seconds = time.perf_counter() - self._began
+        peak = resident if cuda is None else max(map(cuda.max_memory_allocated, devices), default=0)
+        self.cost.seconds += seconds
+        self.cost.device_seconds += seconds * len(devices)
+        self.cost.peak_bytes = max(self.cost.peak_bytes, peak)
+
+
+class Meter:
+    """Keeps the ledger of one stage."""
+
+    def __init__(self, path: Path | None = None, *, stage: str = "", label: str = "") -> None:
+        """Opens a ledger.
+
+        Args:
+            path: the file that it is kept in, one JSON line a cost; what is there already counts.
+                None keeps it in memory.
+            stage: the stage's name, for the rows.
+            label: which estimator, student or judge, for the rows.
+        """
+        self.path = path
+        self.stage = stage
+        self.label = label
+        self._open: list[Phase] = []
+        self._counted: set[int] = set()
+        self._lines: list[dict[str, Any]] = []
+
+    @contextmanager
+    def phase(
+        self, name: str, *, items: int = 0, models: Sequence[nn.Module] = ()
+    ) -> Iterator[Phase]:
+        """Measures what happens inside.
+
+        Args:
+            name: ``prepare``, ``score``, ``run`` …; equal names make one row.
+            items: how many candidates, pairs, prompts … are handled; booked when it has
+                succeeded.
+            models: networks whose passes count, each once however it is called.
+        """
+        with ExitStack() as stack:
+            self._count(models, stack)
+            if self._open:
+                self._settle(self._open[-1])
+            phase = Phase(name)
+            self._open.append(phase)
+            self._write(phase)  # a process killed from here on has left its name as an attempt
+            phase.resume()
+            try:
+                yield phase
+                phase.cost.items += items
+            finally:
+                try:
+                    self._settle(phase)
+                finally:
+                    self._open.remove(phase)
+                    if self._open:
+                        self._open[-1].resume()
+
+    def flush(self) -> None:
+        """Writes what the open phase has cost so far, so that a kill cannot take it away."""
+        if self._open:
+            self._settle(self._open[-1])
+            self._open[-1].resume()
+
+    def rows(self) -> list[LedgerRow]:
+        """The ledger so far, added up by phase over all attempts, in order of first appearance."""
+        total: dict[tuple[str, str, str], Cost] = {}
+        attempts: dict[tuple[str, str, str], set[str]] = {}
+        for line in self._read():
+            key = (line.pop("stage"), line.pop("label"), line.pop("phase"))
+            attempts.setdefault(key, set()).add(line.pop("attempt"))
+            total.setdefault(key, Cost()).add(Cost(**line))
+        return [
+            LedgerRow(
+                stage=key[0],
+                label=key[1],
+                phase=key[2],
+                attempts=len(attempts[key]),
+                **dataclasses.asdict(cost),
+            )
+            for key, cost in total.items()
+        ]
+
+    def forward(self, sequences: int, positions: int) -> None:
+        """Books passes forward to the open phase (see ``passes.Sink``)."""
+        if self._open:
+            self._open[-1].cost.forward_passes += sequences
+            self._open[-1].cost.tokens += positions
+
+    def backward(self, sequences: int) -> None:
+        """Books passes backward to the open phase (see ``passes.Sink``)."""
+        if self._open:
+            self._open[-1].cost.backward_passes += sequences
+
+    def _count(self, models: Sequence[nn.Module], stack: ExitStack) -> None:
+        if not models:
+            return
+        from influbench.meter import passes
+
+        found = {id(b): b for b in map(passes.backbone, models)}
+        new = {k: b for k, b in found.items() if k not in self._counted}
+        self._counted.update(new)
+        stack.callback(self._counted.difference_update, new)
+        stack.enter_context(passes.counted(new.values(), self))
+
+    def _settle(self, phase: Phase) -> None:
+        phase.pause()
+        self._write(phase)
+        phase.cost = Cost()
+
+    def _write(self, phase: Phase) -> None:
+        line = {
+            "attempt": _attempt(os.getpid()),
+            "stage": self.stage,
+            "label": self.label,
+            "phase": phase.name,
+            **dataclasses.asdict(phase.cost),
+        }
+        if self.path is None:
+            self._lines.append(line)
+        else:
+            _append(self.path, json.dumps(line, ensure_ascii=False, allow_nan=False))
+
+    def _read(self) -> list[dict[str, Any]]:
+        if self.path is None:
+            return [dict(line) for line in self._lines]
+        if not self.path.exists():
+            return []
+        whole, _, _ = self.path.read_bytes().rpartition(b"\n")
+        return [json.loads(line) for line in whole.split(b"\n") if line]
+
+
+@functools.cache
+def _attempt(pid: int) -> str:
+    """Names this process; asked once, since the answer moves with corrections of the clock."""
+    return f"{pid}-{psutil.Process(pid).create_time()}"
+
+
+def _append(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        end = file.tell()
+        file.seek(max(0, end - 1))
+        if file.read(1) not in (b"", b"\n"):  # a line cut short by a full disk or a power cut
+            whole, newline, _ = path.read_bytes().rpartition(b"\n")
+            file.truncate(len(whole + newline))
+        file.write(line.encode() + b"\n")
+
+
+def _cuda() -> Any:
+    """``torch.cuda`` where this process has used it already; asking starts nothing."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
+
+
+def _devices(cuda: Any) -> list[int]:
+    """The GPUs that this process has taken memory on; touching another would take some."""
+    if cuda is None:
+        return []
+    return [d for d in range(cuda.device_count()) if cuda.max_memory_reserved(d) > 0]

@@ -1,0 +1,280 @@
+"""Models: a name becomes a folder with a digest, a folder becomes a model and its tokenizer.
+
+A name is an embedded model (:mod:`influbench.models.embedded`), ``tiny`` or ``tiny:SEED``, a local
+folder (a saved model, a Trainer checkpoint, a peft adapter) or a repository of the Hugging Face
+hub.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import field_validator
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from influbench.config import Config, transport
+from influbench.errors import UserError
+from influbench.models import sources
+from influbench.models.chat import chat_prompt, set_pad, set_template, template_text
+from influbench.models.embedded import (
+    PACKAGED,
+    cache_dir,
+    embedded_status,
+    is_embedded,
+    resolve_embedded,
+)
+from influbench.models.quiet import quiet, save
+from influbench.records import ModelRef
+
+__all__ = [
+    "EMBEDDED",
+    "LoadedModel",
+    "ModelConfig",
+    "cache_dir",
+    "chat_prompt",
+    "context_length",
+    "device_of",
+    "embedded_status",
+    "load",
+    "load_tokenizer",
+    "resolve",
+    "save",
+]
+
+EMBEDDED = frozenset({*PACKAGED, "tiny"})
+"""Names that need no hub (``tiny:SEED`` too)."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Attention = Literal["sdpa", "eager"]
+
+
+class LoadedModel(NamedTuple):
+    """A model in eval mode and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+
+
+class ModelConfig(Config):
+    """Which model, and how it is held."""
+
+    name: str
+    """An embedded name, ``tiny`` or ``tiny:SEED``, a folder, or a hub repository."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub repository; a commit makes a run repeatable."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = transport("auto")
+    chat_template: str | None = None
+    """For a model without one: ``chatml``, a jinja file, or the template itself.
+
+    A file is replaced by its text, so that the text is part of the configuration's digest.
+    """
+
+    @field_validator("chat_template")
+    @classmethod
+    def _read_template(cls, value: str | None) -> str | None:
+        return value if value is None or value == "chatml" else template_text(value)
+
+
+def resolve(name: str, revision: str | None = None) -> ModelRef:
+    """Finds a model and makes it a folder: converted once, or fetched once, or where it is.
+
+    Raises:
+        UserError: there is no such model, or its package is missing.
+    """
+    folder = Path(name).expanduser()
+    if not is_embedded(name) and not folder.is_dir():
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise UserError(f"model '{name}': expected a folder with a model, there is none")
+        return sources.fetch(name, revision)
+    if revision is not None:
+        raise UserError(
+            f"model '{name}' is not a hub repository: expected no revision, got '{revision}'"
+        )
+    if is_embedded(name):
+        return resolve_embedded(name)
+    base = sources.adapter_base(folder)
+    return sources.local(folder, base and resolve(*base))
+
+
+def load_tokenizer(ref: ModelRef, *, chat_template: str | None = None) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model, ready for batches.
+
+    Its padding token differs from its end-of-turn token, ``model_max_length`` is at most the
+    model's context, decoders pad on the left; encoders keep the right: positions are absolute.
+
+    Args:
+        ref: the model.
+        chat_template: ``chatml``, a jinja file, or the template itself; None = the model's own.
+
+    Raises:
+        UserError: no usable tokenizer or padding token.
+    """
+    folder = Path(ref.path)
+    base = _base_folder(folder)
+    config = _read_config(base or folder)
+    holder = folder if base is None or (folder / "tokenizer.json").is_file() else base
+    with quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(holder)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{holder}: expected a model with its tokenizer: {sources.first_line(error)}"
+            ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise UserError(
+            f"{holder}: expected a tokenizer with a tokenizer.json, got {type(tokenizer).__name__}"
+        )
+    tokenizer.padding_side = "right" if _is_encoder(config) else "left"
+    tokenizer.model_max_length = min(tokenizer.model_max_length, context_length(config))
+    set_pad(tokenizer)
+    if chat_template is not None:
+        set_template(tokenizer, chat_template)
+    return tokenizer
+
+
+def load(
+    ref: ModelRef,
+    *,
+    dtype: str = "float32",
+    device: str = "auto",
+    attention: Attention = "sdpa",
+    chat_template: str | None = None,
+) -> LoadedModel:
+    """Loads a model in eval mode with its tokenizer; a peft adapter is merged in fp32.
+
+    Args:
+        ref: the model.
+        dtype: ``float32`` or ``bfloat16``.
+        device: ``auto``, or a torch device.
+        attention: ``eager`` where forward-mode differentiation or ``vmap`` is needed.
+        chat_template: see :func:`load_tokenizer`.
+
+    Raises:
+        UserError: unknown dtype or device, or the folder lacks weights of the model.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"expected dtype float32 or bfloat16, got '{dtype}'")
+    target = device_of(device)
+    tokenizer = load_tokenizer(ref, chat_template=chat_template)
+    folder = Path(ref.path)
+    base = _base_folder(folder)
+    if base is None:
+        model = _read_model(folder, DTYPES[dtype], attention, tokenizer)
+    else:
+        # In bf16 most of an adapter's small updates would round away.
+        model = _merge(_read_model(base, torch.float32, attention, tokenizer), folder)
+        for weight in model.parameters():  # not model.to(): that would round rotary buffers too
+            weight.data = weight.data.to(DTYPES[dtype])
+        model.config.dtype = DTYPES[dtype]
+    torch.nn.Module.to(model, device=target)
+    return LoadedModel(model.eval(), tokenizer)
+
+
+def context_length(model_or_config: PreTrainedModel | PreTrainedConfig) -> int:
+    """How many tokens the model takes at most.
+
+    Raises:
+        UserError: the architecture states no limit.
+    """
+    given = model_or_config
+    config = (given.config if isinstance(given, PreTrainedModel) else given).get_text_config()
+    try:
+        return int(config.max_position_embeddings)
+    except AttributeError as error:
+        raise UserError(
+            f"model type '{config.model_type}' states no max_position_embeddings: "
+            "expected a transformer with a fixed context"
+        ) from error
+
+
+def device_of(device: str) -> str:
+    """The torch device meant: ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: no such device here.
+    """
+    cuda = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if cuda else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise UserError(f"expected device auto, cpu, cuda or cuda:N, got '{device}'") from error
+    if kind == "cuda" and not cuda:
+        raise UserError(f"device '{device}': torch finds no CUDA here; use auto or cpu")
+    return device
+
+
+def _base_folder(folder: Path) -> Path | None:
+    base = sources.adapter_base(folder)
+    return Path(resolve(*base).path) if base else None
+
+
+def _read_config(folder: Path) -> PreTrainedConfig:
+    with quiet():
+        try:
+            return AutoConfig.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{folder}: expected a config.json that transformers knows: "
+                f"{sources.first_line(error)}"
+            ) from error
+
+
+def _is_encoder(config: PreTrainedConfig) -> bool:
+    name = (config.architectures or [""])[0]
+    return name.endswith("Model") and not name.endswith("LMHeadModel")
+
+
+def _read_model(
+    folder: Path, dtype: torch.dtype, attention: Attention, tokenizer: PreTrainedTokenizerFast
+) -> PreTrainedModel:
+    config = _read_config(folder)
+    # Set before the model is made: the embedding row of the padding token gets no gradient.
+    config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    kind = AutoModel if _is_encoder(config) else AutoModelForCausalLM
+    with quiet():
+        model, report = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            output_loading_info=True,
+        )  # type: ignore[misc]  # a pair when output_loading_info
+    # Transformers fills such weights with random numbers and only warns.
+    absent = sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]}))
+    if absent:
+        raise UserError(
+            f"{folder}: expected all weights of {type(model).__name__}, {len(absent)} are missing "
+            f"or have another shape, first {absent[0]}"
+        )
+    if model.can_generate():
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def _merge(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    from peft import PeftModel  # a second of imports that few need
+
+    with quiet(), warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys")
+        try:
+            adapted = PeftModel.from_pretrained(model, str(folder))
+        except (UserWarning, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{folder}: the adapter does not fit its base model: {sources.first_line(error)}"
+            ) from error
+        merged = adapted.merge_and_unload()  # type: ignore[operator]
+    assert isinstance(merged, PreTrainedModel)
+    return merged

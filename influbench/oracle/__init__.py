@@ -1,1 +1,0 @@
-"""Around the exact influence: its noise, the released code's quirks, groups of candidates."""

@@ -1,0 +1,201 @@
+"""Estimator × student × candidates -> scores, in resumable chunks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from influbench import judging, registry
+from influbench.config import Config, transport
+from influbench.errors import UserError
+from influbench.estimator import Context, Scorer, Scores, as_scores
+from influbench.executors.pool import Share, device_of, fan_out
+from influbench.judging import ArchivedJudge, JudgeConfig
+from influbench.records import Example, ModelRef, Score, write_bytes
+from influbench.store import Stage, Work
+from influbench.student import LanguageStudent, StudentSettings, load_student
+
+FACTS = "diagnostics.json"
+"""What the method says of itself, beside its scores."""
+
+
+class MethodConfig(Config):
+    """One estimator on one student: all that its scores depend on beside the data."""
+
+    estimator: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    compute: Literal["float32", "bfloat16", "tf32"] = "float32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    max_length: int | None = None
+    judge: JudgeConfig | None = None
+    device: str = transport("auto")
+    chunk_size: int = transport(8, "candidates between two safe points", gt=0)
+    workers: int = transport(1, "processes that share the candidates", gt=0)
+    archive: Path | None = transport(None, "where bought judgements are kept")
+
+
+def score(
+    cfg: MethodConfig,
+    candidates: Sequence[Example],
+    reference: Sequence[Example],
+    warmup: Sequence[Example],
+    student: ModelRef,
+    *,
+    work: Work,
+) -> None:
+    """Writes ``scores``: one ``Score`` a candidate, in the candidates' order.
+
+    ``prepare`` and the scorer are metered apart (phases ``prepare`` and ``score``). After a kill
+    ``prepare`` is paid again, chunks already scored are not.
+
+    Raises:
+        UserError: a candidate does not fit the context, a score is not finite, or a method that
+            asks a judge is to be shared by several processes.
+    """
+    chunks = -(-len(candidates) // cfg.chunk_size)
+    workers = min(cfg.workers, chunks - work.finished("scores"))
+    if workers > 1:
+        if "judge" in registry.needs(cfg.estimator):
+            raise UserError(
+                f"estimator '{cfg.estimator}' asks a judge, whose requests one process sends: set "
+                "workers = 1 (judge.concurrency is how many requests go at a time)"
+            )
+        args = (cfg, candidates, reference, warmup, student)
+        fan_out(share_of_scores, workers, args, work, chunks="scores", total=chunks)
+    records = share_of_scores(cfg, candidates, reference, warmup, student, share=Share(), work=work)
+    work.write("scores", records)
+    facts = work.path / FACTS
+    work.meta["scale"] = registry.build(cfg.estimator, cfg.options).scale
+    work.meta["diagnostics"] = json.loads(facts.read_text()) if facts.exists() else {}
+
+
+def share_of_scores(
+    cfg: MethodConfig,
+    candidates: Sequence[Example],
+    reference: Sequence[Example],
+    warmup: Sequence[Example],
+    student: ModelRef,
+    *,
+    share: Share,
+    work: Work,
+) -> list[Score]:
+    """Scores the chunks that are ``share``'s and not done yet; all of its scores, in order.
+
+    Raises:
+        UserError: see :func:`score`.
+    """
+    method = registry.build(cfg.estimator, cfg.options)
+    facts = work.path / FACTS
+    judge = _judge(cfg, work)
+    networks = [] if judge is None else list(judge.models)
+    scorer: Scorer | None = None
+
+    def chunk(examples: list[Example]) -> list[Score]:
+        nonlocal scorer
+        if scorer is None:
+            held = hold(cfg, student, work, device_of(cfg.device, share))
+            check_lengths(held, [*candidates, *reference])
+            networks.append(held.model)
+            context = Context(
+                student=held,
+                reference=tuple(reference),
+                warmup=tuple(warmup),
+                scratch=work.folder(f"scratch/{share.rank}"),
+                seed=cfg.seed,
+                services={} if judge is None else {"judge": judge},
+            )
+            with work.meter.phase("prepare", items=len(reference), models=networks):
+                scorer = method.prepare(context)
+        with work.meter.phase("score", items=len(examples), models=networks):
+            scores = as_scores(_named(cfg.estimator, scorer, examples), len(examples))
+        if share.rank == 0 and not facts.exists():
+            write_bytes(facts, json.dumps(dict(scores.diagnostics)).encode())
+        return _records(examples, scores)
+
+    records = work.chunks(
+        "scores", list(candidates), chunk, size=cfg.chunk_size, kind=Score, owns=share.owns
+    )
+    if judge is not None:
+        with work.meter.phase("score") as phase:  # with what a killed attempt had bought
+            bought = judge.usage.since(judging.booked(work.meter))
+            phase.add_api(*dataclasses.astuple(bought))
+    return records
+
+
+STAGE = Stage("score", 1, score)
+
+
+def check_lengths(student: LanguageStudent, examples: Sequence[Example]) -> None:
+    """Refuses, before any pass, what does not fit the student.
+
+    Raises:
+        UserError: the first example that is too long.
+    """
+    for example in examples:
+        student.encode(example)
+
+
+def hold(
+    cfg: MethodConfig, student: ModelRef, work: Work, device: str | None = None
+) -> LanguageStudent:
+    """The student as the method wants it held, loaded in a phase of its own.
+
+    Args:
+        cfg: the method.
+        student: where it is.
+        work: whose meter measures.
+        device: in place of the method's.
+    """
+    settings = StudentSettings(
+        device=device or cfg.device,
+        dtype=cfg.dtype,
+        compute=cfg.compute,
+        attention=cfg.attention,
+        max_length=cfg.max_length,
+    )
+    with work.meter.phase("load"):
+        return load_student(student, settings)
+
+
+def _judge(cfg: MethodConfig, work: Work) -> ArchivedJudge | None:
+    if "judge" not in registry.needs(cfg.estimator):
+        return None
+    if cfg.judge is None:
+        raise UserError(f"estimator '{cfg.estimator}' asks a judge: set judge.kind and judge.model")
+    return judging.build(cfg.judge, cfg.archive, buyer=work.path.name)
+
+
+def _named(name: str, scorer: Scorer, examples: Sequence[Example]) -> Any:
+    try:
+        return scorer(examples)
+    except MemoryError as error:
+        raise UserError(
+            f"estimator '{name}' ran out of memory on {len(examples)} candidates: use a smaller "
+            "model, fewer references or shorter candidates (student.max_length)"
+        ) from error
+
+
+def _records(examples: Sequence[Example], scores: Scores) -> list[Score]:
+    def row(values: np.ndarray | None, i: int) -> Any:
+        return None if values is None else values[i]
+
+    out = []
+    for i, example in enumerate(examples):
+        stderr, items = row(scores.stderr, i), row(scores.per_reference, i)
+        out.append(
+            Score(
+                id=example.id,
+                value=float(scores.value[i]),
+                stderr=None if stderr is None else float(stderr),
+                per_reference=None if items is None else tuple(map(float, items)),
+            )
+        )
+    return out

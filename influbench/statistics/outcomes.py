@@ -1,0 +1,106 @@
+"""Means with standard errors, and differences between methods over prompts nested in seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from influbench.errors import UserError
+from influbench.records import Outcome
+from influbench.statistics.bootstrap import RESAMPLES, Estimate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """A published number, as it goes into a result row."""
+
+    value: float
+    stderr: float | None
+    """Standard error over items; None where one item or none was seen."""
+    n: int
+    unit: str
+
+
+def summarise(values: npt.ArrayLike, unit: str, scale: float = 1.0) -> Summary:
+    """Mean and standard error (n - 1 in the variance) of independent items.
+
+    Raises:
+        UserError: there are no items.
+    """
+    items = np.asarray(values, dtype=np.float64) * scale
+    if not len(items):
+        raise UserError(f"expected at least one item to average ({unit}), got none")
+    stderr = float(items.std(ddof=1) / np.sqrt(len(items))) if len(items) > 1 else None
+    return Summary(value=float(items.mean()), stderr=stderr, n=len(items), unit=unit)
+
+
+def values(outcomes: Iterable[Outcome], metric: str) -> npt.NDArray[np.float64]:
+    """Values of one metric, in order, shape [item]."""
+    return np.array([o.value for o in outcomes if o.metric == metric], dtype=np.float64)
+
+
+def by_item(outcomes: Iterable[Outcome], metric: str) -> dict[str, float]:
+    """Values of one metric by item."""
+    return {o.item: o.value for o in outcomes if o.metric == metric}
+
+
+def grid(
+    runs: Sequence[Sequence[Outcome]], metric: str, items: Sequence[str] | None = None
+) -> tuple[npt.NDArray[np.float64], list[str]]:
+    """One metric of several seeds as [seed, item], and the items, which every seed must have.
+
+    Raises:
+        UserError: the seeds share no item.
+    """
+    found = [by_item(run, metric) for run in runs]
+    shared = [i for i in (items or found[0]) if all(i in seed for seed in found)]
+    if not shared:
+        raise UserError(f"expected '{metric}' of the same items in all {len(runs)} seeds: none is")
+    return np.array([[seed[i] for i in shared] for seed in found]), shared
+
+
+def paired_difference(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+) -> Estimate:
+    """Mean of ``a - b`` with its interval, resampling seeds and, within each, prompts.
+
+    Prompts are nested in seeds: a seed is drawn, then prompts for it. With one seed only prompts
+    are drawn, and the interval says nothing about other seeds.
+
+    Args:
+        a: shape [seed, prompt].
+        b: shape [seed, prompt]; the same prompts in the same order, the same seeds.
+        rng: the only source of randomness.
+        resamples: how many times all is drawn anew.
+        level: coverage of the interval.
+
+    Raises:
+        UserError: the shapes differ.
+    """
+    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if left.shape != right.shape or left.ndim != 2 or not left.size:
+        raise UserError(
+            "expected two tables [seed, prompt] about the same seeds and prompts, got shapes "
+            f"{left.shape} and {right.shape}"
+        )
+    gaps = left - right
+    seeds, prompts = gaps.shape
+    draws = np.empty(resamples)
+    for index in range(resamples):
+        drawn = rng.integers(seeds, size=seeds)[:, None]
+        draws[index] = gaps[drawn, rng.integers(prompts, size=(seeds, prompts))].mean()
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(
+        value=float(gaps.mean()),
+        low=float(low),
+        high=float(high),
+        stderr=float(draws.std(ddof=1)),
+        n=seeds * prompts,
+    )

@@ -1,0 +1,258 @@
+"""Runs a stage once per distinct input, and resumes it where a kill left it.
+
+An entry is a folder ``<stage>-<label>-<key>`` whose ``manifest.json`` is written last, by rename:
+with it the entry is whole, without it half-done. The next attempt finds the finished chunks, the
+ledger and the files of a half-done entry as they were. Records never hold a clock, so the files of
+an entry are the same bytes however often it was killed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from influbench.config import Config
+from influbench.meter import Meter
+from influbench.progress import Progress, SilentProgress
+from influbench.records import ModelRef, digest, to_line, write_bytes
+from influbench.store.chunks import Chunks
+from influbench.store.disk import ExplainedWhenFull
+from influbench.store.entry import (
+    LEDGER,
+    MANIFEST,
+    UNFINISHED,
+    Entry,
+    damage,
+    files,
+    read_manifest,
+)
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+Input = Sequence[object] | ModelRef | str | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the loop: a function of a config and records, whose result is kept."""
+
+    name: str
+    version: int
+    """Goes up when the same inputs would give another result."""
+    function: Callable[..., None]
+    """``function(config, *inputs, work: Work)``."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage function writes through."""
+
+    path: Path
+    """The entry's folder; what a killed attempt left in it is still there."""
+    meter: Meter
+    progress: Progress = field(default_factory=SilentProgress)
+    title: str = ""
+    """Stage and label, for people."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """Facts beside the records, plain JSON types; they come back as ``Entry.meta``."""
+    _emptied: set[str] = field(default_factory=set)
+
+    def write(self, name: str, records: Sequence[object]) -> None:
+        """Writes ``records`` as ``<name>.jsonl`` of the entry."""
+        data = "".join(to_line(r) + "\n" for r in records).encode()
+        path = self.path / f"{name}.jsonl"
+        with ExplainedWhenFull(path, needed=len(data)):
+            write_bytes(path, data)
+
+    def folder(self, name: str) -> Path:
+        """A folder of the entry, for a model: ``Entry.model`` gives it to the next stage.
+
+        It starts empty, whatever a killed attempt left. One named ``scratch`` goes when the entry
+        is whole.
+        """
+        path = self.path / name
+        if name not in self._emptied and path.exists():
+            shutil.rmtree(path)
+        self._emptied.add(name)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def chunks(
+        self,
+        name: str,
+        items: Sequence[T],
+        function: Callable[[list[T]], Sequence[R]],
+        *,
+        size: int,
+        kind: type[R],
+        owns: Callable[[int], bool] = lambda _: True,
+    ) -> list[R]:
+        """Applies ``function`` to ``items``, ``size`` at a time; finished chunks survive a kill.
+
+        Args:
+            name: unique in the stage.
+            items: records, or anything that JSON can say.
+            function: the records that a chunk of items gives; any number of them.
+            size: items a chunk. Chunks of another size are not reused: batching may move results.
+            kind: the records' type.
+            owns: whether chunk number n is ours; the others are left to other processes.
+
+        Returns:
+            The records of all chunks that are ours, in the order of the items.
+        """
+        kept = Chunks(self.path / UNFINISHED[0] / name, kind)
+        parts = [
+            (number, list(items[start : start + size]))
+            for number, start in enumerate(range(0, len(items), size))
+            if owns(number)
+        ]
+        found = [kept.read(number, part) for number, part in parts]
+        total = sum(len(part) for _, part in parts)
+        done = sum(len(part) for (_, part), f in zip(parts, found, strict=True) if f is not None)
+        if done:
+            self.progress.note(f"{self.title}: resumes {name}, {done} of {total} done before")
+        records: list[R] = []
+        with self.progress.task(f"{self.title}: {name}", total, done) as advance:
+            for (number, part), before in zip(parts, found, strict=True):
+                if before is not None:
+                    records.extend(before)
+                    continue
+                made = function(part)
+                self.meter.flush()  # first: killed in between, work done twice counts twice
+                records.extend(kept.write(number, part, made))
+                advance(len(part))
+        return records
+
+    def finished(self, name: str) -> int:
+        """How many chunks of ``name`` are there, whoever made them."""
+        return len(list((self.path / UNFINISHED[0] / name).glob("[0-9]*.jsonl")))
+
+
+class Store:
+    """A folder of entries."""
+
+    def __init__(self, root: Path, progress: Progress | None = None) -> None:
+        """Opens the store at ``root``, which need not exist; ``progress`` is silent by default."""
+        self.root = root.resolve()
+        self.progress: Progress = progress or SilentProgress()
+
+    def run(self, stage: Stage, config: Config, *inputs: Input, label: str = "") -> Entry:
+        """The entry of a stage for these inputs: read if it is there, else made.
+
+        Args:
+            stage: what to run.
+            config: its settings; those declared ``transport`` are not part of the key.
+            *inputs: what the stage function gets after the config.
+            label: which estimator, student or judge; part of the folder's name, not of the key.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        told = {
+            "stage": stage.name,
+            "version": stage.version,
+            "config": config.identity(),
+            "inputs": [_identity(value) for value in inputs],
+        }
+        key = digest(json.dumps(told, sort_keys=True))
+        name = "-".join(p for p in (stage.name, re.sub(r"[^\w.+-]+", "_", label), key[:16]) if p)
+        path = self.root / name
+        title = f"{stage.name} {label}".strip()
+        with ExplainedWhenFull(path):
+            if self._whole(path, key, title):
+                return Entry(path, key, cached=True, meta=read_manifest(path)["meta"])
+            with _alone(self.root / ".locks" / f"{name}.lock", title):
+                # Another process may have made it meanwhile.
+                if self._whole(path, key, title):
+                    return Entry(path, key, cached=True, meta=read_manifest(path)["meta"])
+                _clear(path, key, title)
+                meter = Meter(path / LEDGER, stage=stage.name, label=label)
+                work = Work(path, meter, self.progress, title)
+                self.progress.note(f"{title}: started")
+                with meter.phase("run"):
+                    stage.function(config, *inputs, work=work)
+                self._finish(work, {"key": key, "label": label, **told})
+        return Entry(path, key, cached=False, meta=read_manifest(path)["meta"])
+
+    def verify(self) -> list[str]:
+        """Reads every file of every whole entry; one line for each that was changed or lost."""
+        return [
+            problem
+            for manifest in sorted(self.root.glob(f"*/{MANIFEST}"))
+            for problem in damage(manifest.parent, thorough=True)
+        ]
+
+    def _whole(self, path: Path, key: str, title: str) -> bool:
+        if not (path / MANIFEST).exists() or damage(path, key):
+            return False
+        _tidy(path)  # a kill may have come between the manifest and this
+        self.progress.note(f"{title}: cached")
+        return True
+
+    def _finish(self, work: Work, told: dict[str, Any]) -> None:
+        rows = work.meter.rows()
+        manifest = {
+            **told,
+            "files": files(work.path),
+            "meta": work.meta,
+            "ledger": [dataclasses.asdict(row) for row in rows],
+            "influbench": version("influbench"),
+        }
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+        write_bytes(work.path / MANIFEST, text.encode())
+        _tidy(work.path)
+        self.progress.note(f"{work.title}: done in {sum(row.seconds for row in rows):.1f} s")
+
+
+def _identity(value: Input) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, ModelRef):
+        return f"model:{value.digest}"
+    if isinstance(value, str):
+        return f"text:{digest(value)}"
+    return f"records:{digest(value)}"
+
+
+def _clear(path: Path, key: str, title: str) -> None:
+    """Removes a damaged entry, and from a half-done one the files that a kill cut short."""
+    if (path / MANIFEST).exists():
+        problem = damage(path, key)[0]
+        sys.stderr.write(f"{title}: damaged, made again ({problem})\n")
+        (path / MANIFEST).unlink()  # first: killed in here, it must not look whole
+        shutil.rmtree(path)
+    for left in path.glob(".*"):
+        if left.is_file():
+            left.unlink()
+
+
+def _tidy(path: Path) -> None:
+    for name in UNFINISHED:
+        shutil.rmtree(path / name, ignore_errors=True)
+
+
+@contextmanager
+def _alone(path: Path, title: str) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        sys.stderr.write(f"{title}: another process is working on it; waiting for it\n")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

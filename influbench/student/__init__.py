@@ -1,0 +1,21 @@
+"""The student: a language model, its optimizer state, and its per-example loss."""
+
+from __future__ import annotations
+
+from influbench.student.language_student import (
+    Compute,
+    LanguageStudent,
+    StudentSettings,
+    default_token_budget,
+    load_optimizer,
+    load_student,
+)
+
+__all__ = [
+    "Compute",
+    "LanguageStudent",
+    "StudentSettings",
+    "default_token_budget",
+    "load_optimizer",
+    "load_student",
+]

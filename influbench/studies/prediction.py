@@ -1,0 +1,184 @@
+"""Does a score predict training? Short real trainings on what it ranks high, middling and low.
+
+From one state of the student, for each method and seed: draw three quarters of the candidates, cut
+them into thirds by score, train on each third, and measure how far the held-out loss falls (the
+gain, nats per response token; positive = it fell). A useful method has ``gain_top`` above
+``gain_bottom`` and a positive correlation between a third's mean score and its gain.
+
+The linear-datamodelling score (LDS; Park et al., arXiv 2303.14186) asks the same of random subsets
+that are shared by all methods: the Spearman correlation, over a bank of trainings, of the
+subset's summed score with its gain. It is independent of how any method ranks, and the bank is paid
+once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pydantic import Field
+from scipy import stats
+
+from influbench import training
+from influbench.config import Config
+from influbench.errors import UserError
+from influbench.evaluation.suite import LOSSES, LossConfig
+from influbench.records import Example, LedgerRow, ModelRef, Outcome, ResultRow, digest
+from influbench.results import with_interval
+from influbench.statistics.agreement import spearman
+from influbench.statistics.bootstrap import interval
+from influbench.store import Store
+from influbench.training import SFTConfig
+
+PARTS = ("top", "middle", "bottom")
+
+
+class PredictionConfig(Config):
+    """How the trainings are done."""
+
+    sft: SFTConfig = SFTConfig(learning_rate=2e-5, batch_size=4)
+    share: float = Field(default=0.75, gt=0, le=1, description="of the candidates, drawn a seed")
+    bank: int = Field(default=0, ge=0, description="trainings on random subsets for the LDS")
+    bank_share: float = Field(default=0.5, gt=0, lt=1, description="of the candidates, a subset")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training on a part of the candidates."""
+
+    part: str
+    seed: int
+    ids: tuple[str, ...]
+    gain: float
+    """Mean drop of the held-out loss, nats per response token."""
+
+
+@dataclass
+class Trainings:
+    """Trainings from one state of the student, each done once."""
+
+    cfg: PredictionConfig
+    candidates: Mapping[str, Example]
+    held_out: Sequence[Example]
+    student: ModelRef
+    store: Store
+    ledger: dict[str, Sequence[LedgerRow]]
+    """By store key; filled as trainings are done."""
+
+    def gain(self, part: str, ids: Sequence[str], seed: int) -> Trained:
+        """Trains on the candidates named and measures the drop of the held-out loss."""
+        examples = [self.candidates[name] for name in sorted(ids)]
+        sft = self.cfg.sft.model_copy(update={"seed": seed})
+        entry = self.store.run(training.SFT, sft, examples, self.student, label=part)
+        self.ledger[entry.key] = entry.ledger()
+        gain = self._loss(self.student) - self._loss(entry.model("student"))
+        return Trained(part, seed, tuple(sorted(ids)), gain)
+
+    def _loss(self, student: ModelRef) -> float:
+        entry = self.store.run(
+            LOSSES, LossConfig(device=self.cfg.sft.device), self.held_out, [], student
+        )
+        self.ledger[entry.key] = entry.ledger()
+        return float(np.mean([o.value for o in entry.records("outcomes", Outcome)]))
+
+
+def thirds(scores: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
+    """The best, the middle and the worst third; what does not divide by three is left out.
+
+    Equal scores are ordered by a digest of the id, which no method knows.
+
+    Raises:
+        UserError: fewer than three candidates.
+    """
+    size = len(scores) // 3
+    if not size:
+        raise UserError(f"thirds: expected 3 candidates or more, got {len(scores)}")
+    best = sorted(scores, key=lambda name: (-scores[name], digest(f"thirds:{name}")))
+    middle = (len(best) - size) // 2
+    cuts = (best[:size], best[middle : middle + size], best[-size:])
+    return {part: tuple(names) for part, names in zip(PARTS, cuts, strict=True)}
+
+
+def subset(ids: Sequence[str], share: float, seed: str) -> tuple[str, ...]:
+    """A random share of the ids, at least one."""
+    drawn = sorted(ids, key=lambda name: digest(f"{seed}:{name}"))
+    return tuple(drawn[: max(1, round(share * len(drawn)))])
+
+
+def predict(
+    scores: Mapping[str, float], trainings: Trainings, seeds: Sequence[int]
+) -> list[Trained]:
+    """Trains on each third by these scores, for each seed."""
+    found = []
+    for seed in seeds:
+        drawn = subset(list(scores), trainings.cfg.share, f"prediction:{seed}")
+        for part, ids in thirds({name: scores[name] for name in drawn}).items():
+            found.append(trainings.gain(part, ids, seed))
+    return found
+
+
+def bank(trainings: Trainings, seed: int) -> list[Trained]:
+    """Trainings on random subsets, shared by all methods."""
+    names, share = sorted(trainings.candidates), trainings.cfg.bank_share
+    return [
+        trainings.gain("bank", subset(names, share, f"bank:{seed}:{number}"), seed)
+        for number in range(trainings.cfg.bank)
+    ]
+
+
+def result_rows(
+    scores: Mapping[str, float],
+    found: Sequence[Trained],
+    banked: Sequence[Trained],
+    base: ResultRow,
+) -> list[ResultRow]:
+    """What the trainings say of one method.
+
+    ``gain_top``, ``gain_middle``, ``gain_bottom`` and ``gain_top_minus_bottom`` (mean over seeds
+    with a Student's t interval), ``gain_correlation`` (Pearson, mean score of a third with its
+    gain) and ``lds``; the last two with bootstrap intervals over trainings.
+    """
+    by_part = {p: np.array([t.gain for t in found if t.part == p]) for p in PARTS}
+    rows: list[ResultRow] = []
+    numbers = {f"gain_{part}": gains for part, gains in by_part.items()}
+    numbers["gain_top_minus_bottom"] = by_part["top"] - by_part["bottom"]
+    for metric, values in numbers.items():
+        rows += _over_seeds(replace(base, metric=metric, unit="nats/token"), values)
+    told = np.array([[_mean(scores, t), t.gain] for t in found])
+    rows += _correlated(replace(base, metric="gain_correlation"), told, _pearson)
+    if banked:
+        told = np.array([[_mean(scores, t) * len(t.ids), t.gain] for t in banked])
+        rows += _correlated(replace(base, metric="lds"), told, spearman)
+    return rows
+
+
+def _mean(scores: Mapping[str, float], trained: Trained) -> float:
+    return float(np.mean([scores[name] for name in trained.ids]))
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    a, b = x - x.mean(), y - y.mean()
+    norm = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / norm if norm else math.nan
+
+
+def _over_seeds(base: ResultRow, values: np.ndarray) -> list[ResultRow]:
+    mean, count = float(values.mean()), len(values)
+    if count < 2:
+        return [replace(base, value=mean, n=count)]
+    error = float(values.std(ddof=1)) / math.sqrt(count)
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    row = replace(base, value=mean, stderr=error, n=count)
+    return with_interval(row, mean - half, mean + half)
+
+
+def _correlated(base: ResultRow, told: np.ndarray, correlation) -> list[ResultRow]:
+    rng = np.random.default_rng(int(digest(f"{base.seed}:{base.metric}"), 16))
+    found = interval(told, lambda rows: correlation(rows[:, 0], rows[:, 1]), rng)
+    if math.isnan(found.value):
+        return []
+    error = None if math.isnan(found.stderr) else found.stderr
+    row = replace(base, value=found.value, stderr=error, n=len(told))
+    return with_interval(row, found.low, found.high)

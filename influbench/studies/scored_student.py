@@ -1,0 +1,169 @@
+"""One warmed student and many methods' scores of the same candidates: what the verdicts start from.
+
+Used where a question is put to the estimators outside the loop: do they find planted bad candidates
+(``influbench.studies.planted``), do they predict training (``influbench.studies.prediction``)?
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from influbench import registry, scoring, training
+from influbench.config import Config
+from influbench.data import DataConfig, load_examples, load_reference, load_starter
+from influbench.errors import UserError
+from influbench.judging import JudgeConfig
+from influbench.models import ModelConfig
+from influbench.models.templates import templated
+from influbench.records import Example, LedgerRow, ModelRef, ResultRow, Score, digest
+from influbench.results import cost_rows, result_file
+from influbench.results.provenance import provenance
+from influbench.results.result_file import RunResult
+from influbench.scoring import MethodConfig
+from influbench.store import Store
+from influbench.training import WarmupConfig
+
+
+class ScoringSetup(Config):
+    """A student, its data, and the methods that score."""
+
+    student: ModelConfig
+    methods: tuple[str, ...] = Field(description="registered names, or module:Class")
+    candidates: str = Field(
+        default="starter",
+        description="pairs to judge: a file, or starter; what is not used is the warm-up set",
+    )
+    num_candidates: int = Field(default=24, ge=2)
+    num_warmup: int = Field(default=32, ge=2)
+    data: DataConfig = DataConfig(num_reference=24)
+    warmup: WarmupConfig = WarmupConfig(batch_size=4)
+    judge: JudgeConfig = JudgeConfig()
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Disjoint data of one seed."""
+
+    candidates: tuple[Example, ...]
+    warmup: tuple[Example, ...]
+    reference: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A warmed student, and what every method says of the candidates."""
+
+    student: ModelRef
+    scores: Mapping[str, Sequence[Score]]
+    facts: Mapping[str, Mapping[str, float]]
+    ledger: Sequence[LedgerRow]
+
+    def values(self, method: str) -> dict[str, float]:
+        """Scores of a method by candidate id."""
+        return {score.id: score.value for score in self.scores[method]}
+
+
+def load_sets(cfg: ScoringSetup, seed: int) -> Sets:
+    """Candidates and warm-up set, drawn from one source, and the reference set.
+
+    Raises:
+        UserError: the source is too small.
+    """
+    starter = cfg.candidates == "starter"
+    pool = load_starter("seed") if starter else load_examples(cfg.candidates)
+    wanted = cfg.num_candidates + cfg.num_warmup
+    if len(pool) < wanted:
+        raise UserError(
+            f"'{cfg.candidates}' has {len(pool)} pairs: expected {cfg.num_candidates} candidates "
+            f"and {cfg.num_warmup} for the warm-up; lower num_candidates or num_warmup"
+        )
+    drawn = sorted(pool, key=lambda e: digest(f"sets:{seed}:{e.id}"))[:wanted]
+    return Sets(
+        candidates=tuple(drawn[: cfg.num_candidates]),
+        warmup=tuple(drawn[cfg.num_candidates :]),
+        reference=tuple(load_reference(cfg.data)),
+    )
+
+
+def score_all(
+    cfg: ScoringSetup, sets: Sets, candidates: Sequence[Example], seed: int, store: Store
+) -> Scored:
+    """Warms the student up and lets every method score the candidates.
+
+    Raises:
+        UserError: an unknown method, or one that cannot score them.
+    """
+    for name in cfg.methods:
+        registry.build(name)
+    warmup = cfg.warmup.model_copy(update={"seed": seed, "device": cfg.student.device})
+    base = templated(cfg.student, store)
+    warmed = store.run(training.WARM_UP, warmup, sets.warmup, base)
+    student, ledger = warmed.model("student"), list(warmed.ledger())
+    scores: dict[str, Sequence[Score]] = {}
+    facts: dict[str, Mapping[str, float]] = {}
+    for name in cfg.methods:
+        method = MethodConfig(
+            estimator=name,
+            seed=seed,
+            dtype=cfg.student.dtype,
+            judge=cfg.judge if "judge" in registry.needs(name) else None,
+            device=cfg.student.device,
+            archive=store.root / "judgements.jsonl",
+        )
+        data = (candidates, sets.reference, sets.warmup, student)
+        entry = store.run(scoring.STAGE, method, *data, label=name)
+        scores[name] = entry.records("scores", Score)
+        facts[name] = entry.meta["diagnostics"]
+        ledger += entry.ledger()
+    return Scored(student, scores, facts, ledger)
+
+
+def blank_row(study: str, run: str, estimator: str, seed: int) -> ResultRow:
+    """A result row to be filled in."""
+    return ResultRow(
+        study=study,
+        run=run,
+        estimator=estimator,
+        round=1,
+        seed=seed,
+        metric="",
+        value=0.0,
+        stderr=None,
+        n=0,
+        unit="",
+    )
+
+
+def publish(
+    root: Path,
+    study: str,
+    seed: int,
+    config: Mapping[str, Any],
+    scored: Scored,
+    rows: Sequence[ResultRow],
+    groups: Mapping[str, str],
+) -> Path:
+    """Writes the numbers of one seed next to what the scores cost; returns the file's path."""
+    run = f"seed={seed}"
+    costs: list[ResultRow] = []
+    for name in scored.scores:
+        own = [row for row in scored.ledger if row.stage == "score" and row.label == name]
+        costs += cost_rows(own, blank_row(study, run, name, seed))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    now = datetime.datetime.now(datetime.UTC)
+    result = RunResult(
+        config=config,
+        provenance=provenance(now, device=device, threads=torch.get_num_threads()),
+        rows=[*rows, *costs],
+        ledger=scored.ledger,
+        scores=scored.scores,
+        groups=groups,
+    )
+    return result_file.write(root, study, run, result)

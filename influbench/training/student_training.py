@@ -1,0 +1,272 @@
+"""The student's two trainings: the warm-up that gives it optimizer state, and the final SFT."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import torch
+from pydantic import Field
+from transformers import get_constant_schedule_with_warmup
+
+from influbench import models
+from influbench.config import Config, transport
+from influbench.errors import UserError
+from influbench.records import Example, ModelRef, digest
+from influbench.store import Stage, Work
+from influbench.student import Compute, LanguageStudent, StudentSettings, load_student
+from influbench.student.losses import Encoded
+from influbench.training import trainer
+from influbench.training.trainer import TrainingConfig
+
+if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
+    from trl.trainer.sft_trainer import SFTTrainer
+
+
+class WarmupConfig(Config):
+    """AdamW without weight decay, learning rate rising linearly from 0 over the whole training.
+
+    That is the paper's warm-up (``warmup_ratio`` 1): its last learning rate is the peak.
+    """
+
+    learning_rate: float = Field(default=5e-6, gt=0)
+    epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=32, ge=1, description="examples in one optimizer step")
+    clip_norm: float | None = Field(default=1.0, gt=0, description="None = no clipping")
+    max_length: int = Field(default=1024, ge=2, description="longer examples lose their end")
+    compute: Compute = Field(
+        default="float32", description="matrix products; weights and moments stay in float32"
+    )
+    seed: int = 0
+    device: str = transport("auto")
+    token_budget: int | None = transport(None, "padded tokens in one forward pass")
+    checkpoint_seconds: float = transport(60.0, "a kill loses at most about this much", ge=0)
+
+
+class SFTConfig(TrainingConfig):
+    """The final student's training; the loss is the mean over all response tokens of a batch."""
+
+    micro_batch: int = transport(4, "most rows in one forward pass", ge=1)
+
+
+@dataclass
+class _Progress:
+    """A warm-up under way."""
+
+    student: LanguageStudent
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    losses: list[float]
+    """Mean loss of each step's batch so far, nats per response token."""
+
+
+def warm_up(
+    cfg: WarmupConfig, examples: Sequence[Example], student: ModelRef, *, work: Work
+) -> None:
+    """Trains the student briefly and keeps its optimizer state, which the estimators step from.
+
+    Leaves the folder ``student``: weights, tokenizer, ``optimizer.pt`` as a Hugging Face Trainer
+    writes it, and ``warmup.json`` with the parameter names in the optimizer's order.
+
+    Raises:
+        UserError: fewer than two optimizer steps, or a loss that is not finite.
+    """
+    steps = math.ceil(len(examples) / cfg.batch_size) * cfg.epochs
+    if steps < 2:
+        raise UserError(
+            f"warm-up: expected at least 2 optimizer steps, so that Adam has moments, got {steps} "
+            f"from {len(examples)} examples in batches of {cfg.batch_size}: lower "
+            "warmup.batch_size or give more examples"
+        )
+    settings = StudentSettings(
+        device=cfg.device,
+        compute=cfg.compute,
+        max_length=cfg.max_length,
+        token_budget=cfg.token_budget,
+    )
+    held = load_student(student, settings)
+    optimizer = torch.optim.AdamW(
+        held.model.parameters(),
+        lr=cfg.learning_rate,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+    )
+    schedule = get_constant_schedule_with_warmup(optimizer, num_warmup_steps=steps)
+    progress = _Progress(held, optimizer, schedule, [])
+    with work.meter.phase("train", items=len(examples) * cfg.epochs, models=[held.model]):
+        _run(progress, cfg, list(_batches(cfg, examples)), work)
+    cut = sum(_is_cut(held, held.encode(e)) for e in examples)
+    _save(progress, cfg, work.folder("student"))
+    work.meta.update(steps=steps, loss=progress.losses, examples=len(examples), cut=cut)
+
+
+def _batches(cfg: WarmupConfig, examples: Sequence[Example]) -> Iterator[list[Example]]:
+    """The batches of all epochs, each in an order of its own that ids and seed fix."""
+    for epoch in range(cfg.epochs):
+        order = sorted(examples, key=lambda e: digest(f"{cfg.seed}:{epoch}:{e.id}"))
+        for start in range(0, len(order), cfg.batch_size):
+            yield order[start : start + cfg.batch_size]
+
+
+def _run(
+    progress: _Progress, cfg: WarmupConfig, batches: Sequence[Sequence[Example]], work: Work
+) -> None:
+    path = work.path / trainer.CHECKPOINTS / "warm_up.pt"
+    if path.exists():
+        _restore(progress, path)
+    saved = time.monotonic()
+    done = len(progress.losses)
+    with work.progress.task(work.title, len(batches), done) as advance:
+        for batch in batches[done:]:
+            progress.losses.append(_step(progress, batch, cfg.clip_norm))
+            advance(1)
+            if time.monotonic() - saved >= cfg.checkpoint_seconds:
+                _checkpoint(progress, path)
+                work.meter.flush()
+                saved = time.monotonic()
+
+
+def _step(progress: _Progress, batch: Sequence[Example], clip_norm: float | None) -> float:
+    """One optimizer step on the mean of the batch's per-example losses; returns that mean."""
+    student, optimizer = progress.student, progress.optimizer
+    optimizer.zero_grad()
+    total = 0.0
+    for positions in student.batches(batch):
+        part = student.loss([batch[p] for p in positions])
+        (part.sum() / len(batch)).backward()
+        total += float(part.detach().sum())
+    weights = [w for w in student.model.parameters() if w.grad is not None]
+    norm = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+    rate = optimizer.param_groups[0]["lr"]
+    if not math.isfinite(total) or not torch.isfinite(norm):
+        raise UserError(
+            f"warm-up step {len(progress.losses) + 1}: expected a finite loss and gradient, got a "
+            f"loss of {total / len(batch)} and a gradient norm of {float(norm)} at learning rate "
+            f"{rate:.3g} on {', '.join(e.id for e in batch)}: look at these, or lower "
+            "warmup.learning_rate"
+        )
+    if clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(weights, clip_norm, norm)
+    optimizer.step()
+    progress.schedule.step()
+    return total / len(batch)
+
+
+def _checkpoint(progress: _Progress, path: Path) -> None:
+    state = {
+        "model": progress.student.model.state_dict(),
+        "optimizer": progress.optimizer.state_dict(),
+        "schedule": progress.schedule.state_dict(),
+        "losses": progress.losses,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def _restore(progress: _Progress, path: Path) -> None:
+    state = torch.load(path, map_location=progress.student.model.device, weights_only=True)
+    progress.student.model.load_state_dict(state["model"])
+    progress.optimizer.load_state_dict(state["optimizer"])
+    progress.schedule.load_state_dict(state["schedule"])
+    progress.losses[:] = state["losses"]
+
+
+def _save(progress: _Progress, cfg: WarmupConfig, folder: Path) -> None:
+    model = progress.student.model
+    models.save(model, progress.student.tokenizer, folder)
+    torch.save(progress.optimizer.state_dict(), folder / "optimizer.pt")
+    facts = {
+        "names": [name for name, _ in model.named_parameters()],
+        "clip_norm": cfg.clip_norm,
+        "step": len(progress.losses),
+        "lr": progress.optimizer.param_groups[0]["lr"],
+    }
+    (folder / "warmup.json").write_text(json.dumps(facts) + "\n")
+
+
+def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work: Work) -> None:
+    """Trains the final student from the base student; leaves the folder ``student``.
+
+    Raises:
+        UserError: no examples, one that is too long, or a loss that is not finite.
+    """
+    if not examples:
+        raise UserError("SFT: expected at least one example to train on, got none: generate some")
+    settings = StudentSettings(device=cfg.device, max_length=cfg.max_length)
+    held = load_student(student, settings)
+    encoded = [held.encode(e) for e in examples]
+    cut = sum(_is_cut(held, row) for row in encoded)
+    if cut and cfg.overlong == "refuse":
+        raise UserError(
+            f"SFT: {cut} of {len(examples)} examples have more than {held.max_length} tokens: "
+            "shorten them, raise sft.max_length, or set sft.overlong=cut"
+        )
+    with trainer.off_screen():
+        training = _sft_trainer(cfg, encoded, held, work)
+        steps = trainer.optimizer_steps(cfg, len(examples))
+        rows = len(examples) * cfg.epochs
+        with work.meter.phase("train", items=rows, models=[held.model]):
+            log = trainer.train(training, cfg, steps, work=work)
+        models.save(held.model, held.tokenizer, work.folder("student"))
+    work.meta.update(
+        {
+            "steps": steps,
+            "examples": len(examples),
+            "cut": cut,
+            "loss": [row["loss"] for row in log],
+            "learning_rate": [row["learning_rate"] for row in log],
+        }
+    )
+
+
+def _sft_trainer(
+    cfg: SFTConfig, encoded: Sequence[Encoded], held: LanguageStudent, work: Work
+) -> SFTTrainer:
+    """TRL's trainer on rows that are tokenised as the student tokenises them everywhere."""
+    from trl.trainer.sft_config import SFTConfig as TrainerSettings
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    micro_batch = trainer.divisor(cfg.batch_size, cfg.micro_batch)
+    settings = TrainerSettings(
+        **trainer.arguments(cfg, len(encoded), micro_batch, work),
+        max_length=None,
+        # Otherwise TRL would template, cut and drop rows by rules of its own.
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    rows = datasets.Dataset.from_list([_row(e) for e in encoded])
+    training = SFTTrainer(
+        model=held.model,
+        args=settings,
+        train_dataset=rows,
+        processing_class=held.tokenizer,
+    )
+    assert training.train_dataset is rows, "TRL has changed the rows"
+    batch = training.data_collator([rows[0]])
+    assert batch["input_ids"][0].tolist() == list(encoded[0].ids)
+    assert int((batch["labels"] != -100).sum()) == len(encoded[0].ids) - encoded[0].response_start
+    return training
+
+
+def _row(encoded: Encoded) -> dict[str, Any]:
+    start = encoded.response_start
+    return {
+        "input_ids": list(encoded.ids),
+        "labels": [-100] * start + list(encoded.ids[start:]),
+    }
+
+
+def _is_cut(held: LanguageStudent, row: Encoded) -> bool:
+    return len(row.ids) == held.max_length and row.ids[-1] != held.tokenizer.eos_token_id
+
+
+WARM_UP = Stage("warm_up", 1, warm_up)
+SFT = Stage("sft", 1, sft)
