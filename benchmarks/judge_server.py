@@ -25,8 +25,8 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from influbench.files import digest
 from influbench.models.embedded import PACKAGED
-from influbench.records import digest
 
 MODEL = "smollm2-135m-instruct"
 

@@ -12,9 +12,9 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from influbench.files import digest
 from influbench.models import ModelConfig
 from influbench.progress import RichProgress
-from influbench.records import digest
 from influbench.report.agreement_tables import metrics_table
 from influbench.results import load_study
 from influbench.store import Store

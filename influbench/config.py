@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from influbench.records import digest
+from influbench.files import digest
 
 
 def transport(default: Any, description: str = "", **limits: Any) -> Any:

@@ -20,7 +20,8 @@ from pydantic import Field
 from influbench.config import Config
 from influbench.errors import UserError
 from influbench.estimator import Scale
-from influbench.records import Candidate, Pair, Score, digest
+from influbench.files import digest
+from influbench.records import Candidate, Pair, Score
 
 Rule = Literal["sign", "best_worst", "margin", "rank"]
 

@@ -14,8 +14,9 @@ import pandas as pd
 from influbench import models, registry, scoring, training
 from influbench.data.examples import load_examples
 from influbench.errors import UserError
+from influbench.files import digest
 from influbench.judging import JudgeConfig
-from influbench.records import Example, LedgerRow, ModelRef, Score, digest
+from influbench.records import Example, LedgerRow, ModelRef, Score
 from influbench.results.score_files import ScoreFile
 from influbench.scoring import MethodConfig, noise_floor
 from influbench.store import Store

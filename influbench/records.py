@@ -5,19 +5,7 @@ Nothing else crosses a stage boundary: no live model, tokenizer, logger or path.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-import os
-import tempfile
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
-
-from influbench.errors import UserError
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,75 +167,3 @@ class LedgerRow:
     """US dollars, from the price per token that the judge's settings state."""
     attempts: int
     """How many processes worked on it (1 unless one was killed)."""
-
-
-def to_line(record: object) -> str:
-    """One record as one line of JSON, keys in field order, without the line break."""
-    return json.dumps(dataclasses.asdict(record), ensure_ascii=False, allow_nan=False)  # type: ignore[call-overload]
-
-
-def from_dict(kind: type[R], row: dict[str, Any]) -> R:
-    """Builds a record of type ``kind``; lists become tuples, since records are hashable.
-
-    Raises:
-        TypeError: a field is missing or unknown.
-    """
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes ``path`` whole or not at all: a temporary file in the same folder, synced, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes 0600; results are meant to be shared  # noqa: PTH101
-        os.replace(name, path)  # noqa: PTH105
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def write_jsonl(path: Path, records: Iterable[object]) -> None:
-    """Writes one record a line, whole or not at all."""
-    write_bytes(path, "".join(to_line(r) + "\n" for r in records).encode())
-
-
-def read_jsonl(path: Path, kind: type[R]) -> list[R]:
-    """Reads records of one type.
-
-    Raises:
-        UserError: the file is missing, or a line is not such a record.
-    """
-    if not path.is_file():
-        raise UserError(f"expected a file of {kind.__name__} records at {path}: there is none")
-    records: list[R] = []
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            records.append(from_dict(kind, json.loads(line)))
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}:{number}: expected a {kind.__name__} record, got {line[:80]!r} ({error})"
-            ) from error
-    return records
-
-
-def _lines(path: Path) -> list[str]:
-    # Not str.splitlines: it also breaks at U+2028 and its like, which JSON leaves inside a text.
-    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
-
-
-def digest(value: Sequence[object] | str | bytes) -> str:
-    """A content digest (hex, 32 characters) of records, text or bytes."""
-    state = hashlib.blake2b(digest_size=16)
-    if isinstance(value, bytes):
-        state.update(value)
-    elif isinstance(value, str):
-        state.update(value.encode())
-    else:
-        for record in value:
-            state.update(to_line(record).encode() + b"\n")
-    return state.hexdigest()

@@ -17,20 +17,22 @@ FIGURES = sorted((ROOT / "paper_figs").glob("*.py"))
 ESTIMATORS = sorted((PACKAGE / "estimators").glob("*.py"))
 
 ORDER = (
-    "errors", "records", "config", "progress", "estimator", "registry", "preferences", "meter",
-    "store", "data", "models", "judging", "results", "statistics", "student", "derivatives",
-    "foreign", "estimators", "executors", "generation", "training", "scoring", "evaluation",
-    "testing", "rank", "loop", "studies", "report", "cli", "__main__",
+    "errors", "files", "records", "config", "progress", "estimator", "registry", "preferences",
+    "meter", "store", "data", "models", "judging", "session", "results", "statistics",
+    "student", "derivatives", "foreign", "estimators", "executors", "generation", "training",
+    "scoring", "evaluation", "testing", "rank", "loop", "studies", "report", "cli", "__main__",
 )  # fmt: skip
 """Every package and module in the root, each importing only from those before it."""
 
 WITHOUT_TORCH = {"config", "estimator", "records", "registry", "preferences", "errors"} | {
     "data",
+    "files",
     "judging",
     "meter",
     "report",
     "report.comparison",
     "results",
+    "session",
     "statistics.headline",
     "store",
     "studies.planted",

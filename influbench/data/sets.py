@@ -29,7 +29,8 @@ from influbench.data.examples import (
 )
 from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
-from influbench.records import Example, Question, SeedPrompt, digest
+from influbench.files import digest
+from influbench.records import Example, Question, SeedPrompt
 
 __all__ = [
     "DataConfig",

@@ -18,7 +18,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from transformers import PreTrainedModel
 
 from influbench.errors import UserError
-from influbench.records import digest
+from influbench.files import digest
 
 NAME = "projection"
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from influbench.errors import UserError
-from influbench.records import Example, digest
+from influbench.files import digest
+from influbench.records import Example
 from influbench.student import LanguageStudent
 from influbench.student.losses import token_batches
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from influbench.records import digest
+from influbench.files import digest
 
 
 class SignSketch:

@@ -28,7 +28,8 @@ import numpy as np
 
 from influbench.derivatives import requirements
 from influbench.estimator import Array, Context, Scale, Scorer, Scores, as_scores
-from influbench.records import Example, digest
+from influbench.files import digest
+from influbench.records import Example
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ import numpy as np
 
 from influbench.derivatives import requirements
 from influbench.estimator import Context, Scale, Scorer
-from influbench.records import Example, digest
+from influbench.files import digest
+from influbench.records import Example
 
 
 @dataclass(frozen=True)

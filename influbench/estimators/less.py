@@ -26,7 +26,8 @@ import numpy as np
 
 from influbench.errors import UserError
 from influbench.estimator import Context, Scale, Scorer, Scores
-from influbench.records import Example, digest
+from influbench.files import digest
+from influbench.records import Example
 
 if TYPE_CHECKING:
     import torch

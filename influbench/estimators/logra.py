@@ -22,7 +22,8 @@ from typing import ClassVar
 
 from influbench.derivatives import requirements
 from influbench.estimator import Context, Scale, Scorer, Scores
-from influbench.records import Example, digest
+from influbench.files import digest
+from influbench.records import Example
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import ClassVar
 import numpy as np
 
 from influbench.estimator import Context, Scale, Scorer
-from influbench.records import Example, digest
+from influbench.files import digest
+from influbench.records import Example
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ from influbench.evaluation.length_control import Gamed, read_gamed
 from influbench.evaluation.suites import harness_task
 from influbench.evaluation.suites.harness import OFFLINE_GSM8K
 from influbench.evaluation.suites.harness_task import TaskConfig
+from influbench.files import digest
 from influbench.judging import JudgeConfig
 from influbench.models.embedded import is_embedded
-from influbench.records import Answer, ModelRef, Question, digest
+from influbench.records import Answer, ModelRef, Question
 
 ONE_TURN = ("alpaca_eval", "head_to_head")
 TWO_TURNS = ("mt_bench", "mt_bench_pairwise")

@@ -21,8 +21,9 @@ from influbench.evaluation.plan import HARNESS, EvaluateConfig, Plan
 from influbench.evaluation.suite import VerdictConfig
 from influbench.evaluation.suites import harness_task
 from influbench.evaluation.suites.harness_task import TaskNumber
+from influbench.files import digest
 from influbench.judging import Budget
-from influbench.records import Answer, LedgerRow, ModelRef, Outcome, Question, digest
+from influbench.records import Answer, LedgerRow, ModelRef, Outcome, Question
 from influbench.statistics.outcomes import Summary
 from influbench.store import Entry, Stage, Store
 

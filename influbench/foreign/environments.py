@@ -22,8 +22,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from influbench.errors import UserError
+from influbench.files import digest, write_bytes
 from influbench.models.embedded import cache_dir
-from influbench.records import digest, write_bytes
 
 MARKER = "environment.json"
 """Written last: what was installed. A folder without it is half-done and made again."""

@@ -14,10 +14,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from influbench.errors import UserError
+from influbench.files import digest
 from influbench.generation.attempts import Attempt, GenerationConfig, Plan, Teacher
 from influbench.generation.instructions import Novelty
 from influbench.progress import SilentProgress
-from influbench.records import Candidate, ModelRef, SeedPrompt, digest
+from influbench.records import Candidate, ModelRef, SeedPrompt
 from influbench.store import Stage, Work
 
 __all__ = ["STAGE", "GenerationConfig", "write_candidates"]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from influbench.files import digest, from_dict, to_line
 from influbench.judging.protocol import Judgement, Request, Usage
-from influbench.records import digest, from_dict, to_line
 
 
 def request_key(judge: str, request: Request) -> str:

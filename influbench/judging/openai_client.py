@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from influbench.errors import UserError
+from influbench.files import digest
 from influbench.judging import endpoint as judge_endpoint
 from influbench.judging.archive import judgement, request_key
 from influbench.judging.protocol import Budget, JudgeConfig, Judgement, Keep, Request
-from influbench.records import digest
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from influbench.config import Config
-from influbench.records import digest
+from influbench.files import digest
 
 HEAD = 256
 """Tokens looked at before a whole vocabulary is sorted: nearly every nucleus fits in them, and

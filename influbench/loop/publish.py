@@ -12,9 +12,10 @@ import torch
 
 from influbench import registry
 from influbench.estimator import Scale
+from influbench.files import digest
 from influbench.loop.pipeline import Round, Run
 from influbench.loop.settings import BASELINE, ORACLE
-from influbench.records import Outcome, ResultRow, Score, digest
+from influbench.records import Outcome, ResultRow, Score
 from influbench.results import cost_rows, result_file, with_interval
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult

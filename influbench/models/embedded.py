@@ -32,9 +32,10 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from influbench.errors import UserError
+from influbench.files import digest, write_bytes
 from influbench.models import tiny
 from influbench.models.quiet import quiet, save
-from influbench.records import ModelRef, digest, write_bytes
+from influbench.records import ModelRef
 
 CONVERSION = 2
 """Raised when a conversion would write other weights or another tokenizer."""

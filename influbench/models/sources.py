@@ -12,8 +12,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from influbench.errors import UserError
+from influbench.files import digest
 from influbench.models.embedded import PACKAGED, file_sha256
-from influbench.records import ModelRef, digest
+from influbench.records import ModelRef
 
 ADAPTER = "adapter_config.json"
 PATTERNS = (

@@ -15,8 +15,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from influbench.errors import UserError
+from influbench.files import digest
 from influbench.models.quiet import save
-from influbench.records import digest
 
 VERSION = 2
 """Raised when the same seed would give other weights or another tokenizer."""

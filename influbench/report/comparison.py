@@ -24,7 +24,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from influbench.errors import UserError
 from influbench.estimator import Scale
-from influbench.records import ResultRow, Score, digest
+from influbench.files import digest
+from influbench.records import ResultRow, Score
 from influbench.results import CEILING, cost_rows, score_files
 from influbench.results.score_files import ScoreFile
 from influbench.statistics import headline as analysis

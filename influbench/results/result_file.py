@@ -13,14 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from influbench.errors import UserError
-from influbench.records import (
-    LedgerRow,
-    Outcome,
-    ResultRow,
-    Score,
-    from_dict,
-    write_bytes,
-)
+from influbench.files import from_dict, write_bytes
+from influbench.records import LedgerRow, Outcome, ResultRow, Score
 
 R = TypeVar("R")
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
-from influbench.records import LedgerRow, Score, from_dict, write_bytes
+from influbench.files import from_dict, write_bytes
+from influbench.records import LedgerRow, Score
 
 FORMAT = 1
 """Version of the layout of ``F.meta.json``."""

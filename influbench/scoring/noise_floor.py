@@ -17,7 +17,8 @@ import numpy as np
 
 from influbench import registry
 from influbench.estimator import Context, Estimator, Student, as_scores
-from influbench.records import Example, ModelRef, digest
+from influbench.files import digest
+from influbench.records import Example, ModelRef
 from influbench.scoring.stage import MethodConfig, hold
 from influbench.store import Stage, Work
 

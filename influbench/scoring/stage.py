@@ -16,8 +16,9 @@ from influbench.config import Config, transport
 from influbench.errors import UserError
 from influbench.estimator import Context, Scorer, Scores, as_scores
 from influbench.executors.pool import Share, device_of, fan_out
+from influbench.files import write_bytes
 from influbench.judging import ArchivedJudge, JudgeConfig
-from influbench.records import Example, ModelRef, Score, write_bytes
+from influbench.records import Example, ModelRef, Score
 from influbench.store import Stage, Work
 from influbench.student import LanguageStudent, StudentSettings, load_student
 

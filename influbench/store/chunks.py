@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from influbench.records import digest, from_dict, to_line, write_bytes
+from influbench.files import digest, from_dict, to_line, write_bytes
 from influbench.store.disk import ExplainedWhenFull
 
 R = TypeVar("R")

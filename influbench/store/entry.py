@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from influbench.records import LedgerRow, ModelRef, from_dict, read_jsonl
+from influbench.files import from_dict, read_jsonl
+from influbench.records import LedgerRow, ModelRef
 
 R = TypeVar("R")
 

@@ -23,9 +23,10 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from influbench.config import Config
+from influbench.files import digest, to_line, write_bytes
 from influbench.meter import Meter
 from influbench.progress import Progress, SilentProgress
-from influbench.records import ModelRef, digest, to_line, write_bytes
+from influbench.records import ModelRef
 from influbench.store.chunks import Chunks
 from influbench.store.disk import ExplainedWhenFull
 from influbench.store.entry import (

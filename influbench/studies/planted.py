@@ -30,7 +30,8 @@ import numpy as np
 
 from influbench.errors import UserError
 from influbench.estimator import Array
-from influbench.records import Example, ResultRow, digest
+from influbench.files import digest
+from influbench.records import Example, ResultRow
 from influbench.results import with_interval
 from influbench.statistics import bootstrap
 from influbench.statistics.bootstrap import RESAMPLES, Estimate

@@ -25,7 +25,8 @@ from influbench import training
 from influbench.config import Config
 from influbench.errors import UserError
 from influbench.evaluation.suite import LOSSES, LossConfig
-from influbench.records import Example, LedgerRow, ModelRef, Outcome, ResultRow, digest
+from influbench.files import digest
+from influbench.records import Example, LedgerRow, ModelRef, Outcome, ResultRow
 from influbench.results import with_interval
 from influbench.statistics.agreement import spearman
 from influbench.statistics.bootstrap import interval

@@ -19,10 +19,11 @@ from influbench import registry, scoring, training
 from influbench.config import Config
 from influbench.data import DataConfig, load_examples, load_reference, load_starter
 from influbench.errors import UserError
+from influbench.files import digest
 from influbench.judging import JudgeConfig
 from influbench.models import ModelConfig
 from influbench.models.templates import templated
-from influbench.records import Example, LedgerRow, ModelRef, ResultRow, Score, digest
+from influbench.records import Example, LedgerRow, ModelRef, ResultRow, Score
 from influbench.results import cost_rows, result_file
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult

@@ -12,8 +12,9 @@ import torch
 
 from influbench import models
 from influbench.estimator import Context, Student
+from influbench.files import digest
 from influbench.judging import Reply, Request
-from influbench.records import Example, digest
+from influbench.records import Example
 from influbench.student import LanguageStudent, packing
 
 

@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from influbench import models
 from influbench.errors import UserError
+from influbench.files import digest
 from influbench.models.chat import without_template
-from influbench.records import ModelRef, Pair, digest
+from influbench.records import ModelRef, Pair
 from influbench.store import Stage, Work
 from influbench.training import trainer
 from influbench.training.schedule import Schedule

@@ -18,7 +18,8 @@ from transformers import get_constant_schedule_with_warmup
 from influbench import models
 from influbench.config import Config, transport
 from influbench.errors import UserError
-from influbench.records import Example, ModelRef, digest
+from influbench.files import digest
+from influbench.records import Example, ModelRef
 from influbench.store import Stage, Work
 from influbench.student import Compute, LanguageStudent, StudentSettings, load_student
 from influbench.student.losses import Encoded

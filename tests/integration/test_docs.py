@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command import influbench, pip_install
 
-from influbench.records import write_jsonl
+from influbench.files import write_jsonl
 from influbench.testing import tiny_examples
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-method.md"

@@ -14,11 +14,12 @@ import pytest
 
 from influbench.evaluation import judge_check
 from influbench.evaluation.suites import alpaca_eval, mt_bench
+from influbench.files import write_jsonl
 from influbench.judging import build
 from influbench.judging.archive import Archive
 from influbench.judging.protocol import JudgeConfig
 from influbench.models.embedded import PACKAGED
-from influbench.records import Answer, Question, write_jsonl
+from influbench.records import Answer, Question
 
 xllamacpp = pytest.importorskip("xllamacpp")
 COUNT = 3
@@ -29,7 +30,8 @@ from influbench.evaluation import alpaca_eval
 from influbench.judging.archive import Archive
 from influbench.judging.protocol import JudgeConfig
 from influbench.judging import build
-from influbench.records import Answer, Question, read_jsonl
+from influbench.files import read_jsonl
+from influbench.records import Answer, Question
 
 folder, url = Path(sys.argv[1]), sys.argv[2]
 

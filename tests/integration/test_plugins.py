@@ -8,7 +8,7 @@ import pytest
 from command import influbench, pip_install, python
 
 from influbench import registry, testing
-from influbench.records import write_jsonl
+from influbench.files import write_jsonl
 from influbench.testing import tiny_examples
 
 PACKAGE = Path(__file__).parents[1] / "plugins" / "influbench_wordcount"

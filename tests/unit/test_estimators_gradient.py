@@ -251,7 +251,7 @@ def test_bottleneck_gradients_are_two_sided_projections(tiny):
 
 
 def test_logra_is_the_damped_inverse_covariance_layer_by_layer(tiny):
-    from influbench.records import digest
+    from influbench.files import digest
 
     method = Logra(rank=2, damping=0.3)
     project = Bottlenecks(tiny.student, 2, int(digest("logra:0")[:8], 16))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from influbench import records
+from influbench import files, records
 from influbench.errors import UserError
 
 
@@ -15,37 +15,37 @@ def example(text):
 )
 def test_any_text_round_trips(tmp_path, text):
     path = tmp_path / "x.jsonl"
-    records.write_jsonl(path, [example(text), example(text)])
-    assert records.read_jsonl(path, records.Example) == [example(text)] * 2
+    files.write_jsonl(path, [example(text), example(text)])
+    assert files.read_jsonl(path, records.Example) == [example(text)] * 2
 
 
 def test_tuples_come_back_as_tuples(tmp_path):
     score = records.Score(id="a", value=0.1 + 0.2, stderr=None, per_reference=(1e-300, -0.0))
-    records.write_jsonl(tmp_path / "s.jsonl", [score])
-    assert records.read_jsonl(tmp_path / "s.jsonl", records.Score) == [score]
+    files.write_jsonl(tmp_path / "s.jsonl", [score])
+    assert files.read_jsonl(tmp_path / "s.jsonl", records.Score) == [score]
 
 
 def test_a_torn_line_is_named(tmp_path):
     path = tmp_path / "x.jsonl"
-    path.write_text(records.to_line(example("a")) + '\n{"id": "b", "instr', encoding="utf-8")
+    path.write_text(files.to_line(example("a")) + '\n{"id": "b", "instr', encoding="utf-8")
     with pytest.raises(UserError, match=r"x\.jsonl:2: expected a Example record"):
-        records.read_jsonl(path, records.Example)
+        files.read_jsonl(path, records.Example)
 
 
 def test_a_missing_or_unknown_field_is_an_error(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text('{"id": "a", "instruction": "b"}\n', encoding="utf-8")
     with pytest.raises(UserError, match="response"):
-        records.read_jsonl(path, records.Example)
+        files.read_jsonl(path, records.Example)
 
 
 def test_not_a_number_is_never_written(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        records.write_jsonl(tmp_path / "s.jsonl", [records.Score(id="a", value=float("nan"))])
+        files.write_jsonl(tmp_path / "s.jsonl", [records.Score(id="a", value=float("nan"))])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_digest_depends_on_content_and_order():
     a, b = example("a"), example("b")
-    assert records.digest([a, b]) == records.digest((a, b))
-    assert records.digest([a, b]) != records.digest([b, a])
+    assert files.digest([a, b]) == files.digest((a, b))
+    assert files.digest([a, b]) != files.digest([b, a])

@@ -33,7 +33,8 @@ import numpy as np
 from influbench.derivatives import requirements
 from influbench.estimator import Array, Context, Scale, Scorer, Scores
 from influbench.estimators.adaptive import settling
-from influbench.records import Example, digest
+from influbench.files import digest
+from influbench.records import Example
 
 if TYPE_CHECKING:
     from influbench.derivatives.gradients import Tensors

@@ -35,7 +35,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from influbench.derivatives import requirements
 from influbench.errors import UserError
 from influbench.estimator import Context, Scale, Scorer, Scores
-from influbench.records import Example, digest
+from influbench.files import digest
+from influbench.records import Example
 
 if TYPE_CHECKING:
     import torch

@@ -16,8 +16,9 @@ import numpy as np
 
 from influbench.evaluation.length_control import Gamed, length_controlled_win_rate
 from influbench.evaluation.pairing import matched
+from influbench.files import digest
 from influbench.judging.protocol import Judge, Message, Reply, Request
-from influbench.records import Answer, Outcome, Question, digest
+from influbench.records import Answer, Outcome, Question
 from influbench.statistics.outcomes import Summary, by_item, summarise, values
 
 Orders = Literal["both", "random"]

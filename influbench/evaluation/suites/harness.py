@@ -18,7 +18,8 @@ from pydantic import Field
 
 from influbench.config import Config, transport
 from influbench.errors import UserError
-from influbench.records import Outcome, write_bytes
+from influbench.files import write_bytes
+from influbench.records import Outcome
 from influbench.statistics.outcomes import Summary
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from influbench.config import Config, transport
 from influbench.errors import UserError
 from influbench.evaluation.suites import harness
 from influbench.evaluation.suites.harness import HarnessConfig
-from influbench.records import ModelRef, digest
+from influbench.files import digest
+from influbench.records import ModelRef
 from influbench.store import Stage, Work
 
 
