@@ -24,9 +24,9 @@ _HOMES = {
     "Estimator": "estimator",
     "Example": "records",
     "Scores": "estimator",
-    "compare": "analysis.comparison",
+    "compare": "report.comparison",
     "load_study": "results",
-    "score": "scoring.ranking",
+    "score": "rank",
 }
 
 __all__ = ["Context", "Estimator", "Example", "Scores", "compare", "load_study", "score"]

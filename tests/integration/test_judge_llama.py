@@ -26,7 +26,7 @@ COUNT = 3
 CHILD = """
 import os, sys
 from pathlib import Path
-from influbench.evaluation import alpaca_eval
+from influbench.evaluation.suites import alpaca_eval
 from influbench.judging.archive import Archive
 from influbench.judging.protocol import JudgeConfig
 from influbench.judging import build

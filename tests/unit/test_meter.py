@@ -13,8 +13,8 @@ import torch
 from torch.func import functional_call, grad, jacrev, jvp, vjp, vmap
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from influbench import meter as meter_module
 from influbench.meter import Meter, passes, peak_memory
+from influbench.meter import ledger as meter_module
 from influbench.records import LedgerRow
 
 
