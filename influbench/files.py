@@ -18,7 +18,11 @@ R = TypeVar("R")
 
 def to_line(record: object) -> str:
     """One record as one line of JSON, keys in field order, without the line break."""
-    return json.dumps(dataclasses.asdict(record), ensure_ascii=False, allow_nan=False)  # type: ignore[call-overload]
+    row = dataclasses.asdict(record)  # type: ignore[call-overload]
+    for told in dataclasses.fields(record):  # type: ignore[arg-type]
+        if "seldom" in told.metadata and row[told.name] == told.default:
+            del row[told.name]
+    return json.dumps(row, ensure_ascii=False, allow_nan=False)
 
 
 def from_dict(kind: type[R], row: dict[str, Any]) -> R:
@@ -27,7 +31,11 @@ def from_dict(kind: type[R], row: dict[str, Any]) -> R:
     Raises:
         TypeError: a field is missing or unknown.
     """
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
+    return kind(**{k: _tuples(v) for k, v in row.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -5,18 +5,51 @@ Nothing else crosses a stage boundary: no live model, tokenizer, logger or path.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+Turn = tuple[str, str]
+"""Role (``system``, ``user``, ``assistant``) and text."""
+
+
+def seldom(default: Any) -> Any:
+    """A field that most records leave at its default: then it is not in their line or digest."""
+    return field(default=default, metadata={"seldom": True})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One instruction-response pair, as every estimator sees it."""
+    """One exchange, as every estimator sees it: mostly an instruction and its response."""
 
     id: str
     instruction: str
+    """The last user turn."""
     response: str
+    """The answer to it."""
     group: str = ""
     """The seed prompt whose siblings compete in pairs; empty where there is none."""
+    earlier: tuple[Turn, ...] = seldom(())
+    """Turns before the instruction, oldest first: a system turn, earlier exchanges."""
+    finished: bool = seldom(True)
+    """The response ends its turn; one that was cut off is learnt without an end of turn."""
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The whole conversation, oldest first."""
+        return (*self.earlier, ("user", self.instruction), ("assistant", self.response))
+
+    @property
+    def question(self) -> str:
+        """What the response answers: the instruction, or all turns before it under headings."""
+        if not self.earlier:
+            return self.instruction
+        turns = (*self.earlier, ("user", self.instruction))
+        return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in turns)
+
+    @property
+    def text(self) -> str:
+        """All that is said, for methods that count words."""
+        return "\n".join(text for _, text in self.turns)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +77,21 @@ class Candidate:
     """The exact text that the teacher wrote after it, without its end-of-turn token."""
     instruction: str
     response: str
+    finished: bool = seldom(True)
+    """The response ended by itself and not at a limit of tokens."""
+    prompt_ids: tuple[int, ...] = seldom(())
+    """``teacher_prompt`` as the teacher read it; empty from an engine that gives no tokens."""
+    completion_ids: tuple[int, ...] = seldom(())
+    """The tokens that the teacher then sampled, with its end of turn where it wrote one."""
 
     def example(self) -> Example:
         """The candidate without what only the teacher needs."""
         return Example(
-            id=self.id, instruction=self.instruction, response=self.response, group=self.group
+            id=self.id,
+            instruction=self.instruction,
+            response=self.response,
+            group=self.group,
+            finished=self.finished,
         )
 
 
@@ -78,6 +121,11 @@ class Pair:
     rejected_id: str
     margin: float
     """Score of the chosen minus score of the rejected candidate, in the estimator's unit."""
+    prompt_ids: tuple[int, ...] = seldom(())
+    """The tokens of ``prompt`` that both were sampled after, where they are known."""
+    chosen_ids: tuple[int, ...] = seldom(())
+    """The tokens that were sampled, with the end of turn where there is one."""
+    rejected_ids: tuple[int, ...] = seldom(())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

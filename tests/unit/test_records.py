@@ -49,3 +49,20 @@ def test_digest_depends_on_content_and_order():
     a, b = example("a"), example("b")
     assert files.digest([a, b]) == files.digest((a, b))
     assert files.digest([a, b]) != files.digest([b, a])
+
+
+def test_a_conversation_round_trips(tmp_path):
+    earlier = (("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"))
+    held = records.Example(id="a", instruction="And?", response="Well", earlier=earlier)
+    files.write_jsonl(tmp_path / "x.jsonl", [held])
+    assert files.read_jsonl(tmp_path / "x.jsonl", records.Example) == [held]
+    assert held.turns == (*earlier, ("user", "And?"), ("assistant", "Well"))
+    assert held.question == "System: Be brief.\n\nUser: Hi\n\nAssistant: Hello\n\nUser: And?"
+    assert held.text == "Be brief.\nHi\nHello\nAnd?\nWell"
+
+
+def test_what_a_plain_example_does_not_use_is_not_in_its_line_or_digest():
+    plain = '{"id": "a", "instruction": "i", "response": "r", "group": "g"}'
+    assert files.to_line(example("i")) == plain
+    cut = records.Example(id="a", instruction="i", response="r", group="g", finished=False)
+    assert files.to_line(cut) == plain[:-1] + ', "finished": false}'
