@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from influbench.errors import UserError
+from influbench.judging import written
 from influbench.judging.making import Judge, Message, Request
 from influbench.records import Example
 
@@ -39,13 +39,6 @@ Say which one the assistant would learn more from: the clearer instruction with 
 complete and helpful response. Neither length nor the order in which they are shown matters.
 Answer with a single letter, A or B."""
 
-_MARKED = re.compile(r"\[\[\s*([1-5](?:\.\d+)?)\s*\]\]")
-_NAMED = re.compile(
-    r"(?:grade|rating|score|total|points?)\W{0,5}(?:is\W{1,3})?([1-5])(?![\d.]*\d)", re.I
-)
-_FIRST = re.compile(r"^\W*([1-5])(?:\s*/\s*5)?(?![\d.]*\d)")
-_LETTER = re.compile(r"^\W*(?:example\s+)?([AB])\b", re.I)
-
 
 def shown(example: Example) -> str:
     """The example as a judge sees it."""
@@ -64,18 +57,14 @@ def comparing(first: Example, second: Example) -> tuple[Message, ...]:
 
 
 def parse_grade(text: str) -> float | None:
-    """The grade in a reply such as ``[[4]]``, ``4``, ``4/5 …`` or ``Grade: 4``; else None."""
-    for pattern in (_MARKED, _FIRST, _NAMED):
-        found = pattern.search(text)
-        if found and float(found[1]) <= 5:
-            return float(found[1])
-    return None
+    """The grade from 1 to 5 that a reply ends with; see :func:`written.grade`."""
+    return written.grade(text, len(GRADES))
 
 
 def parse_letter(text: str) -> float | None:
     """1.0 where a written reply prefers A, 0.0 where it prefers B, None where it says neither."""
-    found = _LETTER.search(text)
-    return None if found is None else float(found[1].upper() == "A")
+    letter = written.choice(text, ("A", "B"))
+    return None if letter is None else float(letter == "A")
 
 
 def ask_all(judge: Judge, requests: Sequence[Request], *, retries: int) -> list[float]:

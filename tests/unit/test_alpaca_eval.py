@@ -105,7 +105,7 @@ def test_text_counts_where_no_probability_is_offered():
 
 
 def test_replies_that_name_no_output_are_counted_and_not_guessed():
-    numbers, _, outcomes = judged(lambda r: "m" if shown_first(r) == "good" else "Model m, I think")
+    numbers, _, outcomes = judged(lambda r: "m" if shown_first(r) == "good" else "I think model m")
     assert ("a", "win") not in numbers
     assert numbers["a", "unparseable"] == 0.5
     assert numbers["a", "win_first"] == 1.0

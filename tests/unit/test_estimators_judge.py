@@ -72,7 +72,7 @@ def test_rating_is_the_expectation_over_the_grades(tiny):
         ("10", None),
         ("7", None),
         ("45", None),
-        ("Score: 4.25 points", None),
+        ("Score: 4.25 points", 4.25),
         ("good", None),
         ("", None),
     ],
@@ -82,7 +82,8 @@ def test_written_grades_are_read(text, grade):
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("A", 1), ("**B**", 0), ("Example A is", 1), ("both", None), ("An", None)]
+    ("text", "value"),
+    [("A", 1), ("**B**", 0), ("Example A is better", 1), ("both", None), ("An", None)],
 )
 def test_written_letters_are_read(text, value):
     assert rubric.parse_letter(text) == value

@@ -55,7 +55,7 @@ def found(outcomes: list[Outcome]) -> dict[str, float]:
     ("text", "grade"),
     [
         ("Good. Rating: [[7]]", 7.0),
-        ("Rating: [[6.5]] though [[2]]", 6.5),
+        ("Rating: [[2]], no: [[6.5]]", 6.5),
         ("Rating: [8]", 8.0),
         (" 9. ", 9.0),
         ("[[11]]", None),
@@ -171,7 +171,7 @@ def test_disagreement_between_orders_is_a_tie(straight, swapped, result, disagre
 def test_verdicts_by_probability_and_without_one():
     assert head_to_head.parse(reply([0.2, 0.5, 0.3])) == "B"
     assert head_to_head.parse(reply("C")) == "C"
-    assert head_to_head.parse(reply("Assistant A is better")) is None
+    assert head_to_head.parse(reply("Assistant A is good")) is None
     silent = Scripted(lambda r: "[[A]]" if r.answers[0] == "ours" else "hm")
     both = ([answer("a", "ours", "")], [answer("a", "theirs", "")])
     assert found(head_to_head.compare([question("a")], *both, silent)) == {"unparseable": 0.5}

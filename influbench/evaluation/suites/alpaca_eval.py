@@ -7,7 +7,6 @@ in one random order, we judge both orders by default, since small judges mostly 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +16,7 @@ import numpy as np
 from influbench.evaluation.length_control import Gamed, length_controlled_win_rate
 from influbench.evaluation.pairing import matched
 from influbench.files import digest
+from influbench.judging import written
 from influbench.judging.protocol import Judge, Message, Reply, Request
 from influbench.records import Answer, Outcome, Question
 from influbench.statistics.outcomes import Summary, by_item, summarise, values
@@ -136,8 +136,8 @@ def first_wins(reply: Reply) -> float | None:
     """Probability of the answer shown first; 0 or 1 from the text where none was offered."""
     if reply.probabilities is not None:
         return reply.probabilities[0]
-    named = re.fullmatch(r"\W*([mM])\W*", reply.text)
-    return None if named is None else float(named[1] == NAMES[0])
+    named = written.choice(reply.text, NAMES)
+    return None if named is None else float(named == NAMES[0])
 
 
 def _orders(item: str, orders: Orders, seed: int) -> tuple[bool, ...]:

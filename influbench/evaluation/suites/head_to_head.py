@@ -7,7 +7,6 @@ turn of a conversation, with reference answers for math, reasoning and coding.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from influbench.evaluation.conversation import reference_block, shown_conversation
 from influbench.evaluation.pairing import matched
+from influbench.judging import written
 from influbench.judging.protocol import Judge, Reply, Request
 from influbench.records import Answer, Outcome, Question
 from influbench.statistics.outcomes import Summary, by_item, summarise
@@ -100,10 +100,8 @@ def parse(reply: Reply) -> Verdict | None:
     """The verdict of a reply: the likeliest letter, else the written one."""
     if reply.probabilities is not None:
         return VERDICTS[int(np.argmax(reply.probabilities))]
-    found = re.search(r"\[\[([ABC])\]\]", reply.text) or re.fullmatch(r"\W*([ABC])\W*", reply.text)
-    if found is None:
-        return None
-    return VERDICTS[VERDICTS.index(found[1])]  # type: ignore[arg-type]
+    named = written.choice(reply.text, VERDICTS)
+    return None if named is None else VERDICTS[VERDICTS.index(named)]  # type: ignore[arg-type]
 
 
 def _request(question: Question, a: Answer, b: Answer, judge: Judge, turn: int) -> Request:

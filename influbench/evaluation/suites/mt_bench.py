@@ -21,6 +21,7 @@ from influbench.errors import UserError
 from influbench.evaluation.conversation import reference_block, shown_conversation
 from influbench.evaluation.pairing import matched
 from influbench.evaluation.suites import head_to_head
+from influbench.judging import written
 from influbench.judging.protocol import Judge, Reply, Request
 from influbench.records import Answer, Outcome, Question
 from influbench.statistics.outcomes import Summary, values
@@ -119,14 +120,7 @@ def grade_of(reply: Reply) -> float | None:
     """The grade in a reply, None where there is none from 1 to 10."""
     if reply.probabilities is not None:
         return float(np.dot(np.arange(1, 11), reply.probabilities))
-    number = r"(\d+(?:\.\d+)?)"
-    found = (
-        re.search(rf"\[\[{number}\]\]", reply.text)
-        or re.search(rf"\[{number}\]", reply.text)
-        or re.fullmatch(rf"\W*{number}\W*", reply.text)
-    )
-    value = float(found[1]) if found else 0.0
-    return value if 1 <= value <= 10 else None
+    return written.grade(reply.text, len(GRADES))
 
 
 def score(outcomes: Sequence[Outcome], turn: int | None = None) -> Summary:
