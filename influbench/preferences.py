@@ -8,7 +8,6 @@ other; the other rules need no zero, and ``margin`` asks for evidence.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from influbench.errors import UserError
 from influbench.estimator import Scale
 from influbench.files import digest
 from influbench.records import Candidate, Pair, Score
+from influbench.statistics.agreement import difference_stderr
 
 Rule = Literal["sign", "best_worst", "margin", "rank"]
 
@@ -107,22 +107,6 @@ def build_pairs(
     if cfg.equal_count is None:
         return [pair for family in ranked for pair in family]
     return _keep(ranked, cfg.equal_count, cfg.rule)
-
-
-def difference_stderr(a: Score, b: Score) -> float | None:
-    """Standard error of ``a.value - b.value``, unit of the scores; None where it is not known.
-
-    With values per reference item it is that of the paired difference: both candidates are judged
-    on the same items, so what the items share cancels. Otherwise the two errors add in quadrature.
-    """
-    if a.per_reference and b.per_reference and len(a.per_reference) > 1:
-        gaps = [x - y for x, y in zip(a.per_reference, b.per_reference, strict=True)]
-        mean = math.fsum(gaps) / len(gaps)
-        variance = math.fsum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1)
-        return math.sqrt(variance / len(gaps))
-    if a.stderr is not None and b.stderr is not None:
-        return math.hypot(a.stderr, b.stderr)
-    return None
 
 
 def summary(

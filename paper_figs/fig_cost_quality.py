@@ -25,7 +25,7 @@ from matplotlib.transforms import Bbox
 
 from influbench.errors import UserError
 from influbench.results import BASELINE, CEILING, Study
-from influbench.statistics.headline import headline
+from influbench.results.headline import headline
 from paper_figs.drawing import STYLE, command, save
 
 ORACLE = "exact"

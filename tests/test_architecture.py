@@ -17,8 +17,8 @@ FIGURES = sorted((ROOT / "paper_figs").glob("*.py"))
 ESTIMATORS = sorted((PACKAGE / "estimators").glob("*.py"))
 
 ORDER = (
-    "errors", "files", "records", "config", "progress", "estimator", "registry", "preferences",
-    "meter", "store", "data", "models", "judging", "session", "results", "statistics",
+    "errors", "files", "records", "config", "progress", "estimator", "registry", "statistics",
+    "preferences", "meter", "store", "data", "models", "judging", "session", "results",
     "student", "derivatives", "foreign", "estimators", "executors", "generation", "training",
     "scoring", "evaluation", "testing", "rank", "loop", "studies", "report", "cli", "__main__",
 )  # fmt: skip
@@ -33,7 +33,7 @@ WITHOUT_TORCH = {"config", "estimator", "records", "registry", "preferences", "e
     "report.comparison",
     "results",
     "session",
-    "statistics.headline",
+    "statistics",
     "store",
     "studies.planted",
 }

@@ -220,7 +220,7 @@ def _show(folder: Path) -> None:
     from influbench.report.agreement_tables import study_tables
     from influbench.report.tables import WIDE, cost_quality_tables, differences_table
     from influbench.results import load_study
-    from influbench.statistics.differences import differences
+    from influbench.results.differences import differences
 
     study = load_study(folder)
     console = Console()

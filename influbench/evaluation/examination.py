@@ -13,7 +13,7 @@ from influbench.evaluation import judge_check, suite, verdicts
 from influbench.evaluation.suite import VerdictConfig
 from influbench.judging import JudgeConfig
 from influbench.records import LedgerRow, Outcome
-from influbench.statistics.outcomes import Summary
+from influbench.statistics.estimate import Estimate
 from influbench.store import Store
 
 MEANINGS = {
@@ -32,7 +32,7 @@ class Examination:
 
     judge: str
     note: str
-    summaries: dict[str, Summary]
+    summaries: dict[str, Estimate]
     """By metric of ``judge_check.check``, in percent."""
     described: str
     """The same in one line."""

@@ -17,7 +17,8 @@ from influbench.errors import UserError
 from influbench.evaluation.suites import alpaca_eval
 from influbench.judging.protocol import Judge
 from influbench.records import Answer, Outcome, Question
-from influbench.statistics.outcomes import Summary, by_item, summarise, values
+from influbench.statistics.estimate import Estimate
+from influbench.statistics.outcomes import by_item, summarise, values
 
 SOURCES = (
     "instruction, output_1, output_2 and preference (1 = output_1 … 2 = output_2), or a prompt "
@@ -85,7 +86,7 @@ def check(preferences: Sequence[Preference], judge: Judge) -> list[Outcome]:
     return out
 
 
-def summaries(outcomes: Sequence[Outcome]) -> dict[str, Summary]:
+def summaries(outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
     """Every metric of :func:`check` in percent, with its standard error over pairs."""
     metrics = sorted({outcome.metric for outcome in outcomes})
     return {m: summarise(values(outcomes, m), "percent", 100.0) for m in metrics}

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from influbench.records import Outcome
-from influbench.statistics.outcomes import Summary, by_item, summarise
+from influbench.statistics.estimate import Estimate
+from influbench.statistics.outcomes import by_item, summarise
 
 PREFERS_FIRST = "judge_prefers_first"
 """Preference for the answer shown first, percent; 50 = no position bias."""
@@ -23,7 +24,7 @@ UNPARSEABLE = "judge_unparseable"
 """Share of replies that give no verdict, percent."""
 
 
-def quality(outcomes: Sequence[Outcome]) -> dict[str, Summary]:
+def quality(outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
     """All of the above that the outcomes of one suite tell, with standard errors over items."""
     found = {
         PREFERS_FIRST: _prefers_first(outcomes),

@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.special import expit
 
 from influbench.errors import UserError
-from influbench.statistics.outcomes import Summary
+from influbench.statistics.estimate import Estimate
 
 Array = npt.NDArray[np.float64]
 Variant = Literal["length_only", "difficulty", "official"]
@@ -97,7 +97,7 @@ def length_controlled_win_rate(
     difficulty: Array | None = None,
     gamed: Gamed | None = None,
     tolerance: float = TOLERANCE,
-) -> Summary:
+) -> Estimate:
     """Win rate in percent had all answers been as long as the baseline's.
 
     Args:
@@ -142,7 +142,7 @@ def length_controlled_win_rate(
     strength = _cross_validated(rows, targets, weights, tolerance)
     weight = _fit(rows, targets, weights, strength, tolerance, _generator())
     predicted = expit(test @ weight)
-    return Summary(
+    return Estimate(
         value=float(predicted.mean() * 100),
         stderr=100 * _stderr(weight, (rows, weights), (design, wins), test),
         n=len(wins),

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from influbench.evaluation.length_control import FOLDS, Gamed, variant
 from influbench.evaluation.suites import alpaca_eval, head_to_head, mt_bench
 from influbench.records import Outcome
-from influbench.statistics.outcomes import Summary, summarise, values
+from influbench.statistics.estimate import Estimate
+from influbench.statistics.outcomes import summarise, values
 
-Numbers = dict[str, Summary]
+Numbers = dict[str, Estimate]
 CHARACTERS = "characters"
 """Unit of what no judge has a part in."""
 
@@ -74,7 +75,7 @@ def _without(outcome: Outcome, ending: str) -> Outcome:
     )
 
 
-def unjudged(suite: str, numbers: Mapping[str, Summary], quality: Mapping[str, Summary]) -> str:
+def unjudged(suite: str, numbers: Mapping[str, Estimate], quality: Mapping[str, Estimate]) -> str:
     """A note where a suite has outcomes and no score; empty where all is well."""
     if any(name.startswith(("win", "grade")) for name in numbers):
         return ""

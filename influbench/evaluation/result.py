@@ -22,7 +22,7 @@ from influbench.records import Outcome, ResultRow
 from influbench.results import result_file
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
-from influbench.statistics.outcomes import Summary
+from influbench.statistics.estimate import Estimate
 
 
 def run_name(found: Evaluation) -> str:
@@ -130,7 +130,7 @@ def _settings(found: Evaluation) -> Mapping[str, Any]:
     return {**found.cfg.identity(), **prices, "baseline_name": found.baseline}
 
 
-def _numbers(found: Evaluation) -> Iterator[tuple[str, Summary]]:
+def _numbers(found: Evaluation) -> Iterator[tuple[str, Estimate]]:
     for part in found.parts:
         for name, summary in (part.numbers | part.quality).items():
             yield _metric(part, name), summary
@@ -146,7 +146,7 @@ def _metric(part: Part, name: str) -> str:
     return f"{HARNESS}{name}" if part.suite.startswith(HARNESS) else f"{part.suite}/{name}"
 
 
-def _row(found: Evaluation, study: str, run: str, metric: str, summary: Summary) -> ResultRow:
+def _row(found: Evaluation, study: str, run: str, metric: str, summary: Estimate) -> ResultRow:
     return ResultRow(
         study=study,
         run=run,
@@ -186,7 +186,7 @@ def _value(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
 
 
-def _short(summary: Summary | None) -> str:
+def _short(summary: Estimate | None) -> str:
     if summary is None:
         return "–"
     return f"{summary.value:.0f}" + ("" if summary.stderr is None else f" ± {summary.stderr:.0f}")

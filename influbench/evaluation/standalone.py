@@ -24,7 +24,7 @@ from influbench.evaluation.suites.harness_task import TaskNumber
 from influbench.files import digest
 from influbench.judging import Budget
 from influbench.records import Answer, LedgerRow, ModelRef, Outcome, Question
-from influbench.statistics.outcomes import Summary
+from influbench.statistics.estimate import Estimate
 from influbench.store import Entry, Stage, Store
 
 
@@ -34,7 +34,7 @@ class Part:
 
     suite: str
     numbers: Numbers
-    quality: dict[str, Summary]
+    quality: dict[str, Estimate]
     """How the judge behaved here: see ``judge_quality``."""
     outcomes: Sequence[Outcome]
 
@@ -188,7 +188,7 @@ def _harness(desk: _Desk, name: str) -> Part:
         label=f"{cfg.task}-{desk.plan.student}",
     )
     found = {
-        n.name: Summary(value=n.value, stderr=n.stderr, n=n.n, unit="fraction")
+        n.name: Estimate(value=n.value, stderr=n.stderr, n=n.n, unit="fraction")
         for n in entry.records("numbers", TaskNumber)
     }
     shots = ", ".join(f"{task} {count}" for task, count in entry.meta["shots"].items())

@@ -16,12 +16,12 @@ from influbench.files import digest
 from influbench.loop.pipeline import Round, Run
 from influbench.loop.settings import BASELINE, ORACLE
 from influbench.records import Outcome, ResultRow, Score
-from influbench.results import cost_rows, result_file, with_interval
+from influbench.results import CEILING, cost_rows, result_file, with_interval
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
-from influbench.statistics import headline as analysis
-from influbench.statistics.bootstrap import Estimate
-from influbench.statistics.headline import Agreement
+from influbench.statistics import against_oracle
+from influbench.statistics import outcomes as statistics
+from influbench.statistics.against_oracle import Agreement
 
 FACTS = {"parameter_share": "", "noise_floor": "nats/token", "weights_moved": ""}
 """What estimators report of themselves and a reader of their scores must know -> unit."""
@@ -119,12 +119,11 @@ def _agreement(turn: Round, seed: int, base: Callable[[str, int], ResultRow]) ->
         seed,
     )
     out: list[ResultRow] = []
-    for item in found:
-        if not np.isnan(item.value):
-            row = _row(
-                base(item.estimator, turn.number), item.metric, item.value, item.stderr, item.n, ""
-            )
-            out += with_interval(row, item.low, item.high)
+    for method, metrics in found.items():
+        for metric, item in metrics.items():
+            if item.defined:
+                row = _row(base(method, turn.number), metric, item.value, item.stderr, item.n, "")
+                out += with_interval(row, item.low, item.high)
     return out
 
 
@@ -134,11 +133,11 @@ def _agreements(
     others: tuple[tuple[str, tuple[Score, ...]], ...],
     groups: tuple[tuple[str, str], ...],
     seed: int,
-) -> tuple[Agreement, ...]:
+) -> dict[str, Agreement]:
     rng = np.random.default_rng(seed)
     scales: dict[str, Scale] = {method: registry.load(method).scale for method, _ in others}
-    found = analysis.agreement_table(oracle, dict(others), dict(groups), scales, rng)
-    return (*found, *analysis.ceiling(oracle, dict(groups), rng))
+    found = against_oracle.agreement_table(oracle, dict(others), dict(groups), scales, rng)
+    return {**found, CEILING: against_oracle.ceiling(oracle, dict(groups), rng)}
 
 
 def _quality(outcomes: Sequence[Outcome], base: ResultRow) -> list[ResultRow]:
@@ -149,9 +148,9 @@ def _quality(outcomes: Sequence[Outcome], base: ResultRow) -> list[ResultRow]:
         name, factor, unit = QUALITY[metric]
         # Seeded by the metric: an interval does not depend on which others there are.
         rng = np.random.default_rng(int(digest(f"{base.seed}:{name}"), 16))
-        mean: Estimate = analysis.summary(items, rng)
-        row = _row(base, name, mean.value * factor, mean.stderr * factor, mean.n, unit)
-        out += with_interval(row, mean.low * factor, mean.high * factor)
+        mean = statistics.summary(items, rng).scaled(factor, unit)
+        row = _row(base, name, mean.value, mean.stderr, mean.n, unit)
+        out += with_interval(row, mean.low, mean.high)
     return out
 
 
@@ -161,7 +160,7 @@ def _change(
     """How far the student is from the untaught teacher's, item by item: ``heldout_loss_change``."""
     ours, theirs = _by_metric(outcomes)["heldout_loss"], _by_metric(baseline)["heldout_loss"]
     rng = np.random.default_rng(int(digest(f"{base.seed}:heldout_loss_change"), 16))
-    found = analysis.difference(ours, theirs, rng)
+    found = statistics.difference(ours, theirs, rng)
     row = _row(
         base, "heldout_loss_change", found.value, found.stderr, found.n, QUALITY["heldout_loss"][2]
     )

@@ -13,7 +13,7 @@ from rich.table import Table
 from influbench.report.comparison import NOISE, Comparison
 from influbench.report.tables import COST, MISSING, WIDE, Column, caption_of, text_of
 from influbench.results import CEILING, Study
-from influbench.statistics.headline import headline
+from influbench.results.headline import headline
 
 AGREEMENT = (
     Column("spearman", "spearman", 2),

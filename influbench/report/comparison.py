@@ -1,7 +1,7 @@
 """The verdict: score files about the same candidates against the oracle, next to what each cost.
 
 ``influbench.compare`` and ``influbench compare``. The measures stand in
-``analysis.agreement_table``. An oracle that was measured against the state before the step
+``statistics.against_oracle``. An oracle that was measured against the state before the step
 (``baseline="before"``) is first centred on the empty step, so that its sign means what the
 methods' signs mean.
 
@@ -28,7 +28,7 @@ from influbench.files import digest
 from influbench.records import ResultRow, Score
 from influbench.results import CEILING, cost_rows, score_files
 from influbench.results.score_files import ScoreFile
-from influbench.statistics import headline as analysis
+from influbench.statistics import against_oracle
 
 NOISE = "noise floor"
 """Name of the row of the oracle against itself plus its numerical noise."""
@@ -93,7 +93,7 @@ def verdict(
     groups = dict(judge.groups)
     scales: dict[str, Scale] = {file.name: _scale(file) for file in [judge, *others]}
     rng = np.random.default_rng(int(digest(f"compare:{seed}"), 16))
-    found = analysis.agreement_table(
+    found = against_oracle.agreement_table(
         judge.scores,
         {file.name: file.scores for file in others},
         groups,
@@ -102,12 +102,12 @@ def verdict(
         oracle_scale=scales[judge.name],
         resamples=resamples,
     )
-    found += analysis.ceiling(judge.scores, groups, rng, name=CEILING, resamples=resamples)
+    found[CEILING] = against_oracle.ceiling(judge.scores, groups, rng, resamples=resamples)
     floor = judge.about.get("diagnostics", {}).get("noise_floor")
     if floor is not None:
         noisy = {NOISE: _noisy(judge.scores, float(floor), rng)}
         scale: dict[str, Scale] = {NOISE: scales[judge.name]}
-        found += analysis.agreement_table(
+        found |= against_oracle.agreement_table(
             judge.scores,
             noisy,
             groups,
@@ -116,7 +116,12 @@ def verdict(
             oracle_scale=scales[judge.name],
             resamples=resamples,
         )
-    rows = [{**dataclasses.asdict(item), "unit": ""} for item in found if not np.isnan(item.value)]
+    rows: list[dict[str, Any]] = [
+        {"estimator": name, "metric": metric, **dataclasses.asdict(item)}
+        for name, metrics in found.items()
+        for metric, item in metrics.items()
+        if item.defined
+    ]
     rows += [row for file in [judge, *others] for row in _costs(file)]
     sizes = pd.Series(list(groups.values()), dtype=object).value_counts()
     return Comparison(

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from influbench.records import LedgerRow
 from influbench.results import BASELINE, CEILING, Study
-from influbench.statistics.headline import headline
+from influbench.results.headline import headline
 
 MISSING = "–"
 """Not measured, or undefined."""

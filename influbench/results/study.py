@@ -5,8 +5,8 @@ per-item outcomes and scores. Apart from ``provenance`` the same result gives th
 
 Metrics (unit): agreement with the oracle ``spearman``, ``kendall``, ``spearman_within``,
 ``kendall_within``, ``sign_agreement``, ``sign_agreement_centred``, ``pair_precision``,
-``pair_precision_margin``, ``top_overlap`` (see ``analysis``); quality ``win_rate`` and
-``win_rate_lc`` (%), ``grade`` (1-10), ``reference_loss``, ``heldout_loss`` and
+``pair_precision_margin``, ``top_overlap`` (see ``statistics.against_oracle``); quality ``win_rate``
+and ``win_rate_lc`` (%), ``grade`` (1-10), ``reference_loss``, ``heldout_loss`` and
 ``heldout_loss_change`` (nats/token; against the student ``none``, paired by item); cost
 ``prepare_seconds`` (s), ``seconds_per_candidate`` (s), ``prepare_passes`` and
 ``passes_per_candidate`` (forward passes; a backward counts two), ``peak_bytes`` (bytes),
@@ -17,7 +17,7 @@ training on thirds ``gain_<part>``, ``gain_correlation``, ``lds`` (``prediction`
 An interval is stored as two more rows, ``<metric>:low`` and ``<metric>:high``, with the bounds as
 their values: a bootstrap interval is not symmetric, so a standard error cannot stand for it.
 A number that is undefined has no row; nothing in a file is NaN. The estimator ``none`` is the
-student without a taught teacher, ``ceiling`` the oracle against itself (``analysis.ceiling``).
+student without a taught teacher, ``ceiling`` the oracle against itself.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ class Study:
     """The notes of all runs, each once."""
 
 
-def with_interval(row: ResultRow, low: float, high: float) -> list[ResultRow]:
-    """A row and the two rows of its interval; a bound that is NaN has no row."""
+def with_interval(row: ResultRow, low: float | None, high: float | None) -> list[ResultRow]:
+    """A row and the two rows of its interval; a bound that is not known has no row."""
     bounds = {"low": low, "high": high}
     return [row] + [
         dataclasses.replace(row, metric=f"{row.metric}:{end}", value=float(bound), stderr=None)
         for end, bound in bounds.items()
-        if not math.isnan(bound)
+        if bound is not None and not math.isnan(bound)
     ]
 
 

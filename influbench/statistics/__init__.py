@@ -1,1 +1,1 @@
-"""Numbers with their doubt: bootstrap, agreement, outcomes."""
+"""Numbers with their doubt: arrays and records in, estimates out."""

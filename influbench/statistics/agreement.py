@@ -1,6 +1,6 @@
 """Measures of how far two score lists agree, as functions of which groups are drawn.
 
-What each metric means stands in ``analysis.agreement_table``; here it is computed.
+What each metric means stands in ``against_oracle.agreement_table``; here it is computed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from scipy import stats
 
 from influbench.estimator import Array
-from influbench.preferences import difference_stderr
 from influbench.records import Score
 
 MARGIN_STDERRS = 2.0
@@ -154,3 +153,19 @@ def _separated(oracle: Sequence[Score], rows: np.ndarray) -> list[tuple[int, int
                 if stderr is not None and gap > MARGIN_STDERRS * stderr:
                     pairs.append((int(i), int(j)))
     return pairs
+
+
+def difference_stderr(a: Score, b: Score) -> float | None:
+    """Standard error of ``a.value - b.value``, unit of the scores; None where it is not known.
+
+    With values per reference item it is that of the paired difference: both candidates are judged
+    on the same items, so what the items share cancels. Otherwise the two errors add in quadrature.
+    """
+    if a.per_reference and b.per_reference and len(a.per_reference) > 1:
+        gaps = [x - y for x, y in zip(a.per_reference, b.per_reference, strict=True)]
+        mean = math.fsum(gaps) / len(gaps)
+        variance = math.fsum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1)
+        return math.sqrt(variance / len(gaps))
+    if a.stderr is not None and b.stderr is not None:
+        return math.hypot(a.stderr, b.stderr)
+    return None

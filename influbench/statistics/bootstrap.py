@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from influbench.errors import UserError
+from influbench.statistics.estimate import Estimate
 
 RESAMPLES = 2000
 """Enough that the Monte-Carlo error of a bound is a few per cent of the interval's width."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """A number with its 95 % interval; all NaN where the number is undefined."""
-
-    value: float
-    low: float
-    high: float
-    stderr: float
-    """Standard deviation of the resampled statistic."""
-    n: int
-    """How many independent items were resampled."""
 
 
 def interval(
@@ -49,14 +37,14 @@ def interval(
     items = np.asarray(values)
     value = float(statistic(items)) if len(items) else np.nan
     if np.isnan(value):
-        return Estimate(value=np.nan, low=np.nan, high=np.nan, stderr=np.nan, n=len(items))
+        return Estimate(value=math.nan, n=len(items))
     draws = np.array(
         [statistic(items[rng.integers(len(items), size=len(items))]) for _ in range(resamples)],
         dtype=np.float64,
     )
     draws = draws[~np.isnan(draws)]
     if len(items) < 2 or len(draws) < 2:
-        return Estimate(value=value, low=np.nan, high=np.nan, stderr=np.nan, n=len(items))
+        return Estimate(value=value, n=len(items))
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(
         value=value,

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from influbench.errors import UserError
 from influbench.records import Outcome
-from influbench.statistics.bootstrap import RESAMPLES, Estimate
+from influbench.statistics import bootstrap
+from influbench.statistics.bootstrap import RESAMPLES
+from influbench.statistics.estimate import Estimate
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    """A published number, as it goes into a result row."""
-
-    value: float
-    stderr: float | None
-    """Standard error over items; None where one item or none was seen."""
-    n: int
-    unit: str
-
-
-def summarise(values: npt.ArrayLike, unit: str, scale: float = 1.0) -> Summary:
+def summarise(values: npt.ArrayLike, unit: str, scale: float = 1.0) -> Estimate:
     """Mean and standard error (n - 1 in the variance) of independent items.
 
     Raises:
@@ -34,7 +25,7 @@ def summarise(values: npt.ArrayLike, unit: str, scale: float = 1.0) -> Summary:
     if not len(items):
         raise UserError(f"expected at least one item to average ({unit}), got none")
     stderr = float(items.std(ddof=1) / np.sqrt(len(items))) if len(items) > 1 else None
-    return Summary(value=float(items.mean()), stderr=stderr, n=len(items), unit=unit)
+    return Estimate(value=float(items.mean()), stderr=stderr, n=len(items), unit=unit)
 
 
 def values(outcomes: Iterable[Outcome], metric: str) -> npt.NDArray[np.float64]:
@@ -45,6 +36,31 @@ def values(outcomes: Iterable[Outcome], metric: str) -> npt.NDArray[np.float64]:
 def by_item(outcomes: Iterable[Outcome], metric: str) -> dict[str, float]:
     """Values of one metric by item."""
     return {o.item: o.value for o in outcomes if o.metric == metric}
+
+
+def summary(outcomes: Sequence[Outcome], rng: np.random.Generator) -> Estimate:
+    """Mean over evaluation items, with its interval; unit of the outcomes.
+
+    Outcomes of one item (both orders, two turns) are averaged first: they are not independent. All
+    must be of one quantity; their metric names are not looked at.
+    """
+    values = np.array(list(_by_item(outcomes).values()))
+    return bootstrap.interval(values, lambda x: float(x.mean()), rng)
+
+
+def difference(a: Sequence[Outcome], b: Sequence[Outcome], rng: np.random.Generator) -> Estimate:
+    """Mean of ``a`` minus mean of ``b`` on the same evaluation items, with its paired interval.
+
+    Raises:
+        UserError: the two are not about the same items.
+    """
+    left, right = _by_item(a), _by_item(b)
+    if odd := sorted(left.keys() ^ right.keys()):
+        raise UserError(
+            f"expected outcomes on the same evaluation items, got {len(odd)} that only one side "
+            f"has, such as '{odd[0]}': evaluate both on the same set"
+        )
+    return bootstrap.paired_difference(list(left.values()), [right[item] for item in left], rng)
 
 
 def grid(
@@ -104,3 +120,10 @@ def paired_difference(
         stderr=float(draws.std(ddof=1)),
         n=seeds * prompts,
     )
+
+
+def _by_item(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    values: dict[str, list[float]] = defaultdict(list)
+    for outcome in outcomes:
+        values[outcome.item].append(outcome.value)
+    return {item: sum(v) / len(v) for item, v in values.items()}

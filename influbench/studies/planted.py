@@ -34,7 +34,8 @@ from influbench.files import digest
 from influbench.records import Example, ResultRow
 from influbench.results import with_interval
 from influbench.statistics import bootstrap
-from influbench.statistics.bootstrap import RESAMPLES, Estimate
+from influbench.statistics.bootstrap import RESAMPLES
+from influbench.statistics.estimate import Estimate
 from influbench.studies.planted_kinds import KINDS
 
 
@@ -154,7 +155,7 @@ def result_rows(found: Sequence[Detection], base: ResultRow) -> list[ResultRow]:
                 base,
                 metric=metric + suffix,
                 value=value.value,
-                stderr=None if np.isnan(value.stderr) else value.stderr,
+                stderr=value.stderr,
                 n=value.n,
                 unit="",
             )

@@ -178,8 +178,7 @@ def _over_seeds(base: ResultRow, values: np.ndarray) -> list[ResultRow]:
 def _correlated(base: ResultRow, told: np.ndarray, correlation) -> list[ResultRow]:
     rng = np.random.default_rng(int(digest(f"{base.seed}:{base.metric}"), 16))
     found = interval(told, lambda rows: correlation(rows[:, 0], rows[:, 1]), rng)
-    if math.isnan(found.value):
+    if not found.defined:
         return []
-    error = None if math.isnan(found.stderr) else found.stderr
-    row = replace(base, value=found.value, stderr=error, n=len(told))
+    row = replace(base, value=found.value, stderr=found.stderr, n=len(told))
     return with_interval(row, found.low, found.high)

@@ -8,8 +8,8 @@ import pytest
 
 from influbench.records import Outcome
 from influbench.results import load_study, result_file
+from influbench.results.differences import differences
 from influbench.results.result_file import RunResult
-from influbench.statistics.differences import differences
 
 
 def outcomes(loss, grades=(), wins=()):

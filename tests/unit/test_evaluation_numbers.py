@@ -4,7 +4,7 @@ import pytest
 
 from influbench.evaluation import numbers
 from influbench.records import Outcome
-from influbench.statistics.outcomes import Summary
+from influbench.statistics.estimate import Estimate
 
 
 def outcome(metric: str, item: str, value: float, category: str = "") -> Outcome:
@@ -39,7 +39,7 @@ def test_a_silent_judge_gives_lengths_and_a_note_but_no_score():
     silent = [o for o in judged([0.5] * 6) if o.metric != "win"]
     found = numbers.alpaca_eval_numbers(silent)
     assert set(found) == {"length", "baseline_length"}
-    quality = {"judge_unparseable": Summary(value=100.0, stderr=None, n=6, unit="percent")}
+    quality = {"judge_unparseable": Estimate(value=100.0, stderr=None, n=6, unit="percent")}
     note = numbers.unjudged("alpaca_eval", found, quality)
     assert note == "alpaca_eval: no score, since 100 % of the judge's replies give no verdict"
     assert numbers.unjudged("x", numbers.alpaca_eval_numbers(judged([0.5])), quality) == ""

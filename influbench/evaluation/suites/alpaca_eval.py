@@ -19,7 +19,8 @@ from influbench.files import digest
 from influbench.judging import written
 from influbench.judging.protocol import Judge, Message, Reply, Request
 from influbench.records import Answer, Outcome, Question
-from influbench.statistics.outcomes import Summary, by_item, summarise, values
+from influbench.statistics.estimate import Estimate
+from influbench.statistics.outcomes import by_item, summarise, values
 
 Orders = Literal["both", "random"]
 NAMES = ("m", "M")
@@ -167,12 +168,12 @@ def _outcomes(
     ]
 
 
-def win_rate(outcomes: Sequence[Outcome]) -> Summary:
+def win_rate(outcomes: Sequence[Outcome]) -> Estimate:
     """Mean win probability in percent, with its standard error over prompts."""
     return summarise(values(outcomes, "win"), PERCENT, 100.0)
 
 
-def discrete_win_rate(outcomes: Sequence[Outcome]) -> Summary:
+def discrete_win_rate(outcomes: Sequence[Outcome]) -> Estimate:
     """Share of prompts won in percent, ties half."""
     wins = values(outcomes, "win")
     return summarise(np.where(wins == 0.5, 0.5, wins > 0.5), PERCENT, 100.0)
@@ -183,7 +184,7 @@ def length_controlled(
     *,
     difficulty: dict[str, float] | None = None,
     gamed: Gamed | None = None,
-) -> Summary:
+) -> Estimate:
     """Length-controlled win rate from the outcomes of :func:`judge_pairs`.
 
     Args:

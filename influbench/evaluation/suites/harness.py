@@ -20,7 +20,7 @@ from influbench.config import Config, transport
 from influbench.errors import UserError
 from influbench.files import write_bytes
 from influbench.records import Outcome
-from influbench.statistics.outcomes import Summary
+from influbench.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
     from influbench.models import LoadedModel
@@ -60,7 +60,7 @@ class HarnessConfig(Config):
 class HarnessResult:
     """What the harness says, and what it is made of."""
 
-    summaries: dict[str, Summary]
+    summaries: dict[str, Estimate]
     """By ``task/metric`` or ``task/metric/filter``, as fractions like the harness's own."""
     outcomes: list[Outcome]
     """By item of each leaf task: ``metric`` as above, ``category`` the task."""
@@ -99,7 +99,7 @@ def evaluate(model: LoadedModel, cfg: HarnessConfig) -> HarnessResult:
         device=str(model.model.device),
         max_length=cfg.max_length,
     )
-    summaries: dict[str, Summary] = {}
+    summaries: dict[str, Estimate] = {}
     outcomes: list[Outcome] = []
     used: dict[str, int] = {}
     for task in cfg.tasks:
@@ -205,12 +205,12 @@ def _outcomes(found: dict[str, Any]) -> Iterator[Outcome]:
                     )
 
 
-def _summaries(found: dict[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Summary]:
+def _summaries(found: dict[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
     """The harness's numbers, with standard errors from the items where those are plain means."""
     spread: dict[str, list[float]] = {}
     for outcome in outcomes:
         spread.setdefault(outcome.metric, []).append(outcome.value)
-    summaries: dict[str, Summary] = {}
+    summaries: dict[str, Estimate] = {}
     for task, numbers in found["results"].items():
         for key, value in numbers.items():
             metric, _, choice = key.partition(",")
@@ -219,7 +219,7 @@ def _summaries(found: dict[str, Any], outcomes: Sequence[Outcome]) -> dict[str, 
             name = _name(task, metric, choice)
             count = found["n-samples"].get(task, {}).get("effective")
             items = spread.get(name, [])
-            summaries[name] = Summary(
+            summaries[name] = Estimate(
                 value=float(value),
                 stderr=_stderr(items, float(value)),
                 n=int(count or _leaves(found, task)),

@@ -17,7 +17,8 @@ from influbench.evaluation.pairing import matched
 from influbench.judging import written
 from influbench.judging.protocol import Judge, Reply, Request
 from influbench.records import Answer, Outcome, Question
-from influbench.statistics.outcomes import Summary, by_item, summarise
+from influbench.statistics.estimate import Estimate
+from influbench.statistics.outcomes import by_item, summarise
 
 Verdict = Literal["A", "B", "C"]
 VERDICTS: tuple[Verdict, ...] = ("A", "B", "C")
@@ -88,7 +89,7 @@ def compare(
     ]
 
 
-def shares(outcomes: Sequence[Outcome]) -> dict[str, Summary]:
+def shares(outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
     """Shares of ``win``, ``tie`` and ``lose`` in percent, with standard errors over questions."""
     return {
         result: summarise(list(by_item(outcomes, result).values()), "percent", 100.0)

@@ -24,7 +24,8 @@ from influbench.evaluation.suites import head_to_head
 from influbench.judging import written
 from influbench.judging.protocol import Judge, Reply, Request
 from influbench.records import Answer, Outcome, Question
-from influbench.statistics.outcomes import Summary, values
+from influbench.statistics.estimate import Estimate
+from influbench.statistics.outcomes import values
 
 Grading = Literal["text", "probability"]
 GRADES = tuple(str(grade) for grade in range(1, 11))
@@ -123,7 +124,7 @@ def grade_of(reply: Reply) -> float | None:
     return written.grade(reply.text, len(GRADES))
 
 
-def score(outcomes: Sequence[Outcome], turn: int | None = None) -> Summary:
+def score(outcomes: Sequence[Outcome], turn: int | None = None) -> Estimate:
     """Mean grade over all turns, or over one (from 1); the standard error is over questions.
 
     Raises:
@@ -149,10 +150,10 @@ def score(outcomes: Sequence[Outcome], turn: int | None = None) -> Summary:
         # Turns of a question are not independent: the ratio estimator's error over questions.
         errors = (sums - mean * counts) / counts.mean()
         stderr = float(np.sqrt(np.sum(errors**2) / (len(grades) - 1) / len(grades)))
-    return Summary(value=mean, stderr=stderr, n=len(grades), unit=UNIT)
+    return Estimate(value=mean, stderr=stderr, n=len(grades), unit=UNIT)
 
 
-def by_category(outcomes: Sequence[Outcome]) -> dict[str, Summary]:
+def by_category(outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
     """The mean grade of each category that has one, for the radar plot."""
     graded = sorted({o.category for o in outcomes if o.metric.startswith("grade_")})
     return {name: score([o for o in outcomes if o.category == name]) for name in graded}

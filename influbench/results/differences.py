@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from influbench.records import Outcome
-from influbench.results import BASELINE, Study
+from influbench.results.study import BASELINE, Study
 from influbench.statistics.outcomes import grid, paired_difference
 
 CONTROL = "random"
