@@ -1,166 +1,47 @@
-"""One optimizer step as a function: gradient in, change of the weights out, moments untouched.
+"""The step that a student's optimizer would take next, and the way there and back.
 
-AdamW (Loshchilov and Hutter, arXiv 1711.05101), as ``torch.optim.AdamW`` computes it, from its
-state (m, v, t) after the warm-up::
-
-    g' = g · min(1, clip / ‖g‖)          m' = β₁ m + (1-β₁) g'      v' = β₂ v + (1-β₂) g'²
-    u(g) = -lr · [ (m' / (1-β₁^t')) / (√(v' / (1-β₂^t')) + ε) + λ θ ],   t' = t + 1
-
-and SGD with momentum. The state is read where it lies: no copy, no ``load_state_dict``, nothing to
-drift.
+The formula is ``derivatives.update``'s; here it is read off an optimizer, taken, and undone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 import torch
-from torch import distributed
 from torch.distributed.tensor import DTensor
 
+from influbench.derivatives.step_kernels import Slot
+from influbench.derivatives.update import Update
 from influbench.errors import UserError
 from influbench.estimator import Student
 
-BLOCK = 1 << 18
-"""Elements handled at a time: a dozen element-wise passes then run in cache, not in memory."""
+__all__ = ["Cast", "Excursion", "Slot", "Update", "excursion", "local", "next_update"]
+
+HELD = "master"
+"""Name in an optimizer's state of the fp32 weight of which the parameter is a copy in use."""
 
 
 @dataclass(frozen=True)
-class Slot:
-    """One weight tensor and what the optimizer holds for it."""
+class Cast:
+    """A linear layer that multiplies with a narrow copy of its weight, made once a step.
 
-    weight: torch.Tensor
-    moments: tuple[torch.Tensor, ...]
-    """AdamW: (m, v). SGD with momentum: (buffer,). Empty where the optimizer has not stepped."""
-    step: float
-    lr: float
-    weight_decay: float
-    betas: tuple[float, float]
-    eps: float
-    adam: bool
+    Autocast makes the same copy, bit for bit, in every batch.
+    """
 
+    module: torch.nn.Linear
+    copy: torch.nn.Parameter
 
-@dataclass(frozen=True)
-class Update:
-    """The next step of a student's optimizer."""
-
-    slots: tuple[Slot, ...]
-    clip_norm: float | None
-    sharded: bool = False
-    """Each process holds a part of every tensor here (``influbench.derivatives.sharding``)."""
-
-    @property
-    def weights(self) -> list[torch.Tensor]:
-        """The trainable weights, in the order of all gradients and deltas here."""
-        return [slot.weight for slot in self.slots]
-
-    @torch.no_grad()
-    def delta(self, gradients: Sequence[torch.Tensor] | None) -> list[torch.Tensor]:
-        """u(g): what the step adds to each weight, same shapes; ``None`` is the zero gradient."""
-        out = [torch.empty_like(slot.weight) for slot in self.slots]
-        self._each_block(gradients, out, add=False)
-        return out
-
-    @torch.no_grad()
-    def apply(self, gradients: Sequence[torch.Tensor] | None) -> None:
-        """Adds u(g) to the weights in place; moments and step count stay as they are."""
-        self._each_block(gradients, self.weights, add=True)
-
-    @torch.no_grad()
-    def following(self, gradients: Sequence[torch.Tensor] | None) -> Update:
-        """The step after this one: moments and count moved on, in memory of their own."""
-        factor = 1.0 if gradients is None else self.scale(gradients)
-        slots: list[Slot] = []
-        for number, slot in enumerate(self.slots):
-            g = None if gradients is None else gradients[number] * factor
-            slots.append(replace(slot, moments=_next_moments(slot, g), step=slot.step + 1))
-        return replace(self, slots=tuple(slots))
-
-    def scale(self, gradients: Sequence[torch.Tensor]) -> float:
-        """The factor by which the training's clipping shrinks this gradient."""
-        if self.clip_norm is None:
-            return 1.0
-        norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients])
-        square = norms.double().square().sum()
-        if self.sharded:
-            distributed.all_reduce(square)
-        return min(1.0, self.clip_norm / (float(square.sqrt()) + 1e-6))  # 1e-6: clip_grad_norm_'s
-
-    @torch.no_grad()
-    def preconditioner(self) -> list[torch.Tensor]:
-        """Diagonal D with u(g) ≈ u(0) - D∘g for small g, v frozen.
-
-        D = (1-β₁)·lr/(1-β₁^t') / (√v̂' + ε)
-        """
-        out: list[torch.Tensor] = []
-        for slot in self.slots:
-            if not slot.adam:
-                out.append(torch.full_like(slot.weight, slot.lr))
-                continue
-            beta1, beta2 = slot.betas
-            step = slot.step + 1
-            second = slot.moments[1] * (beta2 / (1 - beta2**step))
-            factor = slot.lr * (1 - beta1) / (1 - beta1**step)
-            out.append(factor / (second.sqrt_().add_(slot.eps)))
-        return out
-
-    def _each_block(
-        self,
-        gradients: Sequence[torch.Tensor] | None,
-        targets: Sequence[torch.Tensor],
-        *,
-        add: bool,
-    ) -> None:
-        factor = 1.0 if gradients is None else self.scale(gradients)
-        for number, (slot, target) in enumerate(zip(self.slots, targets, strict=True)):
-            whole = [target.view(-1), slot.weight.view(-1), *[m.view(-1) for m in slot.moments]]
-            parts = [tensor.split(BLOCK) for tensor in whole]
-            gradient = None if gradients is None else gradients[number].reshape(-1).split(BLOCK)
-            for block, (out, weight, *moments) in enumerate(zip(*parts, strict=True)):
-                kept = float(add) - slot.lr * slot.weight_decay  # of the weight, in the sum
-                torch.mul(weight, kept, out=out) if kept else out.zero_()
-                g = None if gradient is None else gradient[block]
-                _add_step(out, slot, g, factor, moments)
-
-
-def _add_step(
-    out: torch.Tensor,
-    slot: Slot,
-    g: torch.Tensor | None,
-    factor: float,
-    moments: Sequence[torch.Tensor],
-) -> None:
-    """Adds u(factor · g), weight decay left out, to one block. In the dtype of the moments."""
-    beta1, beta2 = slot.betas
-    if not slot.adam:
-        if g is not None:
-            out.add_(g, alpha=-slot.lr * factor)
-        for buffer in moments:
-            out.add_(buffer, alpha=-slot.lr * beta1)
-        return
-    first, second = moments[0] * beta1, moments[1] * beta2
-    if g is not None:
-        first.add_(g, alpha=(1 - beta1) * factor)
-        second.addcmul_(g, g, value=(1 - beta2) * factor**2)
-    count = slot.step + 1
-    root = (1 - beta2**count) ** 0.5  # √v̂ + ε = (√v' + ε·root) / root: two passes fewer
-    out.addcdiv_(
-        first, second.sqrt_().add_(slot.eps * root), value=-slot.lr * root / (1 - beta1**count)
-    )
-
-
-def _next_moments(slot: Slot, g: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-    if not slot.adam:
-        decayed = slot.weight * slot.weight_decay if slot.weight_decay else None
-        change = g if decayed is None else decayed if g is None else g + decayed
-        return tuple(m * slot.betas[0] + (0.0 if change is None else change) for m in slot.moments)
-    first, second = (m * beta for m, beta in zip(slot.moments, slot.betas, strict=True))
-    if g is not None:
-        first.add_(g, alpha=1 - slot.betas[0])
-        second.addcmul_(g, g, value=1 - slot.betas[1])
-    return first, second
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """The layer with the copy in its weight's place."""
+        own = self.module.weight
+        self.module.weight = self.copy
+        try:
+            yield
+        finally:
+            self.module.weight = own
 
 
 @dataclass(frozen=True)
@@ -168,13 +49,22 @@ class Excursion:
     """Leaves the weights for as long as a block runs, and puts them back bit for bit."""
 
     update: Update
-    saved: tuple[torch.Tensor, ...]
+    saved: tuple[torch.Tensor | None, ...]
+    """What to put back, one a weight; None where that is not changed, or read from its master."""
+    casts: Mapping[int, Cast] = field(default_factory=dict)
+    """By number of the weight: steps go into the copy, the weight itself stays as it is."""
 
     @contextmanager
     def stepped(self, gradients: Sequence[torch.Tensor] | None) -> Iterator[None]:
         """The weights after u(g); ``None`` is the zero gradient."""
-        with self.undone():
-            self.update.apply(gradients)
+        targets = [
+            self.casts[number].copy.detach() if number in self.casts else weight
+            for number, weight in enumerate(self.update.weights)
+        ]
+        with self.undone(), ExitStack() as stack:
+            self.update.apply(gradients, targets)
+            for cast in self.casts.values():
+                stack.enter_context(cast.used())
             yield
 
     @contextmanager
@@ -184,18 +74,46 @@ class Excursion:
             yield
         finally:
             with torch.no_grad():
-                for weight, before in zip(self.update.weights, self.saved, strict=True):
-                    weight.copy_(before)
+                for number, (slot, before) in enumerate(
+                    zip(self.update.slots, self.saved, strict=True)
+                ):
+                    if number not in self.casts:
+                        source = slot.master if before is None else before
+                        slot.weight.copy_(source, non_blocking=True)
 
     def moved(self) -> float:
         """Share of the weights that differ from the saved ones; low where steps round away."""
-        pairs = list(zip(self.update.weights, self.saved, strict=True))
+        pairs = [
+            (w, slot.master.to(w.device) if old is None else old)
+            for w, slot, old in zip(self.update.weights, self.update.slots, self.saved, strict=True)
+        ]
         return sum(int(w.ne(old).sum()) for w, old in pairs) / sum(w.numel() for w, _ in pairs)
 
 
-def excursion(update: Update) -> Excursion:
-    """From the weights as they are now, of which it keeps one copy."""
-    return Excursion(update, tuple(w.detach().clone() for w in update.weights))
+def excursion(update: Update, casts: Mapping[int, Cast] | None = None) -> Excursion:
+    """From the weights as they are now, of which it keeps one copy.
+
+    No copy where the step goes into ``casts``, nor on a device without room for one if the
+    weights' masters lie in host memory.
+    """
+    casts = casts or {}
+    changed = [slot for n, slot in enumerate(update.slots) if n not in casts]
+    kept = not any(slot.held is not None for slot in changed) or _room(changed)
+    saved = tuple(
+        slot.weight.detach().clone() if kept and number not in casts else None
+        for number, slot in enumerate(update.slots)
+    )
+    return Excursion(update, saved, casts)
+
+
+def _room(slots: Sequence[Slot]) -> bool:
+    """Whether the device holds the weights twice more: a copy, and a gradient."""
+    device = slots[0].weight.device
+    if device.type != "cuda":
+        return True
+    needed = 2 * sum(slot.weight.numel() * slot.weight.element_size() for slot in slots)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused > 1.1 * needed
 
 
 def next_update(student: Student, *, needs_moments: bool = True) -> Update:
@@ -264,4 +182,5 @@ def _slot(
         betas=(float(betas[0]), float(betas[1])),
         eps=float(eps),
         adam=adam,
+        held=state.get(HELD),
     )

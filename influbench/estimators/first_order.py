@@ -68,11 +68,11 @@ class FirstOrder:
                 for weight, before in zip(weights, saved, strict=True):
                     weight.copy_(before)
         del saved
-        null = gradients.dot(reference, update.delta(None))
+        null = update.dot(reference, None)
 
         def linear(examples: Sequence[Example]) -> Array:
-            steps = (update.delta(gradients.gradient(student, weights, e)) for e in examples)
-            return np.array([null - gradients.dot(reference, step) for step in steps])
+            found = (gradients.gradient(student, weights, e) for e in examples)
+            return np.array([null - update.dot(reference, g) for g in found])
 
         if self.curvature == "none":
             return linear

@@ -1,0 +1,75 @@
+"""AdamW's step in one kernel a tensor: θ, m, v and g are read once, θ is written once.
+
+For fp32 weights and moments on a GPU; the gradient and the result may be in a narrower dtype. At
+1.1 billion weights that is 22 GB of traffic, 7 ms at 3 TB/s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
+
+if TYPE_CHECKING:
+    from influbench.derivatives.step_kernels import Piece
+
+WIDTH = 2048
+"""Elements of one program; 16 a thread with four warps."""
+
+
+@triton.jit
+def _adamw(
+    out: Any,
+    weight: Any,
+    first: Any,
+    second: Any,
+    gradient: Any,
+    count: Any,
+    kept: Any,
+    beta1: Any,
+    beta2: Any,
+    fresh1: Any,
+    fresh2: Any,
+    eps: Any,
+    value: Any,
+    LEARNING: tl.constexpr,
+    KEEPING: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    at = tl.program_id(0).to(tl.int64) * WIDTH + tl.arange(0, WIDTH)
+    inside = at < count
+    m = tl.load(first + at, mask=inside) * beta1
+    v = tl.load(second + at, mask=inside) * beta2
+    if LEARNING:
+        g = tl.load(gradient + at, mask=inside).to(tl.float32)
+        m += g * fresh1
+        v += g * g * fresh2
+    change = tl.div_rn(m, tl.sqrt_rn(v) + eps) * value
+    if KEEPING:  # else the weights are not read: there may be none
+        change += tl.load(weight + at, mask=inside) * kept
+    tl.store(out + at, change.to(out.dtype.element_ty), mask=inside)
+
+
+def step(piece: Piece, factor: float) -> None:
+    """AdamW's step of one piece."""
+    slot, g = piece.slot, piece.gradient
+    (beta1, beta2), (eps, value) = slot.betas, slot.constants
+    kernel: Any = _adamw
+    kernel[(triton.cdiv(piece.elements, WIDTH),)](
+        piece.out,
+        piece.master,
+        *piece.moments,
+        piece.out if g is None else g,
+        piece.elements,
+        piece.kept,
+        beta1,
+        beta2,
+        (1 - beta1) * factor,
+        (1 - beta2) * factor**2,
+        eps,
+        value,
+        LEARNING=g is not None,
+        KEEPING=piece.kept != 0,
+        WIDTH=WIDTH,
+    )

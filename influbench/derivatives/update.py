@@ -1,0 +1,147 @@
+"""One optimizer step as a function: gradient in, change of the weights out, moments untouched.
+
+AdamW (Loshchilov and Hutter, arXiv 1711.05101), as ``torch.optim.AdamW`` computes it, from its
+state (m, v, t) after the warm-up::
+
+    g' = g · min(1, clip / ‖g‖)          m' = β₁ m + (1-β₁) g'      v' = β₂ v + (1-β₂) g'²
+    u(g) = -lr · [ (m' / (1-β₁^t')) / (√(v' / (1-β₂^t')) + ε) + λ θ ],   t' = t + 1
+
+and SGD with momentum. The state is read where it lies: no copy, no ``load_state_dict``, nothing to
+drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import distributed
+
+from influbench.derivatives import streamed
+from influbench.derivatives.step_kernels import Slot, kernel_for, pieces
+
+
+@dataclass(frozen=True)
+class Update:
+    """The next step of a student's optimizer."""
+
+    slots: tuple[Slot, ...]
+    clip_norm: float | None
+    sharded: bool = False
+    """Each process holds a part of every tensor here (``influbench.derivatives.sharding``)."""
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """The trainable weights, in the order of all gradients and deltas here."""
+        return [slot.weight for slot in self.slots]
+
+    @torch.no_grad()
+    def delta(self, gradients: Sequence[torch.Tensor] | None) -> list[torch.Tensor]:
+        """u(g): what the step adds to each weight, same shapes; ``None`` is the zero gradient."""
+        out = [torch.empty_like(slot.weight, dtype=slot.master.dtype) for slot in self.slots]
+        self._write(self.slots, gradients, out, self._factor(gradients), add=False)
+        return out
+
+    @torch.no_grad()
+    def apply(
+        self,
+        gradients: Sequence[torch.Tensor] | None,
+        targets: Sequence[torch.Tensor] | None = None,
+    ) -> None:
+        """Writes θ + u(g) into the weights, or into ``targets``; moments and count stay."""
+        where = self.weights if targets is None else targets
+        self._write(self.slots, gradients, where, self._factor(gradients), add=True)
+
+    @torch.no_grad()
+    def dot(
+        self, direction: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor] | None
+    ) -> float:
+        """⟨direction, u(g)⟩, tensor by tensor: no more of u(g) than one tensor exists at a time."""
+        factor = self._factor(gradients)
+        parts: list[torch.Tensor] = []
+        for number, (slot, along) in enumerate(zip(self.slots, direction, strict=True)):
+            out = torch.empty_like(slot.weight, dtype=slot.master.dtype)
+            own = None if gradients is None else [gradients[number]]
+            self._write([slot], own, [out], factor, add=False)
+            parts.append(torch.dot(along.reshape(-1).to(out.dtype), out.view(-1)))
+        return float(torch.stack(parts).double().sum())
+
+    @torch.no_grad()
+    def following(self, gradients: Sequence[torch.Tensor] | None) -> Update:
+        """The step after this one: moments and count moved on, in memory of their own."""
+        factor = self._factor(gradients)
+        slots: list[Slot] = []
+        for number, slot in enumerate(self.slots):
+            place = slot.moments[0].device if slot.moments else slot.weight.device
+            g = None if gradients is None else (gradients[number] * factor).to(place)
+            slots.append(replace(slot, moments=_next_moments(slot, g), step=slot.step + 1))
+        return replace(self, slots=tuple(slots))
+
+    def scale(self, gradients: Sequence[torch.Tensor]) -> float:
+        """The factor by which the training's clipping shrinks this gradient."""
+        if self.clip_norm is None:
+            return 1.0
+        norms = _norms(gradients, self.slots[0].master.dtype)
+        square = torch.stack(norms).double().square().sum()
+        if self.sharded:
+            distributed.all_reduce(square)
+        return min(1.0, self.clip_norm / (float(square.sqrt()) + 1e-6))  # 1e-6: clip_grad_norm_'s
+
+    @torch.no_grad()
+    def preconditioner(self) -> list[torch.Tensor]:
+        """Diagonal D with u(g) ≈ u(0) - D∘g for small g, v frozen.
+
+        D = (1-β₁)·lr/(1-β₁^t') / (√v̂' + ε)
+        """
+        out: list[torch.Tensor] = []
+        for slot in self.slots:
+            if not slot.adam:
+                out.append(torch.full_like(slot.weight, slot.lr, dtype=slot.master.dtype))
+                continue
+            beta1, beta2 = slot.betas
+            step = slot.step + 1
+            second = slot.moments[1].to(slot.weight.device) * (beta2 / (1 - beta2**step))
+            factor = slot.lr * (1 - beta1) / (1 - beta1**step)
+            out.append(factor / (second.sqrt_().add_(slot.eps)))
+        return out
+
+    def _factor(self, gradients: Sequence[torch.Tensor] | None) -> float:
+        return 1.0 if gradients is None else self.scale(gradients)
+
+    def _write(
+        self,
+        slots: Sequence[Slot],
+        gradients: Sequence[torch.Tensor] | None,
+        targets: Sequence[torch.Tensor],
+        factor: float,
+        *,
+        add: bool,
+    ) -> None:
+        device = slots[0].weight.device
+        kernel, size = kernel_for(slots[0])
+        away = any(slot.held is not None and slot.held.device != device for slot in slots)
+        parts = pieces(slots, gradients, targets, add=add, size=streamed.SIZE if away else size)
+        for piece in streamed.arriving(parts, device) if away else parts:
+            kernel(piece, factor)
+
+
+def _norms(gradients: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Euclidean norm of each tensor, in ``dtype``."""
+    if gradients[0].device.type != "cuda":
+        return [torch.linalg.vector_norm(g, dtype=dtype) for g in gradients]
+    kinds = {g.dtype for g in gradients}  # a few launches a kind
+    lists = [[g for g in gradients if g.dtype == kind] for kind in kinds]
+    return [norm for same in lists for norm in torch._foreach_norm(same, 2, dtype=dtype)]
+
+
+def _next_moments(slot: Slot, g: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    if not slot.adam:
+        decayed = slot.weight * slot.weight_decay if slot.weight_decay else None
+        change = g if decayed is None else decayed if g is None else g + decayed
+        return tuple(m * slot.betas[0] + (0.0 if change is None else change) for m in slot.moments)
+    first, second = (m * beta for m, beta in zip(slot.moments, slot.betas, strict=True))
+    if g is not None:
+        first.add_(g, alpha=1 - slot.betas[0])
+        second.addcmul_(g, g, value=1 - slot.betas[1])
+    return first, second
