@@ -1,7 +1,7 @@
 """The embedded models: weights that come inside registry packages, no model hub needed.
 
-Each is made usable once, in the user's cache, as a folder that ``transformers`` loads. The folder
-appears by one rename, holds a manifest written last, and is checked and redone when it is damaged.
+Each is made usable once, in the user's cache (:mod:`influbench.models.cache`), as a folder that
+``transformers`` loads.
 
 GGUF weights are saved in fp32: dequantisation computes scale x integer + offset in fp32, and a
 scale of 11 significant bits times a 4- to 8-bit integer no longer fits the 8 bits of a bfloat16 or
@@ -12,34 +12,29 @@ precision 30 to 79 %; fp32 keeps each as it was computed, and scoring wants fp32
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import importlib.util
 import io
 import json
-import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from influbench.errors import UserError
-from influbench.files import digest, write_bytes
-from influbench.models import tiny
-from influbench.models.quiet import quiet, save
+from influbench.files import digest
+from influbench.models import cache, tiny
+from influbench.models.cache import cache_dir, file_sha256
+from influbench.models.quiet import save
 from influbench.records import ModelRef
 
 CONVERSION = 2
 """Raised when a conversion would write other weights or another tokenizer."""
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,18 +104,6 @@ PACKAGED: dict[str, Packaged] = {
 }
 
 
-def cache_dir() -> Path:
-    """Where converted models are kept: ``$INFLUBENCH_CACHE``, else ``~/.cache/influbench``."""
-    given = os.environ.get("INFLUBENCH_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "influbench"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def is_embedded(name: str) -> bool:
     """Whether ``name`` is a packaged model, ``tiny`` or ``tiny:SEED``."""
     return name in PACKAGED or name.partition(":")[0] == "tiny"
@@ -138,26 +121,7 @@ def resolve_embedded(name: str) -> ModelRef:
     else:
         seed = tiny.parse_seed(name)
         make, identity = partial(tiny.write, seed), tiny.identity(seed)
-    folder = _cached_folder(name, identity)
-    # Checked under the lock: a second process waits for the first one's conversion.
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
-        if not intact(folder):
-            _build(folder, make)
-    return ModelRef(path=str(folder), digest=identity)
-
-
-def intact(folder: Path, *, full: bool = False) -> bool:
-    """Whether a cached folder holds what its manifest says: sizes, with ``full`` every byte."""
-    try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return all(
-            (folder / name).stat().st_size == entry["size"]
-            and (not full or file_sha256(folder / name) == entry["sha256"])
-            for name, entry in files.items()
-        )
-    except (OSError, ValueError, KeyError):
-        return False
+    return ModelRef(path=str(cache.made(name, identity, make)), digest=identity)
 
 
 def embedded_status(*, full: bool = False) -> list[tuple[str, str, str]]:
@@ -170,9 +134,9 @@ def embedded_status(*, full: bool = False) -> list[tuple[str, str, str]]:
     """
     rows: list[tuple[str, str, str]] = []
     for name, packaged in PACKAGED.items():
-        folder = _cached_folder(name, packaged.digest)
+        folder = cache.folder_of(name, packaged.digest)
         absent = _missing_modules(packaged)
-        if intact(folder, full=full):
+        if cache.intact(folder, full=full):
             rows.append((name, "ready", f"{folder} ({packaged.licence})"))
         elif absent:
             rows.append((name, "missing", packaged.install))
@@ -182,33 +146,6 @@ def embedded_status(*, full: bool = False) -> list[tuple[str, str, str]]:
             rows.append((name, "installed", "converted at first use, once (20 to 60 s)"))
     rows.append(("tiny", "ready", "random weights, made in code (tiny:SEED for others)"))
     return rows
-
-
-def _cached_folder(name: str, identity: str) -> Path:
-    return cache_dir() / "models" / f"{name.replace(':', '-')}-{identity[:12]}"
-
-
-def _build(folder: Path, make: Callable[[Path], None]) -> None:
-    """Fills ``folder`` by ``make``: elsewhere, manifest last, then renamed. Needs the lock."""
-    for left in folder.parent.glob(f".{folder.name}.tmp*"):
-        shutil.rmtree(left)  # of a process that was killed: nobody else holds the lock
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.tmp"))
-    try:
-        with quiet():
-            make(work)
-        for path in work.iterdir():
-            path.chmod(0o644)  # safetensors writes 0600; a cache may be shared
-        files = {
-            path.name: {"size": path.stat().st_size, "sha256": file_sha256(path)}
-            for path in sorted(work.iterdir())
-        }
-        write_bytes(work / MANIFEST, json.dumps({"files": files}, indent=1).encode())
-        work.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _missing_modules(packaged: Packaged) -> list[str]:

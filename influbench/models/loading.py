@@ -2,7 +2,7 @@
 
 A name is an embedded model (:mod:`influbench.models.embedded`), ``tiny`` or ``tiny:SEED``, a local
 folder (a saved model, a Trainer checkpoint, a peft adapter) or a repository of the Hugging Face
-hub.
+hub; each may end in ``:bits=N`` (:mod:`influbench.models.rounding`).
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from transformers import (
 
 from influbench.config import Config, transport
 from influbench.errors import UserError
-from influbench.models import sources
+from influbench.models import cache, rounding, sources
 from influbench.models.chat import chat_prompt, set_pad, set_template, template_text
 from influbench.models.embedded import (
     PACKAGED,
-    cache_dir,
     embedded_status,
     is_embedded,
     resolve_embedded,
@@ -41,7 +40,6 @@ __all__ = [
     "EMBEDDED",
     "LoadedModel",
     "ModelConfig",
-    "cache_dir",
     "chat_prompt",
     "context_length",
     "device_of",
@@ -69,7 +67,10 @@ class ModelConfig(Config):
     """Which model, and how it is held."""
 
     name: str
-    """An embedded name, ``tiny`` or ``tiny:SEED``, a folder, or a hub repository."""
+    """An embedded name, ``tiny`` or ``tiny:SEED``, a folder, or a hub repository.
+
+    ``:bits=N`` after it: that model with its linear layers rounded to N bits.
+    """
     revision: str | None = None
     """Commit, tag or branch of a hub repository; a commit makes a run repeatable."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -92,6 +93,9 @@ def resolve(name: str, revision: str | None = None) -> ModelRef:
     Raises:
         UserError: there is no such model, or its package is missing.
     """
+    plain, bits = rounding.split(name)
+    if bits is not None:
+        return _rounded(plain, resolve(plain, revision), bits)
     folder = Path(name).expanduser()
     if not is_embedded(name) and not folder.is_dir():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -105,6 +109,17 @@ def resolve(name: str, revision: str | None = None) -> ModelRef:
         return resolve_embedded(name)
     base = sources.adapter_base(folder)
     return sources.local(folder, base and resolve(*base))
+
+
+def _rounded(plain: str, base: ModelRef, bits: int) -> ModelRef:
+    def make(folder: Path) -> None:
+        loaded = load(base, device="cpu")
+        rounding.round_linear(loaded.model, bits)
+        save(loaded.model, loaded.tokenizer, folder)
+
+    identity = rounding.identity(base.digest, bits)
+    made = cache.made(f"{Path(plain).name}-bits={bits}", identity, make)
+    return ModelRef(path=str(made), digest=identity)
 
 
 def load_tokenizer(ref: ModelRef, *, chat_template: str | None = None) -> PreTrainedTokenizerFast:

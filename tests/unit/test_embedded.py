@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from influbench import models
 from influbench.errors import UserError
-from influbench.models import embedded, tiny
+from influbench.models import cache, embedded, tiny
 from influbench.records import ModelRef
 
 
@@ -38,7 +38,7 @@ def test_a_damaged_cache_is_redone(damage, tmp_path: Path, monkeypatch) -> None:
     folder = Path(models.resolve("tiny").path)
     whole = {p.name: p.read_bytes() for p in folder.iterdir()}
     damage(folder)
-    assert not embedded.intact(folder)
+    assert not cache.intact(folder)
     models.resolve("tiny")
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == whole
 
@@ -58,8 +58,8 @@ def test_only_the_full_check_sees_a_flipped_byte(tmp_path: Path, monkeypatch) ->
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    assert embedded.intact(folder)
-    assert not embedded.intact(folder, full=True)
+    assert cache.intact(folder)
+    assert not cache.intact(folder, full=True)
 
 
 def test_leftovers_of_a_killed_conversion_are_removed(tmp_path: Path, monkeypatch) -> None:
@@ -70,7 +70,7 @@ def test_leftovers_of_a_killed_conversion_are_removed(tmp_path: Path, monkeypatc
     (left / "model.safetensors").write_bytes(b"half")
     folder = Path(models.resolve("tiny").path)
     assert not left.exists()
-    assert embedded.intact(folder, full=True)
+    assert cache.intact(folder, full=True)
 
 
 def test_a_failing_conversion_leaves_no_folder(tmp_path: Path, monkeypatch) -> None:
@@ -213,4 +213,4 @@ def test_a_conversion_from_scratch_writes_the_same_files(
     assert fresh.digest == smollm2_ref.digest
     manifests = [(Path(ref.path) / "manifest.json").read_text() for ref in (fresh, smollm2_ref)]
     assert manifests[0] == manifests[1]
-    assert embedded.intact(Path(fresh.path), full=True)
+    assert cache.intact(Path(fresh.path), full=True)
