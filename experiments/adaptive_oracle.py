@@ -34,6 +34,7 @@ from influbench.results import result_file
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
 from influbench.scoring import MethodConfig
+from influbench.session import Session
 from influbench.store import Store
 from influbench.studies.scored_student import blank_row
 
@@ -58,7 +59,7 @@ def main(
 ) -> None:
     """Measures, replays, and writes passes and error rates by confidence."""
     cfg = presets.load_run(config, [f"seed={seed}"])
-    loop = pipeline.Loop(cfg, Store(store, RichProgress()), pipeline.check(cfg))
+    loop = pipeline.Loop(cfg, Session(Store(store, RichProgress())), pipeline.check(cfg))
     names, exact, predicted = measure(loop, probes, clusters)
     references, candidates = len(loop.sets.reference), len(names)
     misses = settling.learn(exact[:probes] - predicted[:probes])
@@ -108,7 +109,7 @@ def main(
         config=cfg.model_dump(mode="json"),
         provenance=provenance(now, device="cpu", threads=torch.get_num_threads()),
         rows=rows,
-        ledger=list(loop.ledger.values()),
+        ledger=loop.session.ledger,
     )
     result_file.write(results, STUDY, f"seed={seed}", result)
 
@@ -136,7 +137,9 @@ def measure(
         )
         examples = ([row.example() for row in part] for part in (rows, warmup))
         inputs = next(examples), reference, next(examples), warmed
-        return loop.do(scoring.STAGE, method, *inputs, label=label).records("scores", Score)
+        return loop.session.run(scoring.STAGE, method, *inputs, label=label).records(
+            "scores", Score
+        )
 
     asked = warmup[:probes]
     exact = [*score(asked, "exact", "probes"), *score(written, "exact", "exact")]

@@ -31,6 +31,7 @@ from influbench.records import ModelRef, Pair, ResultRow, Score
 from influbench.results import cost_rows, result_file
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
+from influbench.session import Session
 from influbench.store import Entry, Store
 from influbench.studies import paper_mode
 from influbench.studies.paper_mode import Variant
@@ -56,7 +57,7 @@ def main(
 ) -> None:
     """Scores the same candidates with each quirk, and writes what it changes."""
     cfg = presets.load_run(config, [f"seed={seed}", f"data.num_reference={references}"])
-    loop = pipeline.Loop(cfg, Store(store, RichProgress()), pipeline.check(cfg))
+    loop = pipeline.Loop(cfg, Session(Store(store, RichProgress())), pipeline.check(cfg))
     teacher, student = (models.resolve(m.name, m.revision) for m in (cfg.teacher, cfg.student))
     warmup = loop.generate(teacher, cfg.sizes.warmup, "round1-warmup")
     written = loop.generate(teacher, cfg.sizes.candidates, "round1-candidates")[:candidates]
@@ -65,7 +66,7 @@ def main(
     def score(variant: Variant) -> Entry:
         data = (variant.examples(written), loop.sets.reference, [w.example() for w in warmup])
         method = variant.method(seed=seed, device=cfg.student.device)
-        return loop.do(scoring.STAGE, method, *data, warmed, label=variant.name)
+        return loop.session.run(scoring.STAGE, method, *data, warmed, label=variant.name)
 
     entries = {v.name: score(v) for v in (paper_mode.CORRECTED, *paper_mode.QUIRKS, paper_mode.ALL)}
     scores = {name: entry.records("scores", Score) for name, entry in entries.items()}
@@ -96,7 +97,7 @@ def main(
             datetime.datetime.now(datetime.UTC), device="cpu", threads=torch.get_num_threads()
         ),
         rows=rows,
-        ledger=list(loop.ledger.values()),
+        ledger=loop.session.ledger,
         scores=scores,
         groups={c.id: c.group for c in written},
     )
@@ -115,7 +116,7 @@ def teacher_margins(
     found: dict[str, float] = {}
     for name, bare in (("dpo_as_sampled", False), ("no_chat_template_in_dpo", True)):
         cfg = loop.cfg.dpo.model_copy(update={"seed": loop.cfg.seed, "no_chat_template": bare})
-        taught = loop.do(dpo.DPO, cfg, pairs, teacher, label=name).model("teacher")
+        taught = loop.session.run(dpo.DPO, cfg, pairs, teacher, label=name).model("teacher")
         found[name] = float(np.mean(margins(taught, pairs) - before))
     return found
 

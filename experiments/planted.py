@@ -17,6 +17,7 @@ from influbench.models import ModelConfig
 from influbench.progress import RichProgress
 from influbench.report.agreement_tables import metrics_table
 from influbench.results import load_study
+from influbench.session import Session
 from influbench.store import Store
 from influbench.studies import planted
 from influbench.studies.scored_student import (
@@ -55,11 +56,11 @@ def main(
             "judge": {"kind": "local", "model": student},
         }
     )
-    kept = Store(store, RichProgress())
+    session = Session(Store(store, RichProgress()))
     for seed in map(int, seeds.split(",")):
         sets = load_sets(setup, seed)
         made = planted.plant(sets.candidates, seed)
-        scored = score_all(setup, sets, made.examples, seed, kept)
+        scored = score_all(setup, sets, made.examples, seed, session.part())
         rows = []
         for method in scored.scores:
             # The same draws for every method: differences between rows are not Monte Carlo.

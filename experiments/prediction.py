@@ -17,6 +17,7 @@ from influbench.models import ModelConfig
 from influbench.progress import RichProgress
 from influbench.report.agreement_tables import metrics_table
 from influbench.results import load_study
+from influbench.session import Session
 from influbench.store import Store
 from influbench.studies import prediction
 from influbench.studies.prediction import PredictionConfig, Trainings
@@ -70,16 +71,15 @@ def main(
     how = PredictionConfig.model_validate(
         {"sft": {"learning_rate": learning_rate, "batch_size": 4}, "bank": bank}
     )
-    kept = Store(store, RichProgress())
+    session = Session(Store(store, RichProgress()))
     sets = load_sets(setup, 0)
-    scored = score_all(setup, sets, sets.candidates, 0, kept)
+    scored = score_all(setup, sets, sets.candidates, 0, session)
     trainings = Trainings(
         cfg=how,
         candidates={example.id: example for example in sets.candidates},
         held_out=held_out(load_evaluation(setup.data)),
         student=scored.student,
-        store=kept,
-        ledger={},
+        session=session,
     )
     banked = prediction.bank(trainings, 0)
     rows = []

@@ -8,9 +8,8 @@ other; the other rules need no zero, and ``margin`` asks for evidence.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import permutations
 from typing import Literal
 
@@ -37,29 +36,17 @@ class PreferenceConfig(Config):
     margin_stderrs: float = Field(
         default=2.0, gt=0, description="margin rule: standard errors that a difference must exceed"
     )
-    noise_floor: float = Field(
-        default=0.0, ge=0, description="differences at or below it, in score units, are ties"
+    noise_floor: float | None = Field(
+        default=None,
+        ge=0,
+        description="differences at or below it, in score units, are ties; None = what the run "
+        "measured of the estimator, 0 where it measured nothing",
     )
     equal_count: int | None = Field(
         default=None,
         gt=0,
         description="keep exactly this many pairs, the same number for every estimator",
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PairSummary:
-    """What a set of pairs looks like."""
-
-    pairs: int
-    groups: int
-    """Groups that give at least one pair."""
-    group_share: float
-    """Share of the groups with two candidates or more that give a pair; 0 without such groups."""
-    length_gap: float | None
-    """Mean length of the chosen minus the rejected instruction, characters; None without pairs."""
-    share_above_floor: float | None
-    """Share of pairs whose margin exceeds the noise floor; None without pairs."""
 
 
 def allowed_rules(scale: Scale) -> tuple[Rule, ...]:
@@ -88,18 +75,30 @@ def check(rule: Rule, scale: Scale, has_stderr: bool) -> None:
 
 
 def build_pairs(
-    cfg: PreferenceConfig, candidates: Sequence[Candidate], scores: Sequence[Score]
+    cfg: PreferenceConfig,
+    candidates: Sequence[Candidate],
+    scores: Sequence[Score],
+    measured_floor: float | None = None,
 ) -> list[Pair]:
     """Pairs of siblings, by group in the order of ``candidates``, widest margin first.
 
     Siblings share the group and the exact teacher prompt. Two candidates with the same raw
     completion are never paired, whatever their scores.
 
+    Args:
+        cfg: the rule.
+        candidates: siblings, in the order written.
+        scores: one a candidate.
+        measured_floor: the scores' own noise, in their unit, where the run measured it; it holds
+            unless ``cfg.noise_floor`` says otherwise.
+
     Raises:
         UserError: scores and candidates are not about the same ids; ``margin`` without standard
             errors; fewer than ``equal_count`` pairs.
     """
     by_id = _join(candidates, scores)
+    if cfg.noise_floor is None:
+        cfg = cfg.model_copy(update={"noise_floor": measured_floor or 0.0})
     siblings: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         siblings[candidate.group, candidate.teacher_prompt].append(candidate)
@@ -107,35 +106,6 @@ def build_pairs(
     if cfg.equal_count is None:
         return [pair for family in ranked for pair in family]
     return _keep(ranked, cfg.equal_count, cfg.rule)
-
-
-def summary(
-    pairs: Sequence[Pair], candidates: Sequence[Candidate], noise_floor: float = 0.0
-) -> PairSummary:
-    """Counts, the length bias of the pairs, and how many of them are more than noise.
-
-    Args:
-        pairs: what ``build_pairs`` gave for ``candidates``.
-        candidates: all candidates, paired or not.
-        noise_floor: the floor that the run measured, in score units.
-    """
-    by_id = {c.id: c for c in candidates}
-    sizes = Counter((c.group, c.teacher_prompt) for c in candidates)
-    contested = sum(size > 1 for size in sizes.values())
-    groups = len({(pair.group, pair.prompt) for pair in pairs})
-    gaps = [
-        len(by_id[pair.chosen_id].instruction) - len(by_id[pair.rejected_id].instruction)
-        for pair in pairs
-    ]
-    return PairSummary(
-        pairs=len(pairs),
-        groups=groups,
-        group_share=groups / contested if contested else 0.0,
-        length_gap=sum(gaps) / len(gaps) if gaps else None,
-        share_above_floor=(
-            sum(pair.margin > noise_floor for pair in pairs) / len(pairs) if pairs else None
-        ),
-    )
 
 
 def _join(candidates: Sequence[Candidate], scores: Sequence[Score]) -> dict[str, Score]:
@@ -169,7 +139,7 @@ def _ranked(
     kept = [
         pair
         for pair in _ordered(family, scores)
-        if pair.margin > cfg.noise_floor and _holds(cfg, pair, scores)
+        if pair.margin > (cfg.noise_floor or 0.0) and _holds(cfg, pair, scores)
     ]
     kept.sort(key=lambda pair: (-pair.margin, digest(pair.id)))
     return kept[:1] if cfg.rule == "best_worst" else kept

@@ -15,15 +15,12 @@ from influbench import models, registry, scoring, training
 from influbench.data.examples import load_examples
 from influbench.errors import UserError
 from influbench.files import digest
-from influbench.judging import JudgeConfig
 from influbench.records import Example, LedgerRow, ModelRef, Score
 from influbench.results.score_files import ScoreFile
-from influbench.scoring import MethodConfig, noise_floor
+from influbench.scoring import MethodConfig
+from influbench.session import Session
 from influbench.store import Store
 from influbench.training import WarmupConfig
-
-ORACLE = "exact"
-"""The method whose scores come with a measured noise floor."""
 
 Source = str | Path | Sequence[Example]
 
@@ -94,7 +91,7 @@ def score(
         reference=reference,
         method=MethodConfig(estimator=estimator, options=options, seed=seed),
         warmup=warmup,
-        store=Store(store or Path(".influbench")),
+        session=Session(Store(store or Path(".influbench"))),
     ).frame()
 
 
@@ -104,7 +101,7 @@ def rank(
     candidates: Source,
     reference: Source,
     method: MethodConfig,
-    store: Store,
+    session: Session,
     warmup: Source | None = None,
     limit: int | None = None,
     reference_limit: int | None = None,
@@ -116,8 +113,6 @@ def rank(
     """
     registry.build(method.estimator, method.options)
     needed = registry.needs(method.estimator)
-    if "judge" in needed and method.judge is None:
-        method = method.model_copy(update={"judge": JudgeConfig()})
     judged = _examples(candidates, limit)
     references = _examples(reference, reference_limit)
     if len(references) < 2:
@@ -130,26 +125,22 @@ def rank(
     own_moments = (Path(ref.path) / "optimizer.pt").is_file()
     # Whoever looks at the student sees the same one, whether it needs the moments or not.
     if warm and ("moments" in needed or (set(needed) - {"judge"} and not own_moments)):
-        ref = _warmed(ref, warm, method, store)
+        ref = _warmed(ref, warm, method, session)
     inputs = judged, references, warm, ref
-    entry = store.run(scoring.STAGE, method, *inputs, label=method.estimator)
-    facts, ledger = dict(entry.meta["diagnostics"]), entry.ledger()
-    if method.estimator == ORACLE:
-        floor = store.run(noise_floor.STAGE, method, *inputs, label=method.estimator)
-        facts, ledger = facts | floor.meta, ledger + floor.ledger()
+    found = scoring.score_candidates(session, method, *inputs)
     return Ranking(
-        scores=entry.records("scores", Score),
-        facts=facts,
-        ledger=ledger,
+        scores=found.scores,
+        facts=found.facts,
+        ledger=found.ledger,
         groups={e.id: e.group for e in judged if e.group},
         about={
-            **_settings(method, entry.meta["scale"]),
+            **_settings(found.method, found.scale),
             "needs": list(needed),
             "student": {"name": str(student), "digest": ref.digest},
             "candidates": {"count": len(judged), "digest": digest(judged)},
             "reference": {"count": len(references), "digest": digest(references)},
             "warmup": {"count": len(warm), "digest": digest(warm)},
-            "diagnostics": facts,
+            "diagnostics": found.facts,
         },
     )
 
@@ -172,7 +163,9 @@ def _with_moments(ref: ModelRef) -> ModelRef:
     return dataclasses.replace(ref, digest=digest(f"{ref.digest}:{moments}"))
 
 
-def _warmed(ref: ModelRef, warm: Sequence[Example], method: MethodConfig, store: Store) -> ModelRef:
+def _warmed(
+    ref: ModelRef, warm: Sequence[Example], method: MethodConfig, session: Session
+) -> ModelRef:
     if (Path(ref.path) / "optimizer.pt").is_file():
         raise UserError(
             f"{ref.path} holds optimizer.pt and a warm-up set is given too: expected one of them; "
@@ -181,7 +174,7 @@ def _warmed(ref: ModelRef, warm: Sequence[Example], method: MethodConfig, store:
     cfg = WarmupConfig(
         seed=method.seed, device=method.device, batch_size=max(1, min(8, len(warm) // 4))
     )
-    return store.run(training.WARM_UP, cfg, warm, ref).model("student")
+    return session.run(training.WARM_UP, cfg, warm, ref).model("student")
 
 
 def _examples(source: Source, limit: int | None) -> list[Example]:

@@ -114,6 +114,7 @@ def score(
     from influbench.report import tables
     from influbench.results import score_files
     from influbench.scoring import MethodConfig
+    from influbench.session import Session
     from influbench.store import Store
 
     if out is not None and not out.resolve().parent.is_dir():
@@ -132,9 +133,8 @@ def score(
             max_length=max_length,
             chunk_size=chunk_size,
             workers=workers,
-            archive=store / "judgements.jsonl",
         ),
-        store=Store(store, RichProgress()),
+        session=Session(Store(store, RichProgress())),
     )
     frame = found.frame()
     console = Console()

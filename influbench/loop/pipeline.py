@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from influbench import data, generation, preferences, registry, scoring, training
-from influbench.config import Config
 from influbench.errors import UserError
 from influbench.evaluation import suite
 from influbench.evaluation.suite import Evaluated
-from influbench.loop.settings import BASELINE, ORACLE, RunConfig
+from influbench.loop.settings import BASELINE, RunConfig
 from influbench.models.templates import check_template, templated
 from influbench.records import (
     Candidate,
@@ -24,8 +23,9 @@ from influbench.records import (
     Score,
     SeedPrompt,
 )
-from influbench.scoring import MethodConfig, noise_floor
-from influbench.store import Entry, Stage, Store
+from influbench.scoring import MethodConfig, Scored
+from influbench.session import Session
+from influbench.store import Entry
 from influbench.training import dpo
 
 
@@ -107,7 +107,7 @@ def check(cfg: RunConfig) -> Sets:
     )
 
 
-def run(cfg: RunConfig, store: Store) -> Run:
+def run(cfg: RunConfig, session: Session) -> Run:
     """Runs the loop; a stage whose result the store has is not run again.
 
     In every round the student is warmed up from the base student on what that round's teacher
@@ -117,9 +117,11 @@ def run(cfg: RunConfig, store: Store) -> Run:
     Raises:
         UserError: see :func:`check`; or a stage cannot go on.
     """
-    loop = Loop(cfg, store, check(cfg))
+    loop = Loop(cfg, session, check(cfg))
+    if loop.sets.overlap:
+        session.note(f"leaky: {loop.sets.overlap} reference examples are also evaluation prompts")
     name = cfg.scoring.estimator
-    teacher, student = templated(cfg.teacher, store), templated(cfg.student, store)
+    teacher, student = (templated(model, session.run) for model in (cfg.teacher, cfg.student))
     baseline = Evaluated((), (), frozenset())
     if cfg.stop_after == "end":
         baseline = loop.train_and_evaluate(BASELINE, teacher, student)
@@ -136,11 +138,13 @@ def run(cfg: RunConfig, store: Store) -> Run:
         turn = Round(
             number=number,
             candidates=candidates,
-            scores={method: scores for method, (scores, _) in scored.items()},
-            facts={method: facts for method, (_, facts) in scored.items()},
+            scores={method: found.scores for method, found in scored.items()},
+            facts={method: found.facts for method, found in scored.items()},
         )
         if name != BASELINE:
-            pairs = preferences.build_pairs(cfg.preferences, candidates, turn.scores[name])
+            pairs = preferences.build_pairs(
+                cfg.preferences, candidates, turn.scores[name], scored[name].noise_floor
+            )
             taught = loop.teach(teacher, pairs)
             teacher = taught.model("teacher")
             outcomes = loop.train_and_evaluate(name, teacher, student, baseline)
@@ -150,28 +154,18 @@ def run(cfg: RunConfig, store: Store) -> Run:
         config=cfg,
         rounds=rounds,
         baseline=baseline.outcomes,
-        ledger=list(loop.ledger.values()),
-        notes=loop.notes(),
+        ledger=session.ledger,
+        notes=session.notes,
     )
 
 
 @dataclass
 class Loop:
-    """The stages of one run over one store, and the ledger that they fill."""
+    """The stages of one run."""
 
     cfg: RunConfig
-    store: Store
+    session: Session
     sets: Sets
-    ledger: dict[tuple[str, str, str, str], LedgerRow] = field(default_factory=dict)
-    """By entry key, stage, label and phase: a stage met twice in one run is paid once."""
-    judge_notes: set[str] = field(default_factory=set)
-
-    def do(self, stage: Stage, cfg: Config, *inputs: Any, label: str = "") -> Entry:
-        """Runs a stage through the store and notes what it cost."""
-        entry = self.store.run(stage, cfg, *inputs, label=label)
-        for row in entry.ledger():
-            self.ledger[entry.key, row.stage, row.label, row.phase] = row
-        return entry
 
     def generate(
         self, teacher: ModelRef, count: int, salt: str, label: str = ""
@@ -183,13 +177,14 @@ class Loop:
         cfg = self.cfg.generation.model_copy(
             update={"seed": self.cfg.seed, "num_candidates": count}
         )
-        entry = self.do(generation.STAGE, cfg, self.sets.seeds, teacher, salt, label=label or salt)
+        inputs = self.sets.seeds, teacher, salt
+        entry = self.session.run(generation.STAGE, cfg, *inputs, label=label or salt)
         return entry.records("candidates", Candidate)
 
     def warm_up(self, student: ModelRef, rows: Sequence[Candidate]) -> ModelRef:
         """The student with its optimizer state."""
         cfg = self.cfg.warmup.model_copy(update={"seed": self.cfg.seed})
-        return self.do(training.WARM_UP, cfg, _examples(rows), student).model("student")
+        return self.session.run(training.WARM_UP, cfg, _examples(rows), student).model("student")
 
     def score(
         self,
@@ -197,10 +192,9 @@ class Loop:
         candidates: Sequence[Candidate],
         warmup: Sequence[Candidate],
         student: ModelRef,
-    ) -> tuple[list[Score], dict[str, float]]:
-        """Scores of one estimator, and what it reports of itself; the oracle's noise floor too."""
+    ) -> Scored:
+        """What one estimator says of the candidates."""
         own = self.cfg.scoring
-        asks = "judge" in registry.needs(name)
         cfg = MethodConfig(
             estimator=name,
             options=own.options if name == own.estimator else {},
@@ -209,23 +203,18 @@ class Loop:
             compute=own.compute,
             attention=own.attention,
             max_length=own.max_length,
-            judge=self.cfg.judge if asks else None,
+            judge=self.cfg.judge,
             device=self.cfg.student.device,
             chunk_size=own.chunk_size,
-            workers=1 if asks else own.workers,
-            archive=suite.archive(self.store),
+            workers=own.workers,
         )
         inputs = _examples(candidates), self.sets.reference, _examples(warmup), student
-        entry = self.do(scoring.STAGE, cfg, *inputs, label=name)
-        facts = dict(entry.meta["diagnostics"])
-        if name == ORACLE:
-            facts |= self.do(noise_floor.STAGE, cfg, *inputs, label=name).meta
-        return entry.records("scores", Score), facts
+        return scoring.score_candidates(self.session, cfg, *inputs)
 
     def teach(self, teacher: ModelRef, pairs: Sequence[Pair]) -> Entry:
         """The teacher after DPO."""
         cfg = self.cfg.dpo.model_copy(update={"seed": self.cfg.seed})
-        return self.do(dpo.DPO, cfg, pairs, teacher, label=self.cfg.scoring.estimator)
+        return self.session.run(dpo.DPO, cfg, pairs, teacher, label=self.cfg.scoring.estimator)
 
     def train_and_evaluate(
         self, name: str, teacher: ModelRef, student: ModelRef, baseline: Evaluated | None = None
@@ -233,27 +222,19 @@ class Loop:
         """The teacher's training set, the student trained on it, and its marks."""
         rows = self.generate(teacher, self.cfg.sizes.training, "training", f"training-{name}")
         cfg = self.cfg.sft.model_copy(update={"seed": self.cfg.seed})
-        trained = self.do(training.SFT, cfg, _examples(rows), student, label=name).model("student")
+        entry = self.session.run(training.SFT, cfg, _examples(rows), student, label=name)
         marks = suite.Suite(
             cfg=self.cfg.evaluation.model_copy(update={"seed": self.cfg.seed}),
             judge=self.cfg.judge,
             evaluation=self.sets.evaluation,
             questions=self.sets.questions,
             reference=self.sets.reference,
-            archive=suite.archive(self.store),
+            archive=self.session.archive,
         )
-        evaluated = marks.evaluate(self.do, trained, baseline, label=name)
-        self.judge_notes |= evaluated.notes
+        evaluated = marks.evaluate(self.session.run, entry.model("student"), baseline, label=name)
+        for note in sorted(evaluated.notes):
+            self.session.note(note)
         return evaluated
-
-    def notes(self) -> list[str]:
-        """What a reader of the numbers must know."""
-        notes: list[str] = []
-        if self.sets.overlap:
-            notes.append(
-                f"leaky: {self.sets.overlap} reference examples are also evaluation prompts"
-            )
-        return [*notes, *sorted(self.judge_notes)]
 
 
 def _examples(rows: Sequence[Candidate]) -> list[Example]:

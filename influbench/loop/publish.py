@@ -14,11 +14,12 @@ from influbench import registry
 from influbench.estimator import Scale
 from influbench.files import digest
 from influbench.loop.pipeline import Round, Run
-from influbench.loop.settings import BASELINE, ORACLE
+from influbench.loop.settings import BASELINE
 from influbench.records import Outcome, ResultRow, Score
 from influbench.results import CEILING, cost_rows, result_file, with_interval
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
+from influbench.scoring import ORACLE
 from influbench.statistics import against_oracle
 from influbench.statistics import outcomes as statistics
 from influbench.statistics.against_oracle import Agreement

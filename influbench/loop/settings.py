@@ -16,8 +16,6 @@ from influbench.preferences import PreferenceConfig
 from influbench.training import SFTConfig, WarmupConfig
 from influbench.training.dpo import DPOStageConfig
 
-ORACLE = "exact"
-"""The estimator that the others are judged by."""
 BASELINE = "none"
 """The estimator that teaches nothing; its student is the baseline of the win rate."""
 

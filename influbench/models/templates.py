@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from influbench.config import Config
 from influbench.models import loading as models
 from influbench.models.loading import ModelConfig
 from influbench.records import ModelRef
-from influbench.store import Stage, Store, Work
+from influbench.store import Entry, Stage, Work
 
 
 class TemplateConfig(Config):
@@ -25,13 +27,16 @@ def add_template(cfg: TemplateConfig, model: ModelRef, *, work: Work) -> None:
 STAGE = Stage("template", 1, add_template)
 
 
-def templated(cfg: ModelConfig, store: Store) -> ModelRef:
-    """The model of a configuration, with the template that the configuration gives it."""
+def templated(cfg: ModelConfig, run: Callable[..., Entry]) -> ModelRef:
+    """The model of a configuration, with the template that the configuration gives it.
+
+    ``run`` runs a stage: ``Session.run``.
+    """
     ref = models.resolve(cfg.name, cfg.revision)
     if cfg.chat_template is None:
         return ref
     told = TemplateConfig(chat_template=cfg.chat_template, dtype=cfg.dtype)
-    return store.run(STAGE, told, ref).model("model")
+    return run(STAGE, told, ref).model("model")
 
 
 def check_template(cfg: ModelConfig) -> None:

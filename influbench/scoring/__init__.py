@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from influbench.scoring.driver import ORACLE, Scored, score_candidates
 from influbench.scoring.stage import (
     FACTS,
     STAGE,
@@ -12,4 +13,15 @@ from influbench.scoring.stage import (
     share_of_scores,
 )
 
-__all__ = ["FACTS", "STAGE", "MethodConfig", "check_lengths", "hold", "score", "share_of_scores"]
+__all__ = [
+    "FACTS",
+    "ORACLE",
+    "STAGE",
+    "MethodConfig",
+    "Scored",
+    "check_lengths",
+    "hold",
+    "score",
+    "score_candidates",
+    "share_of_scores",
+]

@@ -17,7 +17,7 @@ from influbench.errors import UserError
 from influbench.estimator import Context, Scorer, Scores, as_scores
 from influbench.executors.pool import Share, device_of, fan_out
 from influbench.files import write_bytes
-from influbench.judging import ArchivedJudge, JudgeConfig
+from influbench.judging import ArchivedJudge, Budget, JudgeConfig
 from influbench.records import Example, ModelRef, Score
 from influbench.store import Stage, Work
 from influbench.student import LanguageStudent, StudentSettings, load_student
@@ -51,6 +51,7 @@ def score(
     student: ModelRef,
     *,
     work: Work,
+    budget: Budget | None = None,
 ) -> None:
     """Writes ``scores``: one ``Score`` a candidate, in the candidates' order.
 
@@ -61,6 +62,7 @@ def score(
         UserError: a candidate does not fit the context, a score is not finite, or a method that
             asks a judge is to be shared by several processes.
     """
+    args = cfg, candidates, reference, warmup, student
     chunks = -(-len(candidates) // cfg.chunk_size)
     workers = min(cfg.workers, chunks - work.finished("scores"))
     if workers > 1:
@@ -69,9 +71,8 @@ def score(
                 f"estimator '{cfg.estimator}' asks a judge, whose requests one process sends: set "
                 "workers = 1 (judge.concurrency is how many requests go at a time)"
             )
-        args = (cfg, candidates, reference, warmup, student)
         fan_out(share_of_scores, workers, args, work, chunks="scores", total=chunks)
-    records = share_of_scores(cfg, candidates, reference, warmup, student, share=Share(), work=work)
+    records = share_of_scores(*args, share=Share(), work=work, budget=budget)
     work.write("scores", records)
     facts = work.path / FACTS
     work.meta["scale"] = registry.build(cfg.estimator, cfg.options).scale
@@ -87,6 +88,7 @@ def share_of_scores(
     *,
     share: Share,
     work: Work,
+    budget: Budget | None = None,
 ) -> list[Score]:
     """Scores the chunks that are ``share``'s and not done yet; all of its scores, in order.
 
@@ -95,7 +97,7 @@ def share_of_scores(
     """
     method = registry.build(cfg.estimator, cfg.options)
     facts = work.path / FACTS
-    judge = _judge(cfg, work)
+    judge = _judge(cfg, work, budget)
     networks = [] if judge is None else list(judge.models)
     scorer: Scorer | None = None
 
@@ -166,12 +168,12 @@ def hold(
         return load_student(student, settings)
 
 
-def _judge(cfg: MethodConfig, work: Work) -> ArchivedJudge | None:
+def _judge(cfg: MethodConfig, work: Work, budget: Budget | None) -> ArchivedJudge | None:
     if "judge" not in registry.needs(cfg.estimator):
         return None
     if cfg.judge is None:
         raise UserError(f"estimator '{cfg.estimator}' asks a judge: set judge.kind and judge.model")
-    return judging.build(cfg.judge, cfg.archive, buyer=work.path.name)
+    return judging.build(cfg.judge, cfg.archive, buyer=work.path.name, budget=budget)
 
 
 def _named(name: str, scorer: Scorer, examples: Sequence[Example]) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from influbench.loop import pipeline, publish
 from influbench.loop.reading import Study
 from influbench.progress import RichProgress
+from influbench.session import Session
 from influbench.store import Store
 
 
@@ -18,12 +19,12 @@ def run_all(study: Study, store: Path, results: Path) -> list[Path]:
     Raises:
         UserError: see ``pipeline.check``; the message names the run.
     """
-    progress = RichProgress()
+    session = Session(Store(store, RichProgress()))
     for cfg in study.runs.values():
         pipeline.check(cfg)
     paths: list[Path] = []
     for number, (run_id, cfg) in enumerate(study.runs.items(), 1):
-        progress.note(f"{study.name} {number}/{len(study.runs)}: {run_id}")
-        done = pipeline.run(cfg, Store(store, progress))
+        session.store.progress.note(f"{study.name} {number}/{len(study.runs)}: {run_id}")
+        done = pipeline.run(cfg, session.part())
         paths.append(publish.publish(done, results, study.name, run_id))
     return paths

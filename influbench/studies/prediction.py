@@ -26,11 +26,11 @@ from influbench.config import Config
 from influbench.errors import UserError
 from influbench.evaluation.suite import LOSSES, LossConfig
 from influbench.files import digest
-from influbench.records import Example, LedgerRow, ModelRef, Outcome, ResultRow
+from influbench.records import Example, ModelRef, Outcome, ResultRow
 from influbench.results import with_interval
+from influbench.session import Session
 from influbench.statistics.agreement import spearman
 from influbench.statistics.bootstrap import interval
-from influbench.store import Store
 from influbench.training import SFTConfig
 
 PARTS = ("top", "middle", "bottom")
@@ -64,24 +64,20 @@ class Trainings:
     candidates: Mapping[str, Example]
     held_out: Sequence[Example]
     student: ModelRef
-    store: Store
-    ledger: dict[str, Sequence[LedgerRow]]
-    """By store key; filled as trainings are done."""
+    session: Session
 
     def gain(self, part: str, ids: Sequence[str], seed: int) -> Trained:
         """Trains on the candidates named and measures the drop of the held-out loss."""
         examples = [self.candidates[name] for name in sorted(ids)]
         sft = self.cfg.sft.model_copy(update={"seed": seed})
-        entry = self.store.run(training.SFT, sft, examples, self.student, label=part)
-        self.ledger[entry.key] = entry.ledger()
+        entry = self.session.run(training.SFT, sft, examples, self.student, label=part)
         gain = self._loss(self.student) - self._loss(entry.model("student"))
         return Trained(part, seed, tuple(sorted(ids)), gain)
 
     def _loss(self, student: ModelRef) -> float:
-        entry = self.store.run(
+        entry = self.session.run(
             LOSSES, LossConfig(device=self.cfg.sft.device), self.held_out, [], student
         )
-        self.ledger[entry.key] = entry.ledger()
         return float(np.mean([o.value for o in entry.records("outcomes", Outcome)]))
 
 

@@ -28,7 +28,7 @@ from influbench.results import cost_rows, result_file
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
 from influbench.scoring import MethodConfig
-from influbench.store import Store
+from influbench.session import Session
 from influbench.training import WarmupConfig
 
 
@@ -94,7 +94,7 @@ def load_sets(cfg: ScoringSetup, seed: int) -> Sets:
 
 
 def score_all(
-    cfg: ScoringSetup, sets: Sets, candidates: Sequence[Example], seed: int, store: Store
+    cfg: ScoringSetup, sets: Sets, candidates: Sequence[Example], seed: int, session: Session
 ) -> Scored:
     """Warms the student up and lets every method score the candidates.
 
@@ -104,26 +104,25 @@ def score_all(
     for name in cfg.methods:
         registry.build(name)
     warmup = cfg.warmup.model_copy(update={"seed": seed, "device": cfg.student.device})
-    base = templated(cfg.student, store)
-    warmed = store.run(training.WARM_UP, warmup, sets.warmup, base)
-    student, ledger = warmed.model("student"), list(warmed.ledger())
-    scores: dict[str, Sequence[Score]] = {}
-    facts: dict[str, Mapping[str, float]] = {}
+    base = templated(cfg.student, session.run)
+    student = session.run(training.WARM_UP, warmup, sets.warmup, base).model("student")
+    found: dict[str, scoring.Scored] = {}
     for name in cfg.methods:
         method = MethodConfig(
             estimator=name,
             seed=seed,
             dtype=cfg.student.dtype,
-            judge=cfg.judge if "judge" in registry.needs(name) else None,
+            judge=cfg.judge,
             device=cfg.student.device,
-            archive=store.root / "judgements.jsonl",
         )
-        data = (candidates, sets.reference, sets.warmup, student)
-        entry = store.run(scoring.STAGE, method, *data, label=name)
-        scores[name] = entry.records("scores", Score)
-        facts[name] = entry.meta["diagnostics"]
-        ledger += entry.ledger()
-    return Scored(student, scores, facts, ledger)
+        inputs = candidates, sets.reference, sets.warmup, student
+        found[name] = scoring.score_candidates(session, method, *inputs)
+    return Scored(
+        student=student,
+        scores={name: scored.scores for name, scored in found.items()},
+        facts={name: scored.facts for name, scored in found.items()},
+        ledger=session.ledger,
+    )
 
 
 def blank_row(study: str, run: str, estimator: str, seed: int) -> ResultRow:

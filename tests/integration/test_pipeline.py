@@ -7,6 +7,7 @@ import pytest
 from influbench.errors import UserError
 from influbench.loop import pipeline, publish
 from influbench.loop import reading as presets
+from influbench.session import Session
 from influbench.store import Store
 
 SMALL = ["scoring.compare=[]", "sizes.candidates=4", "sizes.warmup=4", "data.num_questions=1"]
@@ -20,7 +21,7 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_rounds(store):
     cfg = presets.load_run("tiny", [*SMALL, "rounds=2", "dpo.learning_rate=0.01"])
-    return pipeline.run(cfg, store)
+    return pipeline.run(cfg, Session(store))
 
 
 def test_the_second_round_is_written_by_the_taught_teacher(two_rounds):
@@ -53,7 +54,7 @@ def test_every_round_is_published_with_its_own_numbers(two_rounds):
 
 
 def test_the_baseline_alone_needs_no_teaching(store):
-    run = pipeline.run(presets.load_run("tiny", [*SMALL, "scoring.estimator=none"]), store)
+    run = pipeline.run(presets.load_run("tiny", [*SMALL, "scoring.estimator=none"]), Session(store))
     assert run.rounds[-1].pairs == ()
     assert {o.metric for o in run.baseline} >= {"heldout_loss", "grade_1", "grade_2"}
 
@@ -76,7 +77,27 @@ def test_reference_and_evaluation_may_overlap_only_by_name(tmp_path):
     assert pipeline.check(named).overlap == 1
 
 
-def test_a_run_of_a_leaky_set_says_so(two_rounds, store):
+def test_a_run_of_a_leaky_set_says_so(two_rounds, store, monkeypatch):
     sets = dataclasses.replace(pipeline.check(two_rounds.config), overlap=2)
-    notes = pipeline.Loop(two_rounds.config, store, sets).notes()
-    assert any("leaky: 2 reference examples" in note for note in notes)
+    monkeypatch.setattr(pipeline, "check", lambda cfg: sets)
+    again = pipeline.run(two_rounds.config, Session(store))
+    assert any("leaky: 2 reference examples" in note for note in again.notes)
+
+
+def test_pairs_whose_margin_is_within_the_measured_noise_are_ties(two_rounds, store, monkeypatch):
+    """The floor that the oracle's own batching gives is what the pair rule goes by."""
+    (first, *_) = two_rounds.rounds
+    floor = first.facts["exact"]["noise_floor"]
+    assert floor > 0
+    assert all(pair.margin > floor for turn in two_rounds.rounds for pair in turn.pairs)
+    told = []
+
+    def build_pairs(cfg, candidates, scores, measured_floor):
+        told.append(measured_floor)
+        return build(cfg, candidates, scores, 1e9)
+
+    build = pipeline.preferences.build_pairs
+    monkeypatch.setattr(pipeline.preferences, "build_pairs", build_pairs)
+    with pytest.raises(UserError, match="expected at least one preference pair"):
+        pipeline.run(two_rounds.config, Session(store))
+    assert told == [floor]

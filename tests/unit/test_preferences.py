@@ -11,7 +11,6 @@ from influbench.preferences import (
     build_pairs,
     check,
     difference_stderr,
-    summary,
 )
 from influbench.records import Candidate, Score
 
@@ -191,20 +190,11 @@ def test_rules_that_a_scale_allows():
         check("margin", "nats", False)
 
 
-def test_summary_by_hand():
-    candidates = [
-        candidate("a", "g", instruction="12345"),
-        candidate("b", "g", instruction="123"),
-        candidate("c", "h", instruction="1"),
-        candidate("d", "h", instruction="1"),
-        candidate("e", "single", instruction="1"),
-    ]
-    values = {"a": 2.0, "b": -0.5, "c": 1.0, "d": 1.0, "e": 5.0}
-    scores = [Score(id=n, value=v) for n, v in values.items()]
-    pairs = build_pairs(PreferenceConfig(), candidates, scores)
-    result = summary(pairs, candidates, noise_floor=2.5)
-    assert (result.pairs, result.groups, result.group_share) == (1, 1, 0.5)
-    assert result.length_gap == 2.0
-    assert result.share_above_floor == 0.0
-    assert summary(pairs, candidates, noise_floor=2.4).share_above_floor == 1.0
-    assert summary([], candidates).length_gap is None
+def test_differences_within_the_measured_noise_are_ties_unless_a_setting_says_otherwise():
+    candidates = [candidate("a"), candidate("b")]
+    scores = [Score(id="a", value=1.0), Score(id="b", value=-1.0)]
+    rule, strict = PreferenceConfig(), PreferenceConfig(noise_floor=0.0)
+    assert len(build_pairs(rule, candidates, scores)) == 1
+    assert len(build_pairs(rule, candidates, scores, 1.9)) == 1
+    assert build_pairs(rule, candidates, scores, 2.0) == []
+    assert len(build_pairs(strict, candidates, scores, 2.0)) == 1

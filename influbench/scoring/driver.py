@@ -1,0 +1,91 @@
+"""One estimator asked about candidates: the one driver of the loop, ``influbench score``, studies.
+
+It gives every method the same knobs, a judge only where the method asks one, and measures the noise
+floor beside the oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from influbench import registry
+from influbench.judging import JudgeConfig
+from influbench.records import Example, LedgerRow, ModelRef, Score
+from influbench.scoring import noise_floor, stage
+from influbench.scoring.stage import MethodConfig
+from influbench.session import Session
+
+ORACLE = "exact"
+"""The estimator that the others are judged by; its noise floor is measured."""
+NOISE_FLOOR = "noise_floor"
+"""The fact that the measured noise floor stands under, in score units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What one method says of the candidates, of itself, and what it cost."""
+
+    method: MethodConfig
+    """As it was asked: with a judge only where it asks one."""
+    scores: Sequence[Score]
+    """In the candidates' order."""
+    scale: str
+    facts: dict[str, float]
+    """What the method reports of itself; the oracle's ``noise_floor`` too."""
+    ledger: Sequence[LedgerRow]
+
+    @property
+    def noise_floor(self) -> float | None:
+        """Differences up to here say nothing, in score units; None where it was not measured."""
+        return self.facts.get(NOISE_FLOOR)
+
+
+def score_candidates(
+    session: Session,
+    method: MethodConfig,
+    candidates: Sequence[Example],
+    reference: Sequence[Example],
+    warmup: Sequence[Example],
+    student: ModelRef,
+    *,
+    label: str = "",
+) -> Scored:
+    """Scores of the candidates by one method.
+
+    Args:
+        session: runs the stages.
+        method: the estimator, its options and how it is run; a judge that it does not ask is left
+            out, and without one it asks the default judge. A method that asks a judge is run by one
+            process, which sends the requests.
+        candidates: what is scored.
+        reference: the pairs whose mean loss defines what helps.
+        warmup: what the student was trained on.
+        student: weights, and moments where the method needs them.
+        label: what the stages are called; the estimator's name by default.
+
+    Raises:
+        UserError: see ``scoring.stage.score``.
+    """
+    asks = "judge" in registry.needs(method.estimator)
+    method = method.model_copy(
+        update={
+            "judge": (method.judge or JudgeConfig()) if asks else None,
+            "workers": 1 if asks else method.workers,
+            "archive": session.archive,
+        }
+    )
+    inputs = candidates, reference, warmup, student
+    label = label or method.estimator
+    entries = [session.ask(stage.STAGE, method, *inputs, label=label)]
+    facts = dict(entries[0].meta["diagnostics"])
+    if method.estimator == ORACLE:
+        entries.append(session.run(noise_floor.STAGE, method, *inputs, label=label))
+        facts |= entries[1].meta
+    return Scored(
+        method=method,
+        scores=entries[0].records("scores", Score),
+        scale=entries[0].meta["scale"],
+        facts=facts,
+        ledger=[row for entry in entries for row in entry.ledger()],
+    )
