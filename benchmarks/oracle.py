@@ -117,7 +117,7 @@ def flops(
     def forward(example: Example) -> float:
         row = student.encode(example)
         config = student.model.config
-        time, response = len(row.ids), len(row.ids) - row.response_start
+        time, response = len(row.ids), len(row.learned)
         body = sum(p.numel() for n, p in student.model.named_parameters() if ".layers." in n)
         attention = 2 * config.num_hidden_layers * config.hidden_size * time  # half: causal
         return time * (2 * body + attention) + 2 * response * config.vocab_size * config.hidden_size

@@ -158,6 +158,9 @@ def _ordered(family: Sequence[Candidate], scores: dict[str, Score]) -> Iterator[
                 chosen_id=better.id,
                 rejected_id=worse.id,
                 margin=margin,
+                prompt_ids=better.prompt_ids,
+                chosen_ids=better.completion_ids,
+                rejected_ids=worse.completion_ids,
             )
 
 

@@ -149,7 +149,7 @@ class Exact:
             return student.batches(ctx.reference), np.ones(count)
         held = requirements.language_student(ctx, "exact (option 'batch_mean_reference')")
         rows = [held.encode(e) for e in ctx.reference]
-        tokens = np.array([len(row.ids) - row.response_start for row in rows], dtype=float)
+        tokens = np.array([len(row.learned) for row in rows], dtype=float)
         batches = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
         shares = np.empty(count)
         for batch in batches:

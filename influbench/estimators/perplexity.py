@@ -46,7 +46,8 @@ class Perplexity:
         def mean_nll(examples: Sequence[Example]) -> np.ndarray:
             out = np.empty(len(examples))
             for batch in student.batches(examples):
-                rows = [Encoded(student.encode(examples[i]).ids, 1) for i in batch]
+                ids = [student.encode(examples[i]).ids for i in batch]
+                rows = [Encoded(own, ((1, len(own)),)) for own in ids]
                 with torch.no_grad():
                     out[batch] = student.loss_encoded(rows).double().cpu().numpy()
             return out

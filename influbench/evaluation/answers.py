@@ -94,4 +94,4 @@ def _prompt(loaded: LoadedModel, question: Question, said: Sequence[str]) -> str
     return chat_prompt(loaded.tokenizer, messages)
 
 
-STAGE = Stage("answer", 1, answer_questions)
+STAGE = Stage("answer", 2, answer_questions)

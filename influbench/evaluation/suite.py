@@ -197,6 +197,6 @@ def asked(
     work.meta.update(judge=judge.name, note=judge.note)
 
 
-LOSSES = Stage("losses", 1, measure_losses)
+LOSSES = Stage("losses", 2, measure_losses)
 COMPARE = Stage("compare", 1, compare)
 GRADE = Stage("grade", 1, grade)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from influbench.student import LanguageStudent
 
 WORKERS = Path(__file__).parent / "workers"
-FORMAT = 1
+FORMAT = 2
 SIGN = "positive lowers the reference loss"
 GRACE_SECONDS = 10
 """How long a worker may take to end before it is killed."""
@@ -129,7 +129,7 @@ def write_rows(path: Path, student: LanguageStudent, examples: Sequence[Example]
     with path.open("w", encoding="utf-8") as file:
         for example in examples:
             row = student.encode(example)
-            line = {"id": example.id, "ids": row.ids, "response_start": row.response_start}
+            line = {"id": example.id, "ids": row.ids, "learned": row.learned}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

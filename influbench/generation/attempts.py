@@ -97,6 +97,10 @@ class Attempt:
     """The response ended at ``max_new_tokens``; it is kept."""
     dropped: str
     """Why it is no candidate; empty where it is one."""
+    prompt_ids: tuple[int, ...]
+    """``teacher_prompt`` as the teacher read it."""
+    completion_ids: tuple[int, ...]
+    """What it then sampled, up to where ``raw_completion`` ends, and its end of turn."""
 
 
 @dataclass
@@ -172,6 +176,8 @@ class Teacher:
                     response="",
                     truncated=False,
                     dropped=reason_to_drop(text, cfg.filters),
+                    prompt_ids=completion.prompt_ids,
+                    completion_ids=completion.ids,
                 )
             )
         return attempts

@@ -25,7 +25,7 @@ from transformers import (
 
 from influbench.errors import UserError
 from influbench.judging.token_choice import Sampling, processors
-from influbench.models import context_length
+from influbench.models import context_length, conversation
 
 __all__ = ["Completion", "Sampling", "complete"]
 
@@ -40,6 +40,10 @@ class Completion:
     """How many tokens were written, without the end-of-turn token."""
     finished: bool
     """It ended by itself (end of turn or stop string), not at ``max_new_tokens``."""
+    prompt_ids: tuple[int, ...]
+    """The prompt as the model read it."""
+    ids: tuple[int, ...]
+    """What was sampled: with the end of turn, or the token that completed the stop string."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def complete(
             batch = rows[start : start + batch_size]
             written = _decode(model, tokenizer, batch, seed, sampling, ends, stop)
             for row, tokens in zip(batch, written, strict=True):
-                done[row.position] = _completion(tokens, tokenizer, ends, stop)
+                done[row.position] = _completion(row.tokens, tokens, tokenizer, ends, stop)
     return [done[position] for position in range(len(rows))]
 
 
@@ -126,10 +130,11 @@ def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Tokens that end a turn: the model's own, and the tokenizer's end, begin and padding."""
+    """Tokens that end a turn: the model's own, its template's, the tokenizer's end, begin, pad."""
     own = model.generation_config.eos_token_id if model.generation_config else None
     found = own if isinstance(own, list) else [own]
     found += [tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id]
+    found += conversation.end_ids(tokenizer)
     return sorted({token for token in found if token is not None})
 
 
@@ -215,7 +220,11 @@ class _StopStrings(StoppingCriteria):
 
 
 def _completion(
-    tokens: list[int], tokenizer: PreTrainedTokenizerFast, ends: list[int], stop: Sequence[str]
+    prompt: tuple[int, ...],
+    tokens: list[int],
+    tokenizer: PreTrainedTokenizerFast,
+    ends: list[int],
+    stop: Sequence[str],
 ) -> Completion:
     end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     text = str(tokenizer.decode(tokens[:end], clean_up_tokenization_spaces=False))
@@ -224,4 +233,6 @@ def _completion(
         text=text[: min(cuts)] if cuts else text,
         tokens=end,
         finished=end < len(tokens) or bool(cuts),
+        prompt_ids=prompt,
+        ids=tuple(tokens[: end if cuts else end + 1]),
     )

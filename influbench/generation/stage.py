@@ -141,7 +141,10 @@ def _candidate(attempt: Attempt) -> Candidate:
         raw_completion=attempt.raw_completion,
         instruction=attempt.instruction,
         response=attempt.response,
+        finished=not attempt.truncated,
+        prompt_ids=attempt.prompt_ids,
+        completion_ids=attempt.completion_ids,
     )
 
 
-STAGE = Stage("generate", 2, write_candidates)
+STAGE = Stage("generate", 3, write_candidates)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from jinja2 import TemplateError
@@ -11,16 +13,23 @@ from transformers import PreTrainedTokenizerBase
 from influbench.errors import UserError
 from influbench.models.sources import first_line
 from influbench.models.tiny import CHATML
+from influbench.records import Turn
 
 PADS = (
     *("<|endoftext|>", "<pad>", "[PAD]", "<|padding|>", "<|pad|>"),
     *("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<unk>"),
 )
 """Tokens that may pad, in this order, where a tokenizer has no padding token of its own."""
+DAY = datetime(2024, 7, 26)  # noqa: DTZ001
+"""Today, for templates that ask: the day that Llama 3's falls back to."""
+ADVICE = (
+    "set the model's chat_template to 'chatml' or to a jinja file (--set "
+    "student.chat_template=chatml), or take an instruct model"
+)
 
 
 def chat_prompt(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]], prefill: str = ""
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Turn], prefill: str = ""
 ) -> str:
     """The text that asks for the assistant's next turn, which ``prefill`` begins.
 
@@ -34,21 +43,82 @@ def chat_prompt(
     Raises:
         UserError: the model has no chat template, or its template refuses the messages.
     """
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"model '{tokenizer.name_or_path}' has no chat template: set the model's "
-            "chat_template to 'chatml' or to a jinja file, or take an instruct model"
-        )
-    turns = [{"role": role, "content": content} for role, content in messages]
+    return rendered(tokenizer, fitting(tokenizer, messages), ask=True) + prefill
+
+
+def rendered(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], *, ask: bool) -> str:
+    """The turns in the model's own chat template, the only place that applies one.
+
+    A template that writes the day's date gets :data:`DAY`: the same turns, the same text.
+
+    Args:
+        tokenizer: of the model.
+        turns: (role, content), oldest first.
+        ask: whether the beginning of the assistant's next turn follows.
+
+    Raises:
+        UserError: the model has no chat template, or its template refuses the turns.
+    """
+    messages = [{"role": role, "content": content} for role, content in turns]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return str(
+            tokenizer.apply_chat_template(
+                messages,
+                chat_template=_template(tokenizer),
+                tokenize=False,
+                add_generation_prompt=ask,
+            )
+        )
     except TemplateError as error:
-        roles = [role for role, _ in messages]
+        roles = [role for role, _ in turns]
         raise UserError(
             f"the chat template of '{tokenizer.name_or_path}' refuses messages with the roles "
             f"{roles}: {first_line(error)}"
         ) from error
-    return f"{text}{prefill}"
+
+
+def fitting(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[Turn]:
+    """The turns, with a system turn put before the user's text where the template has none."""
+    roles = [role for role, _ in turns[:2]]
+    if roles != ["system", "user"] or takes_system(tokenizer):
+        return list(turns)
+    return [("user", f"{turns[0][1]}\n\n{turns[1][1]}"), *turns[2:]]
+
+
+def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template has a place for a system turn: it neither refuses nor drops it."""
+    return _takes_system(tokenizer, _template(tokenizer))
+
+
+@functools.lru_cache(maxsize=64)
+def _takes_system(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:  # noqa: ARG001
+    mark = "what the system says"
+    try:
+        return mark in rendered(tokenizer, [("system", mark), ("user", "?")], ask=True)
+    except UserError:
+        rendered(tokenizer, [("user", "?")], ask=True)  # refused without it too: that is the error
+        return False
+
+
+def _template(tokenizer: PreTrainedTokenizerBase) -> str:
+    own = tokenizer.chat_template
+    if isinstance(own, dict):
+        if "default" not in own:
+            raise UserError(
+                f"model '{tokenizer.name_or_path}' has the chat templates {sorted(own)} and none "
+                f"by default: {ADVICE}"
+            )
+        own = own["default"]
+    if not own:
+        raise UserError(f"model '{tokenizer.name_or_path}' has no chat template: {ADVICE}")
+    return _DATED + own if "strftime_now" in own else own
+
+
+def _dated() -> str:
+    """A macro in the place of transformers' ``strftime_now``, which reads the clock."""
+    letters = [*"aAbBcdeHIjmMpSUwWxXyY", "-d", "-m", "-H", "-I", "-M"]
+    known = "".join(f"|replace('%{c}', {DAY.strftime('%' + c)!r})" for c in letters)
+    return "{% macro strftime_now(format) %}{{ format" + known + " }}{% endmacro %}\n"
 
 
 def without_template(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
@@ -114,3 +184,6 @@ def set_pad(tokenizer: PreTrainedTokenizerBase) -> None:
             "its vocabulary that no text holds as pad_token in its tokenizer_config.json"
         )
     tokenizer.pad_token = usable[0]
+
+
+_DATED = _dated()

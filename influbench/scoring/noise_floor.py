@@ -125,4 +125,4 @@ def measure(
         work.meta["noise_floor"] = noise_floor(method, ctx, sample, repeats=REPEATS)
 
 
-STAGE = Stage("noise_floor", 1, measure)
+STAGE = Stage("noise_floor", 2, measure)

@@ -133,7 +133,7 @@ def share_of_scores(
     return records
 
 
-STAGE = Stage("score", 1, score)
+STAGE = Stage("score", 2, score)
 
 
 def check_lengths(student: LanguageStudent, examples: Sequence[Example]) -> None:

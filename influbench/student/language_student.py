@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from influbench import models
 from influbench.errors import UserError
+from influbench.models import conversation
 from influbench.records import Example, ModelRef
 from influbench.student import packing
 from influbench.student.losses import (
@@ -47,14 +48,16 @@ class LanguageStudent:
     """Pad every batch to at least so many tokens, as the released code does; costs time only."""
     packed: bool = False
     """Without gradients, rows go through the model in one sequence (``packing``)."""
+    learn: conversation.Learn = "all"
+    """Which assistant turns of a conversation its loss is the mean over."""
 
     def encode(self, example: Example) -> Encoded:
-        """Chat template with the instruction as the user's turn, then response and end of turn.
+        """The conversation in the model's own template; the assistant's turns learn.
 
         Raises:
             UserError: the example is longer than the context, or has no room for a response token.
         """
-        return _encode(self.tokenizer, example, self.max_length, self.cut)
+        return _encode(self.tokenizer, example, self.max_length, self.cut, self.learn)
 
     def batches(self, examples: Sequence[Example], budget: int | None = None) -> list[list[int]]:
         """Positions of ``examples`` in length-sorted batches under a token budget, or its own."""
@@ -111,27 +114,28 @@ class LanguageStudent:
     maxsize=4096
 )  # references are tokenised once; streamed candidates do not pile up
 def _encode(
-    tokenizer: PreTrainedTokenizerBase, example: Example, max_length: int, cut: bool
+    tokenizer: PreTrainedTokenizerBase,
+    example: Example,
+    max_length: int,
+    cut: bool,
+    learn: conversation.Learn,
 ) -> Encoded:
-    prompt = models.chat_prompt(tokenizer, [("user", example.instruction)])
-    prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
-    response = tokenizer(example.response, add_special_tokens=False).input_ids
-    end = tokenizer.eos_token_id
-    assert isinstance(end, int)
-    ids = (*prompt_ids, *response, end)
-    if len(ids) > max_length:
+    found = conversation.tokens(tokenizer, example.turns, finished=example.finished, learn=learn)
+    ids, spans, length = found.ids, found.spans, len(found.ids)
+    if length > max_length:
         if not cut:
             raise UserError(
-                f"example '{example.id}' has {len(ids)} tokens, the student's context holds "
+                f"example '{example.id}' has {length} tokens, the student's context holds "
                 f"{max_length}: shorten or drop it, or set student.max_length to cut at that length"
             )
         ids = ids[:max_length]
-    if len(ids) <= len(prompt_ids):
+        spans = tuple((a, min(b, max_length)) for a, b in spans if a < max_length)
+    if not spans:
         raise UserError(
             f"example '{example.id}': its prompt alone fills the {max_length} tokens allowed, "
             "so no response token is left to learn: shorten it or raise student.max_length"
         )
-    return Encoded(ids, len(prompt_ids))
+    return Encoded(ids, spans, cut=length > max_length)
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,10 @@ class StudentSettings:
     attention: Literal["sdpa", "eager"] = "sdpa"
     max_length: int | None = None
     """Cut examples here; None = refuse those longer than the context."""
+    learn: conversation.Learn = "all"
+    """Which assistant turns of a conversation count."""
+    chat_template: str | None = None
+    """For a model without one: ``chatml``, a jinja file, or the template itself."""
     token_budget: int | None = None
 
 
@@ -162,7 +170,11 @@ def load_student(ref: ModelRef, settings: StudentSettings | None = None) -> Lang
     """
     settings = settings or StudentSettings()
     loaded = models.load(
-        ref, dtype=settings.dtype, device=settings.device, attention=settings.attention
+        ref,
+        dtype=settings.dtype,
+        device=settings.device,
+        attention=settings.attention,
+        chat_template=settings.chat_template,
     )
     model, tokenizer = loaded.model, loaded.tokenizer
     _check_head(model)
@@ -178,6 +190,7 @@ def load_student(ref: ModelRef, settings: StudentSettings | None = None) -> Lang
         token_budget=settings.token_budget or default_token_budget(model.device.type),
         compute=settings.compute,
         packed=packing.works(model),
+        learn=settings.learn,
     )
 
 

@@ -1,9 +1,10 @@
 """The per-example loss, the only currency, and the batches that it is computed in.
 
-The loss of an example is the mean negative log-likelihood of its *response* tokens (the end-of-turn
-token included), in nats. Batching, padding and order therefore cannot change a score, only its last
-bits. Logits are computed at response positions only, a chunk at a time: the whole [batch, time,
-vocabulary] block costs more than the rest of a small model's forward pass.
+The loss of an example is the mean negative log-likelihood of its *response* tokens, in nats: the
+end of turn included, and of a conversation all its assistant turns. Batching, padding and order
+therefore cannot change a score, only its last bits. Logits are computed at response positions only,
+a chunk at a time: the whole [batch, time, vocabulary] block costs more than the rest of a small
+model's forward pass.
 """
 
 from __future__ import annotations
@@ -29,8 +30,21 @@ class Encoded:
     """An example as tokens."""
 
     ids: tuple[int, ...]
-    response_start: int
-    """Position of the first response token; at least 1, since a prompt precedes it."""
+    spans: tuple[tuple[int, int], ...]
+    """First response token and the one after the last, of each assistant turn; a prompt precedes
+    the first, so it is at least 1."""
+    cut: bool = False
+    """Whether it lost its end to a limit of tokens."""
+
+    @property
+    def response_start(self) -> int:
+        """Position of the first response token."""
+        return self.spans[0][0]
+
+    @property
+    def learned(self) -> tuple[int, ...]:
+        """Positions of all response tokens."""
+        return tuple(t for first, end in self.spans for t in range(first, end))
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -76,9 +90,10 @@ def response_positions(
     rows: Sequence[Encoded], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where response tokens are predicted: row index, time index and target id, shape [token]."""
-    row_index = [r for r, row in enumerate(rows) for _ in range(row.response_start, len(row.ids))]
-    time_index = [t - 1 for row in rows for t in range(row.response_start, len(row.ids))]
-    targets = [token for row in rows for token in row.ids[row.response_start :]]
+    learned = [row.learned for row in rows]
+    row_index = [r for r, own in enumerate(learned) for _ in own]
+    time_index = [t - 1 for own in learned for t in own]
+    targets = [row.ids[t] for row, own in zip(rows, learned, strict=True) for t in own]
     return (
         torch.tensor(row_index, device=device),
         torch.tensor(time_index, device=device),

@@ -81,7 +81,7 @@ def works(model: PreTrainedModel) -> bool:
         return False
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
         return False
-    rows = [Encoded((3, 4, 5, *own), 4) for own in ((6,), (7, 3, 8), (8, 6))]
+    rows = [Encoded((3, 4, 5, *own), ((3, 3 + len(own)),)) for own in ((6,), (7, 3, 8), (8, 6))]
     layout = packing(rows, model.device)
     with torch.inference_mode():
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import datasets
 from pydantic import Field
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from influbench import models
 from influbench.errors import UserError
@@ -19,6 +19,7 @@ from influbench.models.chat import without_template
 from influbench.records import ModelRef, Pair
 from influbench.store import Stage, Work
 from influbench.training import trainer
+from influbench.training.pair_tokens import PairTokens, tokenise
 from influbench.training.schedule import Schedule
 from influbench.training.trainer import TrainingConfig
 
@@ -59,17 +60,6 @@ class DPOStageConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class PairTokens:
-    """A pair as token ids; prompt and completions are tokenised apart, as generation does."""
-
-    prompt: list[int]
-    chosen: list[int]
-    rejected: list[int]
-    cut: bool
-    """Whether a completion lost its end to ``max_length``."""
-
-
-@dataclass(frozen=True)
 class Lesson:
     """The pairs of a training, split and tokenised."""
 
@@ -83,7 +73,8 @@ def dpo(cfg: DPOStageConfig, pairs: Sequence[Pair], teacher: ModelRef, *, work: 
     """Trains the teacher to prefer the chosen completions; leaves the folder ``teacher``.
 
     LoRA weights are merged into the saved model. ``work.meta`` gets losses, rewards and margins by
-    step and, under ``held_out``, over the pairs that were not trained on.
+    step and, under ``held_out``, over the pairs that were not trained on; ``equal_pairs`` were
+    dropped, since nothing tells their completions apart within the length.
 
     Raises:
         UserError: no pairs, a prompt without room for a completion, or a loss that is not finite.
@@ -98,15 +89,22 @@ def dpo(cfg: DPOStageConfig, pairs: Sequence[Pair], teacher: ModelRef, *, work: 
     length = min(cfg.max_length, models.context_length(loaded.model))
     if cfg.no_chat_template:
         pairs = [
-            replace(pair, prompt=without_template(loaded.tokenizer, pair.prompt)) for pair in pairs
+            replace(pair, prompt=without_template(loaded.tokenizer, pair.prompt), prompt_ids=())
+            for pair in pairs
         ]
     tokens = {pair.id: tokenise(loaded.tokenizer, pair, length) for pair in pairs}
     if len(tokens) != len(pairs):
         raise UserError(f"DPO: expected unique ids, got {len(tokens)} ids for {len(pairs)} pairs")
-    cut = sum(t.cut for t in tokens.values())
+    given, cut = len(pairs), sum(t.cut for t in tokens.values())
+    pairs = [pair for pair in pairs if tokens[pair.id].chosen != tokens[pair.id].rejected]
+    if not pairs:
+        raise UserError(
+            f"DPO: chosen and rejected are the same {length} tokens in all {given} pairs, so there "
+            "is nothing to prefer: raise dpo.max_length"
+        )
     if cut and cfg.overlong == "refuse":
         raise UserError(
-            f"DPO: {cut} of {len(pairs)} pairs have more than {length} tokens: raise "
+            f"DPO: {cut} of {given} pairs have more than {length} tokens: raise "
             "dpo.max_length, or set dpo.overlong=cut"
         )
     lesson = Lesson(*split(pairs, cfg.held_out, cfg.seed), tokens)
@@ -117,7 +115,8 @@ def dpo(cfg: DPOStageConfig, pairs: Sequence[Pair], teacher: ModelRef, *, work: 
     log, evaluation = _teach(cfg, lesson, loaded, reference, work)
     work.meta.update(
         {
-            "pairs": len(pairs),
+            "pairs": given,
+            "equal_pairs": given - len(pairs),
             "learned_pairs": len(lesson.learn),
             "cut": cut,
             "steps": len(log),
@@ -141,30 +140,6 @@ def split(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], l
     count = min(max(1, round(share * len(groups))), len(groups) - 1) if share else 0
     held = set(groups[:count])
     return [p for p in pairs if p.group not in held], [p for p in pairs if p.group in held]
-
-
-def tokenise(tokenizer: PreTrainedTokenizerBase, pair: Pair, max_length: int) -> PairTokens:
-    """The ids that the teacher saw when it generated, and those of the two completions.
-
-    The prompt is tokenised alone and without special tokens, since the template is already in it;
-    each completion is followed by the end-of-turn token.
-
-    Raises:
-        UserError: the prompt alone fills ``max_length``.
-    """
-    prompt = tokenizer(pair.prompt, add_special_tokens=False).input_ids
-    room = max_length - len(prompt)
-    if room < 1:
-        raise UserError(
-            f"DPO: the prompt of pair '{pair.id}' has {len(prompt)} tokens, expected fewer than "
-            f"{max_length}: raise dpo.max_length or show the teacher fewer or shorter seed prompts"
-        )
-    chosen, rejected = (
-        [*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-        for text in (pair.chosen, pair.rejected)
-    )
-    cut = max(len(chosen), len(rejected)) > room
-    return PairTokens(prompt, chosen[:room], rejected[:room], cut)
 
 
 def collate(
@@ -291,4 +266,4 @@ def _evaluate(training: DPOTrainer, held_out: Sequence[Pair]) -> dict[str, float
     }
 
 
-DPO = Stage("dpo", 1, dpo)
+DPO = Stage("dpo", 2, dpo)

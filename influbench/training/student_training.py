@@ -103,7 +103,7 @@ def warm_up(
     progress = _Progress(held, optimizer, schedule, [])
     with work.meter.phase("train", items=len(examples) * cfg.epochs, models=[held.model]):
         _run(progress, cfg, list(_batches(cfg, examples)), work)
-    cut = sum(_is_cut(held, held.encode(e)) for e in examples)
+    cut = sum(held.encode(e).cut for e in examples)
     _save(progress, cfg, work.folder("student"))
     work.meta.update(steps=steps, loss=progress.losses, examples=len(examples), cut=cut)
 
@@ -205,7 +205,7 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
     settings = StudentSettings(device=cfg.device, max_length=cfg.max_length)
     held = load_student(student, settings)
     encoded = [held.encode(e) for e in examples]
-    cut = sum(_is_cut(held, row) for row in encoded)
+    cut = sum(row.cut for row in encoded)
     if cut and cfg.overlong == "refuse":
         raise UserError(
             f"SFT: {cut} of {len(examples)} examples have more than {held.max_length} tokens: "
@@ -253,21 +253,16 @@ def _sft_trainer(
     assert training.train_dataset is rows, "TRL has changed the rows"
     batch = training.data_collator([rows[0]])
     assert batch["input_ids"][0].tolist() == list(encoded[0].ids)
-    assert int((batch["labels"] != -100).sum()) == len(encoded[0].ids) - encoded[0].response_start
+    assert int((batch["labels"] != -100).sum()) == len(encoded[0].learned)
     return training
 
 
 def _row(encoded: Encoded) -> dict[str, Any]:
-    start = encoded.response_start
-    return {
-        "input_ids": list(encoded.ids),
-        "labels": [-100] * start + list(encoded.ids[start:]),
-    }
+    labels = [-100] * len(encoded.ids)
+    for position in encoded.learned:
+        labels[position] = encoded.ids[position]
+    return {"input_ids": list(encoded.ids), "labels": labels}
 
 
-def _is_cut(held: LanguageStudent, row: Encoded) -> bool:
-    return len(row.ids) == held.max_length and row.ids[-1] != held.tokenizer.eos_token_id
-
-
-WARM_UP = Stage("warm_up", 1, warm_up)
-SFT = Stage("sft", 1, sft)
+WARM_UP = Stage("warm_up", 2, warm_up)
+SFT = Stage("sft", 2, sft)

@@ -78,14 +78,14 @@ def test_sft_trains_on_the_tokens_of_the_student(tiny_ref: ModelRef, work: Work)
         batch = trainer.data_collator([dict(row)])
         assert tuple(batch["input_ids"][0].tolist()) == own.ids
         learned = (batch["labels"][0] != -100).nonzero().flatten().tolist()
-        assert learned == list(range(own.response_start, len(own.ids)))
+        assert learned == list(own.learned)
 
 
 def test_sft_first_loss_is_the_students(tiny_ref: ModelRef, work: Work) -> None:
     cfg = SFTConfig(batch_size=12, micro_batch=3, device="cpu")
     sft(cfg, EXAMPLES, tiny_ref, work=work)
     held = load_student(tiny_ref, StudentSettings(device="cpu", max_length=1024))
-    counts = [len(e.ids) - e.response_start for e in map(held.encode, EXAMPLES)]
+    counts = [len(e.learned) for e in map(held.encode, EXAMPLES)]
     by_example = [held.loss([e]).item() for e in EXAMPLES]
     by_token = sum(n * x for n, x in zip(counts, by_example, strict=True)) / sum(counts)
     assert work.meta["loss"] == [pytest.approx(by_token, rel=1e-5)]

@@ -162,10 +162,8 @@ def test_self_reward_is_the_expectation_under_the_students_own_probabilities(tin
     student, example = tiny.student, CANDIDATES[0]
     prompt = models.chat_prompt(student.tokenizer, rubric.grading(rubric.ADDITIVE, example))
     ids = student.tokenizer(prompt, add_special_tokens=False).input_ids
-    rows = [
-        Encoded((*ids, *student.tokenizer(g, add_special_tokens=False).input_ids), len(ids))
-        for g in rubric.GRADES
-    ]
+    grades = [student.tokenizer(g, add_special_tokens=False).input_ids for g in rubric.GRADES]
+    rows = [Encoded((*ids, *own), ((len(ids), len(ids) + len(own)),)) for own in grades]
     likelihood = [math.exp(-float(student.loss_encoded([r]).detach())) for r in rows]
     expected = sum(k * p for k, p in enumerate(likelihood, 1)) / sum(likelihood)
     got = as_scores(SelfReward().prepare(tiny)([example]), 1)

@@ -43,7 +43,7 @@ def prepare(folder, meta):
         print("noise that a toolkit prints")
         if fault == "score":
             raise MemoryError("out of memory")
-        lengths = [len(row.ids) - row.response_start + len(references) / 100 for row in rows]
+        lengths = [len(row.learned) + len(references) / 100 for row in rows]
         return np.array(lengths[:-1] if fault == "shape" else lengths)
 
     return facts, score
@@ -82,7 +82,7 @@ def scored(score, examples):
 def test_scores_come_back_in_order_from_the_tokens_that_we_made(fake, tiny):
     candidates = testing.tiny_examples("candidate", 5)
     rows = [tiny.student.encode(c) for c in candidates]
-    lengths = np.array([len(row.ids) - row.response_start for row in rows])
+    lengths = np.array([len(row.learned) for row in rows])
     score = scorer(fake, tiny)
     got = scored(score, candidates)
     np.testing.assert_allclose(got.value, lengths + len(tiny.reference) / 100)

@@ -70,7 +70,7 @@ def test_oracle_batch_mean_reference_is_the_mean_of_token_means(tmp_path):
     ctx = testing.tiny_context(tmp_path, references=5)
     assert isinstance(ctx.student, LanguageStudent)
     held = [ctx.student.encode(e) for e in ctx.reference]
-    tokens = np.array([len(row.ids) - row.response_start for row in held])
+    tokens = np.array([len(row.learned) for row in held])
     assert len(set(tokens)) > 2
     scores = scored(Exact(batch_mean_reference=3), ctx, testing.tiny_examples("candidate", 2))
     plain = scored(Exact(), ctx, testing.tiny_examples("candidate", 2))

@@ -126,7 +126,11 @@ def test_packed_rows_give_the_same_losses_with_no_padding_and_one_prefix():
 
 
 def test_rows_without_a_common_prefix_are_packed_too(student):
-    rows = [Encoded((5, 6, 7, 8), 1), Encoded((9, 6), 1), Encoded((5, 6, 3), 2)]
+    rows = [
+        Encoded((5, 6, 7, 8), ((1, 4),)),
+        Encoded((9, 6), ((1, 2),)),
+        Encoded((5, 6, 3), ((2, 3),)),
+    ]
     with torch.no_grad():
         together = student.loss_encoded(rows)
         apart = torch.cat([student.loss_encoded([row]) for row in rows])
@@ -188,6 +192,6 @@ def test_a_model_that_asks_its_attention_for_more_is_not_packed(monkeypatch):
 
 
 def test_the_common_prefix_leaves_every_position_that_predicts_a_response():
-    rows = [Encoded((1, 2, 3, 4, 5), 4), Encoded((1, 2, 3, 9), 3)]
+    rows = [Encoded((1, 2, 3, 4, 5), ((4, 5),)), Encoded((1, 2, 3, 9), ((3, 4),))]
     assert losses.common_prefix(rows) == 2
-    assert losses.common_prefix([Encoded((1, 2), 1), Encoded((1, 2), 1)]) == 0
+    assert losses.common_prefix([Encoded((1, 2), ((1, 2),))] * 2) == 0

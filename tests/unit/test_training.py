@@ -1,3 +1,4 @@
+import dataclasses
 from collections import Counter
 from itertools import chain
 
@@ -8,7 +9,8 @@ from influbench.errors import UserError
 from influbench.models.tiny import build_tokenizer
 from influbench.records import Example, Pair
 from influbench.training import SFTConfig, WarmupConfig, student_training, trainer
-from influbench.training.dpo import DPOStageConfig, split, tokenise
+from influbench.training.dpo import DPOStageConfig, split
+from influbench.training.pair_tokens import tokenise
 
 
 def pair(number: int, group: str, **fields: str) -> Pair:
@@ -40,22 +42,28 @@ def test_a_single_group_is_learned_from() -> None:
     assert held == []
 
 
-def test_prompt_and_completions_are_tokenised_apart_and_end_their_turn() -> None:
+def test_a_pair_of_texts_is_tokenised_in_its_place_and_gets_no_end_of_turn() -> None:
     tokenizer = build_tokenizer()
     got = tokenise(tokenizer, pair(0, "g", prompt="<|im_start|>user\nhi", chosen="yes"), 100)
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
     assert [i for i in got.prompt if i in special] == special[:1]  # the template's, not one more
     assert tokenizer.decode(got.prompt) == "<|im_start|>user\nhi"
-    assert tokenizer.decode(got.chosen) == "yes<|im_end|>"
-    assert got.rejected[-1] == special[1]
+    assert tokenizer.decode(got.chosen) == "yes"
+    assert got.rejected[-1] != special[1]
     assert not got.cut
+
+
+def test_dpo_takes_the_ids_that_were_sampled_and_not_those_of_the_text() -> None:
+    sampled = {"prompt_ids": (1, 5, 6), "chosen_ids": (7, 8, 2), "rejected_ids": (9,)}
+    got = tokenise(build_tokenizer(), dataclasses.replace(pair(0, "g"), **sampled), 100)
+    assert (got.prompt, got.chosen, got.rejected) == ([1, 5, 6], [7, 8, 2], [9])
 
 
 def test_a_completion_is_cut_at_the_length_and_said_to_be() -> None:
     tokenizer = build_tokenizer()
     got = tokenise(tokenizer, pair(0, "g", prompt="12345678", chosen="abcd", rejected="x"), 10)
     assert tokenizer.decode(got.chosen) == "ab"
-    assert tokenizer.decode(got.rejected) == "x<|im_end|>"
+    assert tokenizer.decode(got.rejected) == "x"
     assert got.cut
 
 

@@ -83,14 +83,15 @@ def _logits(
 
 def stacked(rows: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
     """Tokenised examples as tensors with a leading row axis, for ``vmap``."""
-    longest = max(len(row.ids) - row.response_start for row in rows)
+    learned = [row.learned for row in rows]
+    longest = max(map(len, learned))
 
     def filled(values: Sequence[int]) -> list[int]:
         return [*values, *[0] * (longest - len(values))]
 
-    positions = [filled(range(r.response_start - 1, len(r.ids) - 1)) for r in rows]
-    targets = [filled(r.ids[r.response_start :]) for r in rows]
-    mask = [filled([1] * (len(r.ids) - r.response_start)) for r in rows]
+    positions = [filled([t - 1 for t in own]) for own in learned]
+    targets = [filled([r.ids[t] for t in own]) for r, own in zip(rows, learned, strict=True)]
+    mask = [filled([1] * len(own)) for own in learned]
     return (
         padded(rows, pad, device),
         torch.tensor(positions, device=device),

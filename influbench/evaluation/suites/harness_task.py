@@ -161,4 +161,4 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-STAGE = Stage("harness", 1, measure)
+STAGE = Stage("harness", 2, measure)

@@ -37,7 +37,10 @@ UNIT = "inner product of gradients, mean nats a response token"
 def dataset(rows: Sequence[Row]) -> Dataset:
     """Rows as bergson reads them: ids, and labels with the prompt masked."""
     masked = response_loss.IGNORED
-    labels = [[masked] * row.response_start + row.ids[row.response_start :] for row in rows]
+    labels = [[masked] * len(row.ids) for row in rows]
+    for row, own in zip(rows, labels, strict=True):
+        for position in row.learned:
+            own[position] = row.ids[position]
     return Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": labels})
 
 

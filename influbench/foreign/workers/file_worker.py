@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 SIGN = "positive lowers the reference loss"
 
 
@@ -30,7 +30,8 @@ class Row(NamedTuple):
 
     id: str
     ids: list[int]
-    response_start: int
+    learned: list[int]
+    """Positions of the response tokens."""
 
 
 Scorer = Callable[[Sequence[Row]], np.ndarray]

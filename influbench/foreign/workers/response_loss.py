@@ -32,8 +32,8 @@ def padded(rows: Sequence[Row], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     labels = torch.full((len(rows), longest), IGNORED)
     for number, row in enumerate(rows):
         ids[number, : len(row.ids)] = torch.tensor(row.ids)
-        start = row.response_start
-        labels[number, start - 1 : len(row.ids) - 1] = torch.tensor(row.ids[start:])
+        learned = torch.tensor(row.learned)
+        labels[number, learned - 1] = torch.tensor(row.ids)[learned]
     return ids, labels
 
 
