@@ -43,6 +43,7 @@ from influbench.foreign import environments
 from influbench.meter.peak_memory import ResidentPeak
 from influbench.records import Example
 from influbench.student import LanguageStudent, StudentSettings, load_student
+from influbench.testing import loss_of_each
 
 WARMUP = 4
 SAME = 0.999
@@ -64,7 +65,7 @@ class PlainBackward:
             values = np.empty(len(examples))
             for i, example in enumerate(examples):
                 student.model.zero_grad(set_to_none=True)
-                student.loss([example]).sum().backward()
+                loss_of_each(student, [example]).sum().backward()
                 pairs = [(w.grad, m) for w, m in zip(weights, mean, strict=True)]
                 dots = [(g * m).sum() for g, m in pairs if g is not None]
                 values[i] = float(torch.stack(dots).double().sum())

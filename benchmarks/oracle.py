@@ -146,7 +146,7 @@ def brute_force(
     influence = []
     for example in candidates:
         held = copy.deepcopy(student)
-        held.loss([example]).sum().backward()
+        testing.loss_of_each(held, [example]).sum().backward()
         assert held.clip_norm is not None
         torch.nn.utils.clip_grad_norm_(held.model.parameters(), held.clip_norm)
         held.optimizer.step()

@@ -27,6 +27,15 @@ whose zero means "no help" but whose unit is the method's own; ``rank`` an order
 Array = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Examples that go through the student together; its own kind holds them as it reads them."""
+
+    positions: tuple[int, ...]
+    """Where each stands in the sequence that was put into batches."""
+    examples: tuple[Example, ...]
+
+
 class Student(Protocol):
     """The student after its warm-up."""
 
@@ -45,15 +54,18 @@ class Student(Protocol):
         """The gradient-norm clip of the training, applied in every step; None = no clipping."""
         ...
 
-    def loss(self, examples: Sequence[Example]) -> torch.Tensor:
-        """Per-example loss, shape [example]: mean over response tokens, in nats; differentiable.
+    def batches(self, examples: Sequence[Example]) -> Sequence[Batch]:
+        """``examples`` laid out for the student's device, in batches that it can hold.
 
-        Runs the examples as one batch: the caller chooses how many (see ``batches``).
+        Once is enough for examples that are read again and again, such as references.
         """
         ...
 
-    def batches(self, examples: Sequence[Example]) -> list[list[int]]:
-        """Positions of ``examples``, in batches of similar length under a token budget."""
+    def loss(self, batch: Any) -> torch.Tensor:
+        """Loss of each example of one of its batches, shape [example], differentiable.
+
+        The mean over response tokens, in nats: batching and padding cannot change it.
+        """
         ...
 
 

@@ -16,7 +16,6 @@ from influbench.errors import UserError
 from influbench.files import digest
 from influbench.records import Example
 from influbench.student import LanguageStudent
-from influbench.student.losses import token_batches
 
 BATCH_TOKENS = 1024
 """Padded tokens in one batch: activations are kept for the backward pass."""
@@ -54,14 +53,12 @@ class Bottlenecks:
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """Shape [example, layer, rank · rank], fp64."""
         student, device = self._student, self._student.model.device
-        rows = [student.encode(e) for e in examples]
-        size = self._rank * self._rank
-        out = torch.empty(len(rows), len(self._layers), size, dtype=torch.float64, device=device)
-        budget = min(BATCH_TOKENS, student.token_budget)
-        for batch in token_batches([len(r.ids) for r in rows], budget):
+        shape = len(examples), len(self._layers), self._rank * self._rank
+        out = torch.empty(shape, dtype=torch.float64, device=device)
+        for batch in student.batches(examples, BATCH_TOKENS):
             middle = {
                 name: torch.zeros(
-                    len(batch), self._rank, self._rank, device=device, requires_grad=True
+                    len(batch.rows), self._rank, self._rank, device=device, requires_grad=True
                 )
                 for name in self._layers
             }
@@ -71,12 +68,12 @@ class Bottlenecks:
             ]
             try:
                 with torch.enable_grad():
-                    total = student.loss_encoded([rows[i] for i in batch]).sum()
+                    total = student.loss(batch).sum()
                 found = torch.autograd.grad(total, list(middle.values()))
             finally:
                 for handle in handles:
                     handle.remove()
-            out[batch] = torch.stack([g.flatten(1) for g in found], dim=1).double()
+            out[list(batch.positions)] = torch.stack([g.flatten(1) for g in found], dim=1).double()
         return out
 
     def _add(self, name: str, middle: torch.Tensor) -> Callable[..., torch.Tensor]:

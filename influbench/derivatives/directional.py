@@ -18,10 +18,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from influbench.derivatives import gradients
 from influbench.derivatives.gradients import Tensors
 from influbench.errors import UserError
-from influbench.estimator import Array, Student
+from influbench.estimator import Array, Batch, Student
 from influbench.records import Example
 from influbench.student import LanguageStudent
-from influbench.student.losses import CHUNK, response_positions, token_batches
+from influbench.student.losses import CHUNK
 
 Derivative = Callable[[Sequence[Example]], Array]
 """Examples to their directional derivatives, shape [example], fp64."""
@@ -38,8 +38,8 @@ class _Losses(torch.nn.Module):
         self.network = student.model
         self.student = student
 
-    def forward(self, examples: Sequence[Example]) -> torch.Tensor:
-        return self.student.loss(examples)
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return self.student.loss(batch)
 
 
 def by_forward_mode(student: Student, weights: Tensors, direction: Tensors) -> Derivative:
@@ -52,15 +52,14 @@ def by_forward_mode(student: Student, weights: Tensors, direction: Tensors) -> D
     def derivative(examples: Sequence[Example]) -> Array:
         out = np.empty(len(examples))
         for batch in student.batches(examples):
-            part = [examples[i] for i in batch]
 
-            def losses(values: dict[str, torch.Tensor], part: list[Example] = part) -> torch.Tensor:
-                return torch.func.functional_call(module, values, (part,))
+            def losses(values: dict[str, torch.Tensor], batch: Batch = batch) -> torch.Tensor:
+                return torch.func.functional_call(module, values, (batch,))
 
             # The fused attention kernels have no forward-mode derivative.
             with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
                 tangent = torch.func.jvp(losses, (held,), (along,))[1]
-            out[batch] = tangent.double().cpu().numpy()
+            out[list(batch.positions)] = tangent.double().cpu().numpy()
         return out
 
     return derivative
@@ -150,24 +149,21 @@ class Ghost:
     def __call__(self, examples: Sequence[Example]) -> Array:
         """The derivatives, shape [example]."""
         student = self._student
-        rows = [student.encode(e) for e in examples]
-        out = np.empty(len(rows))
+        out = np.empty(len(examples))
         embedding = student.model.get_input_embeddings()
         handles = [embedding.register_forward_hook(self._start)]
         handles += [m.register_forward_hook(self._watch) for m in self._modules]
         try:
             # The head is then called once a batch, or for one row only: its rows are known.
-            for batch in token_batches(
-                [len(r.ids) for r in rows], min(CHUNK, student.token_budget)
-            ):
-                part = [rows[i] for i in batch]
-                device = student.model.device
-                self._row_index = response_positions(part, device)[0]
-                self._derivative = torch.zeros(len(part), dtype=torch.float64, device=device)
+            for batch in student.batches(examples, CHUNK):
+                self._row_index = batch.targets[0]
+                self._derivative = torch.zeros(
+                    len(batch.rows), dtype=torch.float64, device=batch.device
+                )
                 with torch.enable_grad():
-                    total = student.loss_encoded(part).sum()
+                    total = student.loss(batch).sum()
                     torch.autograd.grad(total, self._embedded.pop())
-                out[batch] = self._derivative.cpu().numpy()
+                out[list(batch.positions)] = self._derivative.cpu().numpy()
         finally:
             self._embedded.clear()
             for handle in handles:

@@ -9,35 +9,42 @@ import torch
 
 from influbench.derivatives.sharding import ShardedStudent
 from influbench.errors import UserError
-from influbench.estimator import Array, Student
+from influbench.estimator import Array, Batch, Student
 from influbench.records import Example
 
 Tensors = list[torch.Tensor]
 
 
-@torch.no_grad()
-def losses(
-    student: Student, examples: Sequence[Example], batches: Sequence[Sequence[int]] | None = None
-) -> Array:
+def losses(student: Student, examples: Sequence[Example]) -> Array:
     """Loss of each example, shape [example], fp64, nats per response token.
-
-    Args:
-        student: the student.
-        examples: in any order and number.
-        batches: positions a batch; the student's own grouping by default.
 
     Raises:
         UserError: a loss is not finite.
     """
-    out = np.empty(len(examples))
-    for batch in student.batches(examples) if batches is None else batches:
-        out[list(batch)] = student.loss([examples[i] for i in batch]).double().cpu().numpy()
-    bad = np.flatnonzero(~np.isfinite(out))
-    if bad.size:
-        raise UserError(
-            f"the student's loss on '{examples[bad[0]].id}' is {out[bad[0]]}: expected a finite "
-            "number; the weights or the learning rate are broken"
-        )
+    return losses_of(student, student.batches(examples))
+
+
+@torch.no_grad()
+def losses_of(student: Student, batches: Sequence[Batch]) -> Array:
+    """The same for examples that are in batches already, in the order they had before.
+
+    Args:
+        student: the student.
+        batches: all batches of some examples.
+
+    Raises:
+        UserError: a loss is not finite.
+    """
+    out = np.empty(sum(len(batch.positions) for batch in batches))
+    for batch in batches:
+        found = student.loss(batch).double().cpu().numpy()
+        out[list(batch.positions)] = found
+        bad = np.flatnonzero(~np.isfinite(found))
+        if bad.size:
+            raise UserError(
+                f"the student's loss on '{batch.examples[bad[0]].id}' is {found[bad[0]]}: expected "
+                "a finite number; the weights or the learning rate are broken"
+            )
     return out
 
 
@@ -47,7 +54,8 @@ def gradient(student: Student, weights: Tensors, example: Example) -> Tensors:
     Raises:
         UserError: the loss is not finite.
     """
-    loss = student.loss([example])
+    (batch,) = student.batches([example])
+    loss = student.loss(batch)
     if not torch.isfinite(loss).all():
         raise UserError(
             f"the student's loss on '{example.id}' is {float(loss)}: expected a finite number; "
@@ -71,7 +79,7 @@ def mean_gradient(student: Student, weights: Tensors, examples: Sequence[Example
         )
     total = [torch.zeros_like(w) for w in weights]
     for batch in student.batches(examples):
-        loss = student.loss([examples[i] for i in batch]).sum() / len(examples)
+        loss = student.loss(batch).sum() / len(examples)
         part = torch.autograd.grad(loss, weights, materialize_grads=True)
         for whole, gradient_part in zip(total, part, strict=True):
             whole.add_(gradient_part)

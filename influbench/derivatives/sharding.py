@@ -24,9 +24,19 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from influbench.derivatives.step import local
+from influbench.estimator import Batch
 from influbench.records import Example
+from influbench.student.batch import TokenBatch
 from influbench.student.language_student import LanguageStudent
-from influbench.student.losses import Encoded
+
+
+@dataclass(frozen=True)
+class SharedBatch(Batch):
+    """A batch whose rows the processes share."""
+
+    whole: TokenBatch
+    own: TokenBatch
+    """This process's rows."""
 
 
 @dataclass(frozen=True)
@@ -50,29 +60,22 @@ class ShardedStudent:
         """The training's clip norm."""
         return self.student.clip_norm
 
-    def batches(self, examples: Sequence[Example]) -> list[list[int]]:
-        """As the whole student's, times the number of processes that share a batch."""
-        size = distributed.get_world_size()
-        budget = self.student.token_budget * size
-        return self.student.batches(examples, budget)
+    def batches(self, examples: Sequence[Example]) -> list[SharedBatch]:
+        """As the whole student's; each process knows its share of the rows."""
+        return [_shared(batch) for batch in self.student.batches(examples)]
 
-    def loss(self, examples: Sequence[Example]) -> torch.Tensor:
+    def loss(self, batch: SharedBatch) -> torch.Tensor:
         """Per-example loss, shape [example], the same in every process.
 
         Without gradients each process computes its share of the rows. With gradients each computes
         all of them: FSDP takes the mean of the processes' gradients, which are then equal.
         """
-        rows = [self.student.encode(e) for e in examples]
         if torch.is_grad_enabled():
-            return self._forward(rows)
-        size, rank = distributed.get_world_size(), distributed.get_rank()
-        share = -(-len(rows) // size)
-        # A process without rows of its own still has to take part in gathering the weights.
-        own = [rows[min(rank * share + i, len(rows) - 1)] for i in range(share)]
-        mine = self._forward(own)
-        parts = [torch.empty_like(mine) for _ in range(size)]
+            return self._forward(batch.whole)
+        mine = self._forward(batch.own)
+        parts = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
         distributed.all_gather(parts, mine)
-        return torch.cat(parts)[: len(rows)]
+        return torch.cat(parts)[: len(batch.positions)]
 
     def backward(self, loss: torch.Tensor) -> list[torch.Tensor]:
         """Gradient by the local part of each weight; ``.grad`` fields are left empty."""
@@ -87,9 +90,17 @@ class ShardedStudent:
     def _weights(self) -> list[torch.Tensor]:
         return [w for group in self.optimizer.param_groups for w in group["params"]]
 
-    def _forward(self, rows: Sequence[Encoded]) -> torch.Tensor:
+    def _forward(self, batch: TokenBatch) -> torch.Tensor:
         forward: Any = self.model  # a method of the model: FSDP gathers its weights around it
-        return forward.loss_of_rows(rows)
+        return forward.loss_of(batch)
+
+
+def _shared(batch: TokenBatch) -> SharedBatch:
+    count, rank = len(batch.rows), distributed.get_rank()
+    share = -(-count // distributed.get_world_size())
+    # A process without rows of its own still has to take part in gathering the weights.
+    rows = [min(rank * share + i, count - 1) for i in range(share)]
+    return SharedBatch(batch.positions, batch.examples, batch, batch.take(rows))
 
 
 def shard(student: LanguageStudent) -> ShardedStudent:
@@ -104,16 +115,16 @@ def shard(student: LanguageStudent) -> ShardedStudent:
         for weight in group["params"]:
             states[names[weight]] = student.optimizer.state.get(weight, {})
 
-    def loss_of_rows(_: PreTrainedModel, rows: Sequence[Encoded]) -> torch.Tensor:
-        return split.loss_encoded(rows)
+    def loss_of(_: PreTrainedModel, batch: TokenBatch) -> torch.Tensor:
+        return split.loss(batch)
 
     layers = model.get_decoder().get_submodule("layers")
     for layer in layers.children():
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     # The root too: weights kept whole after a forward pass would not see the next step.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
-    vars(model)["loss_of_rows"] = MethodType(loss_of_rows, model)
-    register_fsdp_forward_method(model, "loss_of_rows")
+    vars(model)["loss_of"] = MethodType(loss_of, model)
+    register_fsdp_forward_method(model, "loss_of")
     weights = dict(model.named_parameters())
     kind: Any = type(student.optimizer)
     optimizer: torch.optim.Optimizer = kind(
@@ -124,7 +135,9 @@ def shard(student: LanguageStudent) -> ShardedStudent:
             optimizer.state[weights[name]] = {
                 key: _split(value, weights[name], mesh) for key, value in state.items()
             }
-    split = replace(student, optimizer=optimizer)
+    # As many rows as the processes hold together.
+    budget = student.token_budget * distributed.get_world_size()
+    split = replace(student, optimizer=optimizer, token_budget=budget)
     return ShardedStudent(split)
 
 

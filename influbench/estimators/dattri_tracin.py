@@ -88,17 +88,13 @@ class DattriTracin:
         """Positions and captured gradients, a batch at a time; the model is left as it was."""
         import torch
 
-        from influbench.student.losses import token_batches
-
-        rows = [student.encode(example) for example in examples]
-        budget = min(self.batch_tokens, student.token_budget)
         with _hooked(student, names) as (capture, embedded):
-            for part in token_batches([len(row.ids) for row in rows], budget):
+            for batch in student.batches(examples, self.batch_tokens):
                 with torch.enable_grad():
-                    loss = student.loss_encoded([rows[i] for i in part]).sum()
+                    loss = student.loss(batch).sum()
                     # Through every layer, but to no weight.
                     torch.autograd.grad(loss, embedded.pop())
-                yield part, capture.record.gradient
+                yield list(batch.positions), capture.record.gradient
 
 
 def linear_layers(student: LanguageStudent) -> list[str]:

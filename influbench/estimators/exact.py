@@ -89,13 +89,13 @@ class Exact:
         from influbench.derivatives import step as updates
         from influbench.derivatives.similarity import mean_over_references
 
-        student, references = self._student(ctx), list(ctx.reference)
-        batches, shares = self._reference(ctx, student)
+        student = self._student(ctx)
+        batches, shares = student.batches(ctx.reference), self._shares(ctx)
         trip = updates.excursion(self.update(student))
         rounds = any(w.dtype not in (torch.float32, torch.float64) for w in trip.update.weights)
 
         def losses() -> Array:
-            return gradients.losses(student, references, batches) * shares
+            return gradients.losses_of(student, batches) * shares
 
         before = losses()
         with trip.stepped(None):
@@ -142,16 +142,13 @@ class Exact:
         student = requirements.language_student(ctx, "exact (option 'pad_to')")
         return dataclasses.replace(student, pad_to=self.pad_to)
 
-    def _reference(self, ctx: Context, student: Student) -> tuple[list[list[int]], Array]:
-        """Batches, and the factors on the references' losses whose mean is then the loss wanted."""
+    def _shares(self, ctx: Context) -> Array:
+        """Factors on the references' own losses, whose mean is then the reference loss wanted."""
         count, size = len(ctx.reference), self.batch_mean_reference
         if not size:
-            return student.batches(ctx.reference), np.ones(count)
+            return np.ones(count)
         held = requirements.language_student(ctx, "exact (option 'batch_mean_reference')")
         rows = [held.encode(e) for e in ctx.reference]
         tokens = np.array([len(row.learned) for row in rows], dtype=float)
-        batches = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
-        shares = np.empty(count)
-        for batch in batches:
-            shares[batch] = tokens[batch] / tokens[batch].sum() * count / len(batches)
-        return batches, shares
+        parts = [tokens[i : i + size] for i in range(0, count, size)]
+        return np.concatenate([p / p.sum() for p in parts]) * count / len(parts)

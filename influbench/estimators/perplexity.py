@@ -13,6 +13,7 @@ Cost: nothing to prepare (W passes for ``middle``), 1 forward pass per candidate
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -46,10 +47,10 @@ class Perplexity:
         def mean_nll(examples: Sequence[Example]) -> np.ndarray:
             out = np.empty(len(examples))
             for batch in student.batches(examples):
-                ids = [student.encode(examples[i]).ids for i in batch]
-                rows = [Encoded(own, ((1, len(own)),)) for own in ids]
+                rows = tuple(Encoded(row.ids, ((1, len(row.ids)),)) for row in batch.rows)
                 with torch.no_grad():
-                    out[batch] = student.loss_encoded(rows).double().cpu().numpy()
+                    found = student.loss(dataclasses.replace(batch, rows=rows))
+                out[list(batch.positions)] = found.double().cpu().numpy()
             return out
 
         if self.prefer == "middle":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +20,8 @@ from influbench.files import digest
 from influbench.records import Example, ModelRef
 from influbench.scoring.stage import MethodConfig, hold
 from influbench.store import Stage, Work
-
-if TYPE_CHECKING:
-    import torch
+from influbench.student import LanguageStudent
+from influbench.student.batch import TokenBatch
 
 PARTS = 3
 """Random parts that are batched apart: enough to break up every batch of similar lengths."""
@@ -36,40 +34,31 @@ OWN_BATCHES = ("batch_mean_reference", "pad_to")
 
 
 @dataclass(frozen=True)
-class Regrouped:
+class Regrouped(LanguageStudent):
     """A student whose batches are put together by chance; all else is the student's own."""
 
-    student: Student
-    seed: str
+    grouping: str = ""
+    """What chance is seeded with."""
 
-    @property
-    def model(self) -> torch.nn.Module:
-        """The student's network."""
-        return self.student.model
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """The student's optimizer."""
-        return self.student.optimizer
-
-    @property
-    def clip_norm(self) -> float | None:
-        """The training's clip norm."""
-        return self.student.clip_norm
-
-    def loss(self, examples: Sequence[Example]) -> torch.Tensor:
-        """Per-example loss, shape [example]."""
-        return self.student.loss(examples)
-
-    def batches(self, examples: Sequence[Example]) -> list[list[int]]:
+    def batches(self, examples: Sequence[Example], at_most: int | None = None) -> list[TokenBatch]:
         """The student's batches of random parts of the examples, rows in random order."""
-        rng = np.random.default_rng(int(digest(self.seed), 16))
-        found: list[list[int]] = []
+        rng = np.random.default_rng(int(digest(self.grouping), 16))
+        found: list[TokenBatch] = []
         for part in np.array_split(rng.permutation(len(examples)), PARTS):
-            if len(part):
-                batches = self.student.batches([examples[i] for i in part])
-                found += [[int(part[i]) for i in rng.permutation(batch)] for batch in batches]
+            if not len(part):
+                continue
+            for batch in super().batches([examples[i] for i in part], at_most):
+                mixed = batch.take(rng.permutation(len(batch.rows)).tolist())
+                positions = tuple(int(part[i]) for i in mixed.positions)
+                found.append(dataclasses.replace(mixed, positions=positions))
         return found
+
+
+def regrouped(student: Student, grouping: str) -> Regrouped:
+    """A language student with its batches put together by chance."""
+    assert isinstance(student, LanguageStudent)
+    own = {field.name: getattr(student, field.name) for field in dataclasses.fields(student)}
+    return Regrouped(**own, grouping=grouping)
 
 
 def noise_floor(
@@ -95,7 +84,7 @@ def noise_floor(
             as_scores(
                 estimator.prepare(
                     dataclasses.replace(
-                        ctx, student=Regrouped(ctx.student, f"noise:{ctx.seed}:{repeat}")
+                        ctx, student=regrouped(ctx.student, f"noise:{ctx.seed}:{repeat}")
                     )
                 )(candidates),
                 len(candidates),

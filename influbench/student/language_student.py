@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,14 +17,8 @@ from influbench.errors import UserError
 from influbench.models import conversation
 from influbench.records import Example, ModelRef
 from influbench.student import packing
-from influbench.student.losses import (
-    Encoded,
-    mean_by_row,
-    padded,
-    response_positions,
-    token_batches,
-    token_nll,
-)
+from influbench.student.batch import TokenBatch, laid_out
+from influbench.student.losses import Encoded, mean_by_row, token_nll
 
 Compute = Literal["float32", "bfloat16", "tf32"]
 
@@ -59,31 +52,35 @@ class LanguageStudent:
         """
         return _encode(self.tokenizer, example, self.max_length, self.cut, self.learn)
 
-    def batches(self, examples: Sequence[Example], budget: int | None = None) -> list[list[int]]:
-        """Positions of ``examples`` in length-sorted batches under a token budget, or its own."""
-        lengths = [max(self.pad_to, len(self.encode(e).ids)) for e in examples]
-        return token_batches(lengths, budget or self.token_budget)
+    def batches(self, examples: Sequence[Example], at_most: int | None = None) -> list[TokenBatch]:
+        """``examples`` tokenised, in length-sorted batches under the token budget.
 
-    def loss(self, examples: Sequence[Example]) -> torch.Tensor:
-        """Per-example loss, shape [example], fp64 nats per response token; one batch."""
-        return self.loss_encoded([self.encode(e) for e in examples])
-
-    def loss_encoded(self, rows: Sequence[Encoded]) -> torch.Tensor:
-        """The same for examples already tokenised, shape [row]."""
-        device = self.model.device
+        Args:
+            examples: in any order and number.
+            at_most: padded tokens in one batch where the caller can hold fewer than the student.
+        """
         pad = self.tokenizer.pad_token_id
         assert isinstance(pad, int)
-        row_index, time_index, targets = response_positions(rows, device)
+        return laid_out(
+            examples,
+            [self.encode(e) for e in examples],
+            budget=min(self.token_budget, at_most or self.token_budget),
+            pad=pad,
+            pad_to=self.pad_to,
+            device=self.model.device,
+        )
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        """Per-example loss, shape [example], fp64 nats per response token."""
+        row_index, time_index, targets = batch.targets
         with self._precision():
             if self.packed and not torch.is_grad_enabled() and not self.pad_to:
-                layout = packing.packing(rows, device)
-                states = packing.hidden(self.model, rows, layout)
-                hidden = states[layout.place[row_index, time_index]]
+                states = packing.hidden(self.model, batch.packing)
+                hidden = states[batch.packing.place[row_index, time_index]]
             else:
-                states = self.hidden(padded(rows, pad, device, self.pad_to))
-                hidden = states[row_index, time_index]
+                hidden = self.hidden(batch.tokens)[row_index, time_index]
             nll = token_nll(hidden, self._head, targets)
-        return mean_by_row(nll, row_index, len(rows))
+        return mean_by_row(nll, row_index, len(batch.rows))
 
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Last hidden states after the final norm, shape [row, time, width]."""
@@ -110,9 +107,6 @@ class LanguageStudent:
             torch.backends.cuda.matmul.allow_tf32 = before
 
 
-@functools.lru_cache(
-    maxsize=4096
-)  # references are tokenised once; streamed candidates do not pile up
 def _encode(
     tokenizer: PreTrainedTokenizerBase,
     example: Example,

@@ -37,6 +37,8 @@ class Packing:
     """Whose each token is, shape [token]."""
     time: torch.Tensor
     """Its position in that row, shape [token]."""
+    ids: torch.Tensor
+    """What it is, shape [token]."""
 
     @property
     def rows(self) -> int:
@@ -53,16 +55,16 @@ def packing(rows: Sequence[Encoded], device: torch.device) -> Packing:
     place = torch.zeros(len(rows), longest, dtype=torch.long)
     place[row, time] = torch.arange(len(row))
     place[:, :prefix] = torch.arange(prefix)
-    return Packing(place.to(device), row.to(device), time.to(device))
+    ids = padded(rows, 0, place.device)[row, time]
+    return Packing(place.to(device), row.to(device), time.to(device), ids.to(device))
 
 
-def hidden(model: PreTrainedModel, rows: Sequence[Encoded], layout: Packing) -> torch.Tensor:
+def hidden(model: PreTrainedModel, layout: Packing) -> torch.Tensor:
     """Last hidden states after the final norm, shape [token, width]."""
-    ids = padded(rows, 0, model.device)[layout.row, layout.time]
     decoder = model.get_decoder()
     with _our_attention(decoder):
         out = decoder(
-            input_ids=ids[None],
+            input_ids=layout.ids[None],
             position_ids=layout.time[None],
             use_cache=False,
             packing=layout,
@@ -85,7 +87,7 @@ def works(model: PreTrainedModel) -> bool:
     layout = packing(rows, model.device)
     with torch.inference_mode():
         try:
-            packed = hidden(model, rows, layout)
+            packed = hidden(model, layout)
         except TypeError:
             return False
         for i, row in enumerate(rows):

@@ -12,7 +12,6 @@ from influbench import models
 from influbench.estimator import Array
 from influbench.records import Example
 from influbench.student.language_student import LanguageStudent
-from influbench.student.losses import padded, token_batches
 
 Encoder = Callable[[Sequence[Example]], Array]
 """Examples to vectors of length 1, shape [example, width], fp64."""
@@ -29,18 +28,14 @@ def hidden_states(student: LanguageStudent, examples: Sequence[Example]) -> Arra
     Token t of T weighs t / Σ t: later tokens have seen more (RDS+, arXiv 2503.01807; SGPT,
     2202.08904).
     """
-    rows = [student.encode(e) for e in examples]
-    out = np.empty((len(rows), student.model.config.get_text_config().hidden_size))
-    device, pad = student.model.device, student.tokenizer.pad_token_id
-    assert isinstance(pad, int)
-    for batch in token_batches([len(r.ids) for r in rows], student.token_budget):
-        part = [rows[i] for i in batch]
-        hidden = student.hidden(padded(part, pad, device)).double()
-        lengths = torch.tensor([len(r.ids) for r in part], device=device)[:, None]
-        position = torch.arange(1, hidden.shape[1] + 1, device=device)[None]
+    out = np.empty((len(examples), student.model.config.get_text_config().hidden_size))
+    for batch in student.batches(examples):
+        hidden = student.hidden(batch.tokens).double()
+        lengths = torch.tensor([len(r.ids) for r in batch.rows], device=batch.device)[:, None]
+        position = torch.arange(1, hidden.shape[1] + 1, device=batch.device)[None]
         weight = (position * (position <= lengths)).double()
         mean = (hidden * (weight / weight.sum(1, keepdim=True))[:, :, None]).sum(1)
-        out[batch] = functional.normalize(mean, dim=-1).cpu().numpy()
+        out[list(batch.positions)] = functional.normalize(mean, dim=-1).cpu().numpy()
     return out
 
 

@@ -63,8 +63,7 @@ def group_influence(ctx: Context, trajectories: Sequence[Trajectory]) -> Scores:
         trajectories: each a sequence of batches; ``[[z]]`` is the single step of ``exact``,
             ``[batch] * k`` is k steps on one batch.
     """
-    references = list(ctx.reference)
-    batches = ctx.student.batches(references)
+    batches = ctx.student.batches(ctx.reference)
     empty: dict[int, Array] = {}
 
     def losses_after(trajectory: Trajectory) -> Array:
@@ -78,7 +77,7 @@ def group_influence(ctx: Context, trajectories: Sequence[Trajectory]) -> Scores:
                 after = update.following(step) if number + 1 < len(trajectory) else update
                 update.apply(step)
                 update = after
-            return gradients.losses(ctx.student, references, batches)
+            return gradients.losses_of(ctx.student, batches)
 
     rows = []
     for trajectory in trajectories:

@@ -6,6 +6,7 @@ from influbench.testing.check import NEEDS, ContractError, check_estimator
 from influbench.testing.small_students import (
     LeastSquares,
     ToyStudent,
+    loss_of_each,
     tiny_context,
     tiny_examples,
     tiny_student,
@@ -19,6 +20,7 @@ __all__ = [
     "LeastSquares",
     "ToyStudent",
     "check_estimator",
+    "loss_of_each",
     "tiny_context",
     "tiny_examples",
     "tiny_student",

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from influbench import models
-from influbench.estimator import Context, Student
+from influbench.estimator import Batch, Context, Student
 from influbench.files import digest
 from influbench.judging import Reply, Request
 from influbench.records import Example
@@ -41,16 +41,25 @@ class ToyStudent:
     optimizer: torch.optim.Optimizer
     clip_norm: float | None = None
 
-    def loss(self, examples: Sequence[Example]) -> torch.Tensor:
+    def batches(self, examples: Sequence[Example]) -> list[Batch]:
+        """Two at a time, so that batching is exercised."""
+        starts = range(0, len(examples), 2)
+        parts = [(range(i, min(i + 2, len(examples))), examples[i : i + 2]) for i in starts]
+        return [Batch(tuple(positions), tuple(part)) for positions, part in parts]
+
+    def loss(self, batch: Batch) -> torch.Tensor:
         """Squared error of each example, shape [example]."""
-        rows = [[float(n) for n in e.instruction.split()] for e in examples]
+        rows = [[float(n) for n in e.instruction.split()] for e in batch.examples]
         x = torch.tensor(rows, dtype=torch.float64)
-        y = torch.tensor([float(e.response) for e in examples], dtype=torch.float64)
+        y = torch.tensor([float(e.response) for e in batch.examples], dtype=torch.float64)
         return (self.model(x) - y) ** 2
 
-    def batches(self, examples: Sequence[Example]) -> list[list[int]]:
-        """Two at a time, so that batching is exercised."""
-        return [list(range(i, min(i + 2, len(examples)))) for i in range(0, len(examples), 2)]
+
+def loss_of_each(student: Student, examples: Sequence[Example]) -> torch.Tensor:
+    """Loss of each example, shape [example], in the order given, differentiable."""
+    batches = student.batches(examples)
+    order = torch.tensor([i for batch in batches for i in batch.positions]).argsort()
+    return torch.cat([student.loss(batch) for batch in batches])[order]
 
 
 def toy_example(name: str, x: Sequence[float], y: float, group: str = "") -> Example:
@@ -68,7 +77,7 @@ def warmed(student: Student, warmup: Sequence[Example], *, steps: int = 3) -> No
     for step in range(steps):
         batch = [warmup[(step * 2 + k) % len(warmup)] for k in range(2)]
         student.optimizer.zero_grad(set_to_none=True)
-        student.loss(batch).mean().backward()
+        loss_of_each(student, batch).mean().backward()
         if student.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(student.model.parameters(), student.clip_norm)
         student.optimizer.step()

@@ -139,8 +139,8 @@ def _step(progress: _Progress, batch: Sequence[Example], clip_norm: float | None
     student, optimizer = progress.student, progress.optimizer
     optimizer.zero_grad()
     total = 0.0
-    for positions in student.batches(batch):
-        part = student.loss([batch[p] for p in positions])
+    for laid_out in student.batches(batch):
+        part = student.loss(laid_out)
         (part.sum() / len(batch)).backward()
         total += float(part.detach().sum())
     weights = [w for w in student.model.parameters() if w.grad is not None]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from training_kit import EXAMPLES, FINE, WARM, at, ref, weights
 
+from influbench import testing
 from influbench.errors import UserError
 from influbench.records import Example, ModelRef
 from influbench.store import Store, Work
@@ -44,7 +45,7 @@ def test_warm_up_is_one_adamw_step_as_torch_makes_it(tiny_ref: ModelRef, work: W
     optimizer = torch.optim.AdamW(held.model.parameters(), lr=0.0, weight_decay=0.0)
     for rate, batch in zip((0.0, 5e-3), student_training._batches(cfg, EXAMPLES), strict=True):
         optimizer.zero_grad()
-        held.loss(batch).mean().backward()
+        testing.loss_of_each(held, batch).mean().backward()
         torch.nn.utils.clip_grad_norm_(held.model.parameters(), 1.0)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
@@ -86,7 +87,7 @@ def test_sft_first_loss_is_the_students(tiny_ref: ModelRef, work: Work) -> None:
     sft(cfg, EXAMPLES, tiny_ref, work=work)
     held = load_student(tiny_ref, StudentSettings(device="cpu", max_length=1024))
     counts = [len(e.learned) for e in map(held.encode, EXAMPLES)]
-    by_example = [held.loss([e]).item() for e in EXAMPLES]
+    by_example = [testing.loss_of_each(held, [e]).item() for e in EXAMPLES]
     by_token = sum(n * x for n, x in zip(counts, by_example, strict=True)) / sum(counts)
     assert work.meta["loss"] == [pytest.approx(by_token, rel=1e-5)]
     assert work.meta["learning_rate"] == [5e-6]
@@ -101,7 +102,7 @@ def test_sft_learns_quietly_and_is_metered(tiny_ref: ModelRef, work: Work, capfd
     assert (row.phase, row.items) == ("train", 36)
     assert row.forward_passes == row.backward_passes == 36
     assert not (work.path / "student/optimizer.pt").exists()
-    load_student(ref(work, "student")).loss(EXAMPLES[:1])
+    testing.loss_of_each(load_student(ref(work, "student")), EXAMPLES[:1])
 
 
 def test_sft_counts_what_it_cuts_or_refuses_it(tiny_ref: ModelRef, work: Work) -> None:

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from token_rows import batch_of
 
 from influbench import models, testing
 from influbench.errors import UserError
@@ -164,7 +165,7 @@ def test_self_reward_is_the_expectation_under_the_students_own_probabilities(tin
     ids = student.tokenizer(prompt, add_special_tokens=False).input_ids
     grades = [student.tokenizer(g, add_special_tokens=False).input_ids for g in rubric.GRADES]
     rows = [Encoded((*ids, *own), ((len(ids), len(ids) + len(own)),)) for own in grades]
-    likelihood = [math.exp(-float(student.loss_encoded([r]).detach())) for r in rows]
+    likelihood = [math.exp(-float(student.loss(batch_of(student, [r])).detach())) for r in rows]
     expected = sum(k * p for k, p in enumerate(likelihood, 1)) / sum(likelihood)
     got = as_scores(SelfReward().prepare(tiny)([example]), 1)
     assert got.value[0] == pytest.approx(expected, rel=1e-5)

@@ -69,11 +69,13 @@ def test_adapter_gradients_are_projections_of_weight_gradients(tiny):
     model, example = tiny.student.model, tiny.reference[0]
     name = "model.layers.1.mlp.up_proj"
     (full,) = gradients.gradient(tiny.student, [model.get_parameter(f"{name}.weight")], example)
-    before = float(tiny.student.loss([example]).detach())
+    before = float(testing.loss_of_each(tiny.student, [example]).detach())
     with random_adapters(model, rank=3, seed=5) as adapters:
         a = model.get_parameter(f"{name}.lora_A.projection.weight").detach()
         b = adapters.weights[f"{name}.lora_B.projection.weight"]
-        assert float(tiny.student.loss([example]).detach()) == pytest.approx(before, rel=1e-9)
+        assert float(testing.loss_of_each(tiny.student, [example]).detach()) == pytest.approx(
+            before, rel=1e-9
+        )
         (projected,) = gradients.gradient(tiny.student, [b], example)
     torch.testing.assert_close(projected, full @ a.T, rtol=1e-4, atol=1e-7)
 

@@ -40,7 +40,7 @@ def adam_student(lr, *, decay=0.0, clip=None):
     w, m, v = W0.copy(), np.zeros(3), np.zeros(3)
     for t in range(2):
         optimizer.zero_grad()
-        student.loss([CANDIDATES[t]]).sum().backward()
+        testing.loss_of_each(student, [CANDIDATES[t]]).sum().backward()
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
@@ -93,7 +93,7 @@ def test_update_equals_torch_adamw_step():
     student = testing.tiny_student(learning_rate=1e-3)
     testing.warmed(student, testing.tiny_examples("warmup", 8))
     update = updates.next_update(student)
-    student.loss(testing.tiny_examples("next", 2)).mean().backward()
+    testing.loss_of_each(student, testing.tiny_examples("next", 2)).mean().backward()
     gradients = [w.grad.clone() for w in update.weights if w.grad is not None]
     expected = [
         w.detach() + d for w, d in zip(update.weights, update.delta(gradients), strict=True)
@@ -125,7 +125,7 @@ def test_oracle_restores_the_weights_after_an_interrupt(tmp_path, monkeypatch):
         calls.append(args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("influbench.derivatives.gradients.losses", interrupted)
+    monkeypatch.setattr("influbench.derivatives.gradients.losses_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score(testing.tiny_examples("candidate", 1))
     assert calls

@@ -4,14 +4,16 @@ import dataclasses
 
 import pytest
 import torch
+from token_rows import batch_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from influbench import testing
 from influbench.derivatives.directional import by_forward_mode
 from influbench.errors import UserError
+from influbench.estimators.exact import Exact
 from influbench.meter import Meter
 from influbench.records import Example
-from influbench.student import losses, packing
+from influbench.student import LanguageStudent, losses, packing
 from influbench.student.losses import Encoded
 
 
@@ -31,7 +33,7 @@ def by_hand(student, example):
 
 def test_loss_is_the_models_own_mean_over_response_tokens(student):
     examples = testing.tiny_examples("loss", 5)
-    ours = student.loss(examples)
+    ours = testing.loss_of_each(student, examples)
     assert ours.shape == (5,)
     assert ours.dtype == torch.float64
     assert ours.tolist() == pytest.approx([by_hand(student, e) for e in examples], rel=1e-5)
@@ -50,9 +52,9 @@ def test_response_tokens_end_with_the_end_of_turn(student):
 
 def test_loss_does_not_depend_on_the_batch_or_its_padding(student):
     examples = testing.tiny_examples("batch", 6)
-    alone = torch.cat([student.loss([e]) for e in examples])
-    together = student.loss(examples)
-    backwards = student.loss(examples[::-1]).flip(0)
+    alone = torch.cat([testing.loss_of_each(student, [e]) for e in examples])
+    together = testing.loss_of_each(student, examples)
+    backwards = testing.loss_of_each(student, examples[::-1]).flip(0)
     assert torch.allclose(alone, together, rtol=1e-6)
     assert torch.allclose(alone, backwards, rtol=1e-6)
 
@@ -60,14 +62,14 @@ def test_loss_does_not_depend_on_the_batch_or_its_padding(student):
 def test_chunked_logits_change_neither_loss_nor_gradient(student, monkeypatch):
     examples = testing.tiny_examples("chunk", 4)
     weights = list(student.model.parameters())
-    whole = student.loss(examples)
+    whole = testing.loss_of_each(student, examples)
     gradient = torch.autograd.grad(whole.sum(), weights)
     monkeypatch.setattr(losses, "CHUNK", 7)
     monkeypatch.setattr(losses, "FORWARD_CHUNK", 5)
-    parts = student.loss(examples)
+    parts = testing.loss_of_each(student, examples)
     assert torch.allclose(whole, parts, rtol=1e-6)
     with torch.no_grad():
-        assert torch.allclose(whole, student.loss(examples), rtol=1e-6)
+        assert torch.allclose(whole, testing.loss_of_each(student, examples), rtol=1e-6)
     for a, b in zip(gradient, torch.autograd.grad(parts.sum(), weights), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-7)
 
@@ -75,10 +77,39 @@ def test_chunked_logits_change_neither_loss_nor_gradient(student, monkeypatch):
 def test_batches_cover_every_example_once_within_the_budget(student):
     examples = testing.tiny_examples("cover", 17)
     batches = student.batches(examples)
-    assert sorted(i for batch in batches for i in batch) == list(range(17))
+    assert sorted(i for batch in batches for i in batch.positions) == list(range(17))
     for batch in batches:
-        longest = max(len(student.encode(examples[i]).ids) for i in batch)
-        assert len(batch) == 1 or len(batch) * longest <= student.token_budget
+        assert batch.examples == tuple(examples[i] for i in batch.positions)
+        assert batch.rows == tuple(student.encode(e) for e in batch.examples)
+        rows, longest = batch.tokens.shape
+        assert rows == 1 or rows * longest <= student.token_budget
+    assert len(student.batches(examples, 1)) == 17
+
+
+def test_references_are_tokenised_once_and_candidates_once_each(monkeypatch, tmp_path):
+    ctx = testing.tiny_context(tmp_path)
+    encode, seen = LanguageStudent.encode, []
+
+    def counted(self, example):
+        seen.append(example.id)
+        return encode(self, example)
+
+    monkeypatch.setattr(LanguageStudent, "encode", counted)
+    scorer = Exact().prepare(ctx)
+    assert seen == [e.id for e in ctx.reference]
+    seen.clear()
+    candidates = testing.tiny_examples("candidate", 3)
+    scorer(candidates)
+    assert seen == [c.id for c in candidates]
+
+
+def test_rows_of_a_batch_keep_their_places_in_another_order(student):
+    examples = testing.tiny_examples("order", 5)
+    (batch,) = student.batches(examples)
+    order = [3, 0, 4]
+    taken = batch.take(order)
+    assert taken.positions == tuple(batch.positions[i] for i in order)
+    assert torch.allclose(student.loss(taken), student.loss(batch)[order], rtol=1e-6)
 
 
 def test_an_example_longer_than_the_context_is_refused_by_name(student):
@@ -90,7 +121,9 @@ def test_an_example_longer_than_the_context_is_refused_by_name(student):
 def test_weights_of_the_head_are_trained_through_the_tied_embedding(student):
     example = testing.tiny_examples("tied", 1)
     names = [name for name, _ in student.model.named_parameters()]
-    gradient = torch.autograd.grad(student.loss(example).sum(), list(student.model.parameters()))
+    gradient = torch.autograd.grad(
+        testing.loss_of_each(student, example).sum(), list(student.model.parameters())
+    )
     touched = dict(zip(names, gradient, strict=True))["model.embed_tokens.weight"]
     assert (
         int((touched.abs().sum(dim=1) > 0).sum()) > 200
@@ -110,10 +143,10 @@ def test_packed_rows_give_the_same_losses_with_no_padding_and_one_prefix():
     meter = Meter()
     with torch.no_grad():
         with meter.phase("packed", models=[student.model]):
-            packed = student.loss_encoded(rows)
+            packed = student.loss(batch_of(student, rows))
         with meter.phase("padded", models=[student.model]):
-            padded = plain.loss_encoded(rows)
-        alone = [student.loss_encoded([row]) for row in rows]
+            padded = plain.loss(batch_of(plain, rows))
+        alone = [student.loss(batch_of(student, [row])) for row in rows]
     assert torch.allclose(packed, padded, rtol=1e-6)
     assert torch.allclose(packed, torch.cat(alone), rtol=1e-6)
     assert student.model.config._attn_implementation == "sdpa"
@@ -132,8 +165,8 @@ def test_rows_without_a_common_prefix_are_packed_too(student):
         Encoded((5, 6, 3), ((2, 3),)),
     ]
     with torch.no_grad():
-        together = student.loss_encoded(rows)
-        apart = torch.cat([student.loss_encoded([row]) for row in rows])
+        together = student.loss(batch_of(student, rows))
+        apart = torch.cat([student.loss(batch_of(student, [row])) for row in rows])
     assert losses.common_prefix(rows) == 0
     assert torch.allclose(together, apart, rtol=1e-6)
 

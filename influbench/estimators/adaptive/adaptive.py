@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from influbench.derivatives import requirements
-from influbench.estimator import Array, Context, Scale, Scorer, Scores
+from influbench.estimator import Array, Batch, Context, Scale, Scorer, Scores
 from influbench.estimators.adaptive import settling
 from influbench.files import digest
 from influbench.records import Example
@@ -155,6 +155,8 @@ class _Known:
     trip: Excursion
     clusters: list[list[int]]
     """Positions of references."""
+    batches: list[Sequence[Batch]]
+    """The references of each cluster, laid out."""
     gradients: list[Tensors]
     """Mean gradient of each cluster after the empty step."""
     null_dot: Array
@@ -184,7 +186,7 @@ class _Known:
         with self.trip.stepped(step):
             for cluster in clusters:
                 members = self.clusters[cluster]
-                losses = gradients.losses(student, [self.ctx.reference[i] for i in members])
+                losses = gradients.losses_of(student, self.batches[cluster])
                 out.append(float((self.null[members] - losses).mean()))
         return [float(x) for x in self._weighted(np.array(out), clusters)]
 
@@ -206,18 +208,18 @@ def _prepare(ctx: Context, clusters: int) -> _Known:
     from influbench.derivatives import step as updates
 
     members = deal(len(ctx.reference), clusters, ctx.seed)
+    clustered = [[ctx.reference[i] for i in part] for part in members]
     trip = updates.excursion(updates.next_update(ctx.student))
     empty = trip.update.delta(None)
     kept: list[Tensors] = []
     with trip.stepped(None):
         null = gradients.losses(ctx.student, list(ctx.reference))
-        for part in members:
-            found = gradients.mean_gradient(
-                ctx.student, trip.update.weights, [ctx.reference[i] for i in part]
-            )
+        for part in clustered:
+            found = gradients.mean_gradient(ctx.student, trip.update.weights, part)
             kept.append([g.bfloat16() if g.dtype == torch.float32 else g for g in found])
     null_dot = np.array([_dot(g, empty) for g in kept])
-    return _Known(ctx, trip, members, kept, null_dot, null)
+    batches = [ctx.student.batches(part) for part in clustered]
+    return _Known(ctx, trip, members, batches, kept, null_dot, null)
 
 
 def _dot(left: Tensors, right: Tensors) -> float:

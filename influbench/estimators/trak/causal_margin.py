@@ -15,7 +15,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from trak.modelout_functions import AbstractModelOutput
 
-from influbench.student.losses import Encoded, padded
+from influbench.student.batch import TokenBatch
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """ids [row, time]; for the response tokens, padded, position of the prediction, target and mask,
@@ -81,8 +81,9 @@ def _logits(
         return torch.func.functional_call(model, weights, kwargs=arguments).logits.float()
 
 
-def stacked(rows: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
-    """Tokenised examples as tensors with a leading row axis, for ``vmap``."""
+def stacked(batch: TokenBatch) -> Batch:
+    """A student's batch as tensors with a leading row axis, for ``vmap``."""
+    rows, device = batch.rows, batch.device
     learned = [row.learned for row in rows]
     longest = max(map(len, learned))
 
@@ -93,7 +94,7 @@ def stacked(rows: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
     targets = [filled([r.ids[t] for t in own]) for r, own in zip(rows, learned, strict=True)]
     mask = [filled([1] * len(own)) for own in learned]
     return (
-        padded(rows, pad, device),
+        batch.tokens,
         torch.tensor(positions, device=device),
         torch.tensor(targets, device=device),
         torch.tensor(mask, device=device, dtype=torch.float32),

@@ -222,15 +222,9 @@ def _by_batch(
     import torch
 
     from influbench.estimators.trak.causal_margin import stacked
-    from influbench.student.losses import token_batches
 
-    encoded = [student.encode(e) for e in examples]
-    batches = token_batches(
-        [len(row.ids) for row in encoded], min(VMAP_TOKENS, student.token_budget)
-    )
-    device, pad = student.model.device, student.tokenizer.pad_token_id
-    assert isinstance(pad, int)
+    batches = student.batches(examples, VMAP_TOKENS)
     with torch.no_grad():  # no outer graph: the transforms inside differentiate on their own
-        parts = [compute(stacked([encoded[i] for i in b], pad, device)) for b in batches]
-    order = torch.tensor([i for batch in batches for i in batch], device=device).argsort()
-    return torch.cat(parts)[order]
+        parts = [compute(stacked(batch)) for batch in batches]
+    order = torch.tensor([i for batch in batches for i in batch.positions], device=parts[0].device)
+    return torch.cat(parts)[order.argsort()]
