@@ -13,9 +13,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
+from pydantic import TypeAdapter
 
-from influbench.files import digest, from_dict, to_line
+from influbench.files import digest, to_line
 from influbench.judging.protocol import Judgement, Request, Usage
+
+_JUDGEMENT = TypeAdapter(Judgement)
 
 
 def request_key(judge: str, request: Request) -> str:
@@ -69,7 +72,7 @@ class Archive:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.damaged = 0
-        """Lines that hold no judgement: torn by a crash."""
+        """Lines that hold no judgement: torn by a crash, or with a field of a wrong type."""
         self._found: dict[str, Judgement] = {}
         self._read = 0
         self._lock = threading.Lock()
@@ -94,8 +97,11 @@ class Archive:
         if not line.strip():
             return
         try:
-            found = from_dict(Judgement, json.loads(line))
-        except (TypeError, ValueError):
+            found = _JUDGEMENT.validate_json(line, strict=True)
+        except ValueError:
+            self.damaged += 1
+            return
+        if found.probabilities is not None and len(found.probabilities) != len(found.choices):
             self.damaged += 1
             return
         self._found.setdefault(found.key, found)
@@ -103,6 +109,11 @@ class Archive:
     def get(self, key: str) -> Judgement | None:
         """The judgement of a request, if it was ever bought."""
         return self._found.get(key)
+
+    def judges(self, request: Request) -> set[str]:
+        """The names of the judges whose reply to a request is here."""
+        names = {item.judge for item in self._found.values()}
+        return {name for name in names if request_key(name, request) in self._found}
 
     def add(self, judgements: Sequence[Judgement]) -> None:
         """Appends judgements; they are on disk when this returns."""

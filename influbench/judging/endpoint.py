@@ -7,27 +7,31 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from influbench.errors import UserError
 from influbench.judging.protocol import JudgeConfig
 
 OPENAI_URL = "https://api.openai.com/v1"
 
+LEAST = 0.01
+"""Below this share for all choices together, the first token is not where the verdict stands."""
+
 
 class TopToken(BaseModel):
     """One of the likeliest tokens at a position."""
 
     token: str
-    logprob: float
+    logprob: float | None = None
 
 
 class Position(BaseModel):
     """One written token; only its likeliest alternatives matter here."""
 
-    top_logprobs: list[TopToken] = []
+    top_logprobs: list[TopToken] | None = None
 
 
 class Logprobs(BaseModel):
@@ -36,25 +40,45 @@ class Logprobs(BaseModel):
     content: list[Position] | None = None
 
 
+class Part(BaseModel):
+    """A part of a content that is a list; thoughts are parts of another type."""
+
+    type: str = "text"
+    text: str | None = None
+
+
 class Said(BaseModel):
     """The message of a choice; no content is a refusal."""
 
-    content: str | None
+    content: str | list[Part | str] | None = None
+
+    def text(self) -> str:
+        """What was said, parts joined, thoughts left out."""
+        if not isinstance(self.content, list):
+            return self.content or ""
+        return "".join(
+            part if isinstance(part, str) else part.text or ""
+            for part in self.content
+            if isinstance(part, str) or part.type in ("text", "output_text")
+        )
 
 
 class Choice(BaseModel):
     """One answer."""
 
     message: Said
-    logprobs: Logprobs | None = None
+    finish_reason: str | None = None
+    logprobs: Any = None
 
     def first_token(self) -> dict[str, float] | None:
         """Log-probabilities of the first token, where the endpoint gave any."""
-        positions = self.logprobs.content if self.logprobs else None
-        if not positions:
+        try:
+            positions = Logprobs.model_validate(self.logprobs or {}).content
+        except ValidationError:  # another layout
             return None
-        listed = positions[0].top_logprobs
-        return {t.token: t.logprob for t in listed if math.isfinite(t.logprob)} or None
+        listed = (positions[0].top_logprobs or []) if positions else []
+        top = {t.token: t.logprob for t in listed if t.logprob is not None}
+        return {token: value for token, value in top.items() if math.isfinite(value)} or None
 
 
 class Tokens(BaseModel):
@@ -75,7 +99,8 @@ def top_probabilities(choices: Sequence[str], top: Mapping[str, float]) -> tuple
     """Probabilities of the choices from the log-probabilities of the first token.
 
     Choices that are not listed get 0 as long as one is, as in AlpacaEval. None where no choice is
-    listed, or where a token may be the beginning of two choices ("1" of "10").
+    listed with a chance worth naming (the first token is no verdict but begins a thought or a
+    sentence), or where a token may be the beginning of two choices ("1" of "10").
     """
     raw = [sum(math.exp(v) for t, v in top.items() if t.strip() == c) for c in choices]
     unsure = any(
@@ -83,7 +108,7 @@ def top_probabilities(choices: Sequence[str], top: Mapping[str, float]) -> tuple
         for i, choice in enumerate(choices)
         for j, other in enumerate(choices)
     )
-    if unsure or not any(raw):
+    if unsure or sum(raw) < LEAST:
         return None
     return tuple(p / sum(raw) for p in raw)
 

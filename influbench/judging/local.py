@@ -8,7 +8,7 @@ computed: one forward pass a request, and one more for each beginning that choic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -50,6 +50,9 @@ class LocalBackend:
             else ""
         )
 
+    def recall(self, known: Collection[str]) -> None:
+        """Has one name."""
+
     def answer(self, requests: Sequence[Request], keep: Keep) -> None:
         """Scores or writes all replies, batch by batch, shortest prompts first."""
         tokenizer = self._loaded.tokenizer
@@ -73,7 +76,7 @@ class LocalBackend:
                 keep(self._choose(batch) if kind else self._write(batch))
 
     def _written(self, request: Request) -> int:
-        return min(request.max_tokens, self._cfg.max_tokens)
+        return min(request.max_tokens, self._cfg.max_tokens + self._cfg.thought_tokens)
 
     def _batches(
         self, prompts: list[tuple[Request, str, list[int]]]

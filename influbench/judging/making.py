@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +27,8 @@ from influbench.judging.protocol import (
     Request,
     Usage,
 )
+from influbench.judging.refusals import WITHHELD
+from influbench.judging.written import without_thoughts
 from influbench.meter import Meter
 from influbench.progress import Advance, Progress, SilentProgress
 
@@ -47,22 +50,36 @@ __all__ = [
     "build",
 ]
 
+FILTERED = "were withheld by a content filter"
+EMPTY = "were empty or held thoughts only, cut at the limit"
+
 
 class ArchivedJudge:
     """Replies come from the archive where it has them, else from a backend."""
 
     def __init__(
-        self, backend: Backend, archive: Archive, buyer: str = "", limit: int | None = None
+        self,
+        backend: Backend,
+        archive: Archive,
+        buyer: str = "",
+        limit: int | None = None,
+        thoughts: int = 0,
     ) -> None:
-        """``limit`` is the judge's own limit of a reply: one cut shorter is another judgement."""
+        """``limit`` is the judge's own limit of a reply: one cut shorter is another judgement.
+
+        ``thoughts`` is the room that a reply has beside it.
+        """
         self._backend = backend
         self._archive = archive
         self._buyer = buyer
         self._limit = limit
+        self._thoughts = thoughts
+        self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._advance: Advance | None = None
         self._progress: Progress = SilentProgress()
         self._title = ""
+        self._told = False
         self._usage = archive.bought_by(buyer) if buyer else Usage()
 
     def shown(self, progress: Progress, title: str) -> ArchivedJudge:
@@ -83,7 +100,12 @@ class ArchivedJudge:
     @property
     def note(self) -> str:
         """What a reader of its scores must know."""
-        return self._backend.note
+        counted = [
+            f"{self._counts[what]} of {self._counts['replies']} replies {what}"
+            for what in (FILTERED, EMPTY)
+            if self._counts[what]
+        ]
+        return "; ".join([*([self._backend.note] if self._backend.note else []), *counted])
 
     @property
     def grading(self) -> Literal["probability", "text"]:
@@ -103,22 +125,36 @@ class ArchivedJudge:
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """One reply a request, in order; equal requests are asked once."""
         self._archive.refresh()
-        if self._limit is not None:
-            requests = [
-                dataclasses.replace(r, max_tokens=min(r.max_tokens, self._limit)) for r in requests
-            ]
-        keys = [request_key(self.name, request) for request in requests]
-        wanted = dict(zip(keys, requests, strict=True))
-        missing = [request for key, request in wanted.items() if self._archive.get(key) is None]
-        if missing:
+        if self._archive.damaged and not self._told:
+            self._told = True
+            self._progress.note(
+                f"{self._archive.path}: {self._archive.damaged} lines hold no judgement, left out"
+            )
+        requests = [self._limited(request) for request in requests]
+        choosing = next((request for request in requests if request.choices), None)
+        if choosing is not None:
+            self._backend.recall(self._archive.judges(choosing))
+        asked = ""
+        # Again where the first replies told that the judge works in another way, by another name.
+        while (missing := self._missing(requests)) and asked != self.name:
+            asked = self.name
             with self._progress.task(f"{self._title}: judgements", len(missing)) as self._advance:
                 self._backend.answer(missing, self._keep)
-        replies: list[Reply] = []
-        for key in keys:
-            found = self._archive.get(key)
-            assert found is not None, "a backend left a request unanswered without an error"
-            replies.append(found.reply())
+        found = [self._archive.get(request_key(self.name, request)) for request in requests]
+        replies = [item.reply() for item in found if item is not None]
+        assert len(replies) == len(requests), "a backend left a request unanswered"
+        self._counts["replies"] += len(replies)
+        self._counts[FILTERED] += sum(reply.text == WITHHELD for reply in replies)
+        self._counts[EMPTY] += sum(not without_thoughts(reply.text) for reply in replies)
         return replies
+
+    def _limited(self, request: Request) -> Request:
+        own = request.max_tokens if self._limit is None else min(request.max_tokens, self._limit)
+        return dataclasses.replace(request, max_tokens=own + self._thoughts)
+
+    def _missing(self, requests: Sequence[Request]) -> list[Request]:
+        wanted = {request_key(self.name, request): request for request in requests}
+        return [request for key, request in wanted.items() if self._archive.get(key) is None]
 
     def _keep(self, judgements: Sequence[Judgement]) -> None:
         self._archive.add([dataclasses.replace(item, buyer=self._buyer) for item in judgements])
@@ -132,7 +168,7 @@ class RecordedBackend:
     """Has nothing but the archive."""
 
     small = False
-    note = "recorded judgements"
+    note: str = "recorded judgements"
     models = ()
     grading: Literal["probability", "text"]
 
@@ -140,6 +176,9 @@ class RecordedBackend:
         self.name = name
         self.grading = "probability" if name.startswith(LOCAL) else "text"
         self._archive = archive
+
+    def recall(self, known: Collection[str]) -> None:
+        """Has one name."""
 
     def answer(self, requests: Sequence[Request], keep: Keep) -> None:  # noqa: ARG002
         """Always an error: what is asked here is not in the archive."""
@@ -170,18 +209,19 @@ def build(
         UserError: the model, the address or the key is missing.
     """
     store = archive if isinstance(archive, Archive) else Archive(archive)
+    limits = (cfg.max_tokens, cfg.thought_tokens)
     if cfg.kind == "recorded":
-        return ArchivedJudge(RecordedBackend(cfg.model, store), store, buyer, cfg.max_tokens)
+        return ArchivedJudge(RecordedBackend(cfg.model, store), store, buyer, *limits)
     if cfg.kind == "local":
         from influbench.judging.local import LocalBackend
 
-        return ArchivedJudge(LocalBackend(cfg), store, buyer, cfg.max_tokens)
+        return ArchivedJudge(LocalBackend(cfg), store, buyer, *limits)
     from influbench.judging.openai_client import OpenAIBackend
 
     budget = budget or Budget(cfg.max_dollars)
     if buyer:
         budget.spent += store.bought_by(buyer).money
-    return ArchivedJudge(OpenAIBackend(cfg, budget), store, buyer, cfg.max_tokens)
+    return ArchivedJudge(OpenAIBackend(cfg, budget), store, buyer, *limits)
 
 
 def booked(meter: Meter) -> Usage:

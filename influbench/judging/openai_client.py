@@ -7,22 +7,23 @@ server that drips a byte a second would hang it) and it does not know what a rep
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from influbench.errors import UserError
-from influbench.files import digest
 from influbench.judging import endpoint as judge_endpoint
+from influbench.judging import refusals
 from influbench.judging.archive import judgement, request_key
 from influbench.judging.protocol import Budget, JudgeConfig, Judgement, Keep, Request
+from influbench.judging.refusals import Way
+from influbench.judging.written import without_thoughts
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -57,12 +58,27 @@ class OpenAIBackend:
         self._url = judge_endpoint.address(cfg)
         self._where = judge_endpoint.public(self._url)
         self._key = judge_endpoint.key(cfg, self._url)
-        self._logprobs = cfg.logprobs != "never"
-        marks = [cfg.label, "" if self._logprobs else "text"]
-        marks += [digest(json.dumps(cfg.extra, sort_keys=True))[:8]] if cfg.extra else []
-        self.name = ":".join([cfg.model, *(m for m in marks if m)])
+        self._way = Way(0 if cfg.logprobs == "never" else cfg.top_logprobs)
+        self._token_limit = cfg.token_limit
+        self._settled = False
+        """Whether a reply has shown that the endpoint can be asked in this way."""
+        self._doubt: UserError | None = None  # a refusal that did not say what it refuses
         self.small = cfg.small
-        self.note = "a judge this small exercises the plumbing only" if cfg.small else ""
+
+    @property
+    def name(self) -> str:
+        """One name a way of judging: model, label, ``text`` or ``top5``, further parameters."""
+        return refusals.name(self._cfg, self._way)
+
+    @property
+    def note(self) -> str:
+        """How small it is, and in which way it judges where that is not the usual one."""
+        return refusals.note(self._cfg, self._way)
+
+    def recall(self, known: Collection[str]) -> None:
+        """Goes on in the way in which the archive was filled, where this one has not begun yet."""
+        if not self._settled and self._cfg.logprobs == "auto":
+            self._way = refusals.recalled(self._cfg, known) or self._way
 
     def answer(self, requests: Sequence[Request], keep: Keep) -> None:
         """Asks all; after a failure nothing new is asked, and what is in flight is still kept."""
@@ -83,14 +99,16 @@ class OpenAIBackend:
         queue = deque(requests)
         failures: list[UserError] = []
 
+        async def one(client: AsyncOpenAI) -> None:
+            try:
+                keep([await self._within_budget(client, queue.popleft(), stopped)])
+            except UserError as error:
+                failures.append(error)
+                stopped.set()
+
         async def worker(client: AsyncOpenAI) -> None:
             while queue and not stopped.is_set():
-                request = queue.popleft()
-                try:
-                    keep([await self._within_budget(client, request, stopped)])
-                except UserError as error:
-                    failures.append(error)
-                    stopped.set()
+                await one(client)
 
         async with AsyncOpenAI(
             base_url=self._url,
@@ -98,6 +116,9 @@ class OpenAIBackend:
             max_retries=0,
             timeout=self._cfg.timeout_s,
         ) as client:
+            # One at a time until a reply has shown how this endpoint can be asked.
+            while queue and not self._settled and not failures:
+                await one(client)
             await asyncio.gather(*(worker(client) for _ in range(self._cfg.concurrency)))
         if failures:
             raise failures[0]
@@ -107,7 +128,7 @@ class OpenAIBackend:
     ) -> Judgement:
         # A token is at least a byte, so this can only be too high: the cap is never exceeded.
         most = self._cfg.price(
-            sum(len(text.encode()) + 16 for _, text in request.messages), self._limit(request)
+            sum(len(text.encode()) + 16 for _, text in request.messages), request.max_tokens
         )
         key = request_key(self.name, request)
         while not self._budget.reserve(key, most):
@@ -155,13 +176,15 @@ class OpenAIBackend:
     async def _attempt(self, client: AsyncOpenAI, request: Request) -> Judgement:
         import openai
 
-        with_logprobs = bool(request.choices) and self._logprobs
+        way = self._way if request.choices else Way(0)
         try:
             raw = await client.chat.completions.with_raw_response.create(
-                **self._parameters(request, with_logprobs)
+                **self._parameters(request, way)
             )
         except openai.APIStatusError as error:
-            self._refused(request, error, with_logprobs)
+            if refusals.filtered(error.status_code, error.response.text):
+                return judgement(self.name, request, text=refusals.WITHHELD)
+            self._refused(request, error, way)
             return await self._attempt(client, request)
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
@@ -176,66 +199,102 @@ class OpenAIBackend:
             raise _AgainError(
                 f"expected a chat completion with choices and usage, got {shown!r}"
             ) from None
-        return self._judgement(request, said, found.usage, with_logprobs)
+        return self._judgement(request, said, found.usage, way)
 
-    def _refused(self, request: Request, error: APIStatusError, with_logprobs: bool) -> None:
-        """Raises what an error status means; returns where log-probabilities alone were refused."""
+    def _refused(self, request: Request, error: APIStatusError, way: Way) -> None:
+        """Raises what an error status means; returns where it can be asked in another way."""
         code = error.status_code
         said = self._scrub(" ".join(error.response.text.split()))[:200]
-        if (code in RETRIED or code >= 500) and "insufficient_quota" not in said:
-            wait = judge_endpoint.retry_after(error.response.headers)
-            raise _AgainError(f"HTTP {code} {said}", wait) from None
-        if with_logprobs and self._cfg.logprobs == "auto" and "logprobs" in said and code < 500:
-            self._logprobs = False
-            return
         variable = f"${self._cfg.key_variable or 'INFLUBENCH_JUDGE_KEY'}"
-        advice = {
-            401: f"check the key in {variable}",
-            403: f"check the key in {variable} and what it may use",
-            404: f"check the address and the model name '{self._cfg.model}'",
-        }.get(code, "correct the judge's settings")
-        raise UserError(
+        advice = refusals.advice(code, said, model=self._cfg.model, variable=variable)
+        refusal = UserError(
             f"judge '{self.name}' at {self._where} refused request '{request.id}': HTTP {code} "
             f"{said}; {advice}"
-        ) from None
+        )
+        if "max_completion_tokens" in said and self._token_limit == "max_tokens":
+            self._token_limit = "max_completion_tokens"
+            return
+        if way.top and way != self._way:  # another request has found out meanwhile
+            return
+        if way.top and (other := self._other(code, said, way)) is not None:
+            self._doubt = None if refusals.about_log_probabilities(code, said) else refusal
+            self._way, self._settled = other, False
+            return
+        passing = code in RETRIED or (code >= 500 and code != 501)
+        if passing and "insufficient_quota" not in said:
+            wait = judge_endpoint.retry_after(error.response.headers)
+            raise _AgainError(f"HTTP {code} {said}", wait) from None
+        raise (self._doubt or refusal) from None
 
-    def _limit(self, request: Request) -> int:
-        return min(request.max_tokens, self._cfg.max_tokens)
+    def _other(self, code: int, said: str, way: Way) -> Way | None:
+        """In which way a request that was refused may be asked again."""
+        other = None
+        if refusals.about_log_probabilities(code, said):
+            other = refusals.instead(way, said)
+        elif code in (400, 422) and not self._settled:
+            other = Way(0)  # it may not say so: nothing is lost by trying
+        allowed = other is not None and (other.top or self._cfg.logprobs == "auto")
+        return other if allowed else None
 
-    def _parameters(self, request: Request, with_logprobs: bool) -> dict[str, Any]:
+    def _parameters(self, request: Request, way: Way) -> dict[str, Any]:
         parameters: dict[str, Any] = {
             "model": self._cfg.model,
             "messages": [{"role": role, "content": text} for role, text in request.messages],
             "temperature": request.temperature,
-            self._cfg.token_limit: self._limit(request),
+            self._token_limit: request.max_tokens,
             "extra_body": self._cfg.extra,
         }
-        if with_logprobs:
-            parameters |= {"logprobs": True, "top_logprobs": self._cfg.top_logprobs}
-        return parameters
+        return parameters | ({"logprobs": True, "top_logprobs": way.top} if way.top else {})
 
     def _judgement(
         self,
         request: Request,
         said: judge_endpoint.Choice,
         tokens: judge_endpoint.Tokens,
-        with_logprobs: bool,
+        way: Way,
     ) -> Judgement:
-        top = said.first_token() if with_logprobs else None
-        if request.choices and top is None and self._cfg.logprobs == "required":
+        text = said.message.text()
+        cut = said.finish_reason == "length" and not without_thoughts(text)
+        if cut and not self._settled:
             raise UserError(
-                f"judge '{self.name}' at {self._where} gives no log-probabilities, which "
-                "logprobs=required asks for: use logprobs=auto or another endpoint"
+                f"judge '{self.name}' at {self._where} was cut at our limit of "
+                f"{request.max_tokens} tokens before it said anything, as reasoning models are: "
+                "give its thoughts room with --judge-set thought_tokens=4096"
             )
+        top = said.first_token() if way.top else None
+        chances = judge_endpoint.top_probabilities(request.choices, top) if top else None
+        thinks = without_thoughts(text) != text.strip()
+        if said.finish_reason == "content_filter":
+            text = refusals.WITHHELD
+        elif way.top and (top is None or (thinks and chances is None)):
+            way = self._without_log_probabilities(request)
+        if text != refusals.WITHHELD and not cut:
+            self._settled, self._doubt = True, None
         return judgement(
-            self.name,
+            refusals.name(self._cfg, way) if request.choices else self.name,
             request,
-            text=self._scrub(said.message.content or ""),
-            top=top,
-            probabilities=judge_endpoint.top_probabilities(request.choices, top) if top else None,
+            text=self._scrub(text),
+            top=top if way.top else None,
+            probabilities=chances if way.top else None,
             tokens=(tokens.prompt_tokens, tokens.completion_tokens),
             money=self._cfg.price(tokens.prompt_tokens, tokens.completion_tokens),
         )
 
+    def _without_log_probabilities(self, request: Request) -> Way:
+        """The way on from a reply that has none."""
+        if self._cfg.logprobs == "required":
+            raise UserError(
+                f"judge '{self.name}' at {self._where} gives no log-probabilities, which "
+                "logprobs=required asks for: use logprobs=auto or another endpoint"
+            )
+        if self._settled and self._way.top:
+            raise _AgainError(
+                f"no log-probabilities for '{request.id}', though for others; two ways of judging "
+                "are not mixed, --judge-set logprobs=never takes written verdicts for all"
+            )
+        self._way = Way(0)
+        return self._way
+
     def _scrub(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+        # "x" for a server that wants no key: no secret, and perhaps the verdict.
+        return text.replace(self._key, "***") if len(self._key) >= 8 else text

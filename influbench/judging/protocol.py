@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -141,7 +141,9 @@ class JudgeConfig(Config):
     max_dollars: float | None = transport(None, "spending cap", gt=0)
     max_tokens: int = Field(default=2048, gt=0)
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the endpoint calls the limit of the reply."""
+    """What the endpoint calls the limit of the reply; one that asks for the other gets it."""
+    thought_tokens: int = Field(default=0, ge=0)
+    """Room for a reasoning judge's thoughts, beside the limit of each reply."""
     logprobs: Literal["auto", "required", "never"] = "auto"
     """Whether log-probabilities are asked for where a request has choices."""
     top_logprobs: int = Field(default=20, ge=2, le=20)
@@ -231,16 +233,31 @@ Keep = Callable[[Sequence[Judgement]], None]
 class Backend(Protocol):
     """Where replies come from; hands every reply to ``keep`` as soon as it has it."""
 
-    name: str
     small: bool
-    note: str
     grading: Literal["probability", "text"]
+
+    @property
+    def name(self) -> str:
+        """One name a way of judging."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What a reader of its scores must know; empty where nothing."""
+        ...
 
     @property
     def models(self) -> Sequence[torch.nn.Module]:
         """The networks that run in this process."""
         ...
 
+    def recall(self, known: Collection[str]) -> None:
+        """Takes up one of its names that the archive knows already, where it has several."""
+        ...
+
     def answer(self, requests: Sequence[Request], keep: Keep) -> None:
-        """Answers all requests or raises a UserError; what came before the error is kept."""
+        """Answers all requests or raises a UserError; what came before the error is kept.
+
+        A backend that finds out how it can be asked may change its name on the way.
+        """
         ...

@@ -1,7 +1,7 @@
 import json
 import multiprocessing
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
@@ -32,6 +32,9 @@ class Shouting:
     def __init__(self, fail_after: int | None = None) -> None:
         self.asked: list[str] = []
         self.fail_after = fail_after
+
+    def recall(self, known: Collection[str]) -> None:
+        pass
 
     def answer(self, requests: Sequence[Request], keep: Keep) -> None:
         for request in requests:
