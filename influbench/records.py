@@ -39,6 +39,11 @@ class Example:
         return (*self.earlier, ("user", self.instruction), ("assistant", self.response))
 
     @property
+    def answers(self) -> tuple[str, ...]:
+        """What the assistant says, turn by turn."""
+        return tuple(text for role, text in self.turns if role == "assistant")
+
+    @property
     def question(self) -> str:
         """What the response answers: the instruction, or all turns before it under headings."""
         if not self.earlier:

@@ -1,8 +1,9 @@
 """Users' files of instruction-response pairs as examples, checked row by row.
 
 A row has ``instruction`` and ``response`` (Alpaca's ``output`` is accepted for it), optionally
-``input`` (appended to the instruction after a blank line), ``id`` and ``group``; or a chat in
-``messages``: one user message and the answer to it, perhaps after a system message.
+``input`` (appended to the instruction after a blank line), ``id`` and ``group``; or a chat of any
+number of turns (:mod:`influbench.data.conversations`). A field that is null is a field that is not
+there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from influbench.data.conversations import checked_text, conversation
 from influbench.data.rows import Row, read_rows
 from influbench.records import Example
 
@@ -35,16 +37,18 @@ def examples(rows: Iterable[Row], *, separator: str = "\n\n") -> list[Example]:
     found: list[Example] = []
     seen: dict[str, str] = {}
     for row in rows:
-        if "messages" in row.fields and "instruction" not in row.fields:
-            asked, answer = _chat(row)
-        else:
-            asked = instruction(row, separator=separator)
-            answer = response(row)
+        chat = None if row.fields.get("instruction") is not None else conversation(row)
+        earlier, asked, answer = chat or (
+            (),
+            instruction(row, separator=separator),
+            response(row),
+        )
         example = Example(
             id=row_id(row, "id"),
             instruction=asked,
             response=answer,
             group=_label(row, "group"),
+            earlier=earlier,
         )
         claim_id(example.id, row, seen)
         found.append(example)
@@ -62,7 +66,7 @@ def instruction(row: Row, *, separator: str = "\n\n") -> str:
 
 def response(row: Row) -> str:
     """``response``, or ``output`` where there is no such field."""
-    return _text(row, "response" if "response" in row.fields else "output")
+    return _text(row, "output" if row.fields.get("response") is None else "response")
 
 
 def row_id(row: Row, *names: str) -> str:
@@ -94,50 +98,12 @@ def _label(row: Row, name: str) -> str:
 
 
 def _text(row: Row, name: str) -> str:
-    if name not in row.fields:
+    if row.fields.get(name) is None:
         wanted = "'response' (or 'output')" if name == "output" else f"'{name}'"
         raise row.refuse(
             f"a field {wanted}", f"fields {sorted(row.fields)}", "rename or add the field"
         )
     return checked_text(row, name, row.fields[name])
-
-
-def checked_text(row: Row, name: str, value: Any) -> str:
-    """``value`` if it is text with something in it.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not isinstance(value, str):
-        raise row.refuse(f"text in '{name}'", _shown(value), "make it text")
-    if not value.strip():
-        raise row.refuse(f"text in '{name}'", "an empty one", "fill it in or remove the row")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise row.refuse(
-            f"valid Unicode in '{name}'", f"half a character at {error.start}", "fix the escape"
-        ) from error
-    return value
-
-
-def _chat(row: Row) -> tuple[str, str]:
-    messages = row.fields["messages"]
-    form = "'messages' to be a list of objects with 'role' and 'content'"
-    if not isinstance(messages, list):
-        raise row.refuse(form, _shown(messages), "change it")
-    for message in messages:
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            raise row.refuse(form, _shown(message), "change it")
-    roles = [message["role"] for message in messages]
-    if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
-        raise row.refuse(
-            "one user message and its answer in 'messages' (a system message may come first)",
-            f"roles {roles}",
-            "keep one exchange a row",
-        )
-    texts = [checked_text(row, f"messages.{m['role']}", m["content"]) for m in messages]
-    return "\n\n".join(texts[:-1]), texts[-1]
 
 
 def _shown(value: Any) -> str:

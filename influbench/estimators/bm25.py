@@ -8,8 +8,7 @@
 The references are the collection and the candidate is the query: document frequencies and lengths
 must not depend on which other candidates happen to be scored with it. Dividing by the words asked
 for takes away the advantage of a long candidate (``per_word = False`` keeps it). Words are
-lower-cased runs of letters and digits, without English stop words; instruction and response count
-alike.
+lower-cased runs of letters and digits, without English stop words; all turns count alike.
 
 Source: Robertson et al., Okapi at TREC-3, in Lucene's form (``bm25s``, arXiv 2407.03618), which
 leaves out the constant factor k₁ + 1. A strong baseline: Akyürek et al., arXiv 2205.11482.
@@ -50,7 +49,7 @@ class Bm25:
         from influbench.derivatives.similarity import mean_over_references
 
         def words(examples: Sequence[Example]) -> list[list[str]]:
-            texts = [f"{e.instruction}\n{e.response}" for e in examples]
+            texts = [e.text for e in examples]
             return bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
 
         collection = words(ctx.reference)

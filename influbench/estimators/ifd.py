@@ -9,7 +9,7 @@ mismatch and discard: such candidates rank below all others, the worst mismatch 
 
 Source: Li et al., From Quantity to Quality (Cherry LLM), arXiv 2308.12032. Deviation: ℓ(response)
 alone is taken under the chat template with an empty user turn, which an instruct model has a
-meaning for; both losses then count the same tokens.
+meaning for; both losses then count the same tokens, of a conversation those of its last answer.
 Cost: nothing to prepare, 2 forward passes per candidate.
 """
 
@@ -39,10 +39,11 @@ class Ifd:
         """Takes the student."""
         from influbench.derivatives import gradients, requirements
 
-        student = requirements.language_student(ctx, "ifd")
+        held = requirements.language_student(ctx, "ifd")
+        student = dataclasses.replace(held, learn="last")  # the answer that both losses are of
 
         def score(examples: Sequence[Example]) -> np.ndarray:
-            alone = [dataclasses.replace(e, instruction="") for e in examples]
+            alone = [dataclasses.replace(e, instruction="", earlier=()) for e in examples]
             ratio = gradients.losses(student, examples) / gradients.losses(student, alone)
             return np.where(ratio <= 1, ratio, 1 - ratio)
 

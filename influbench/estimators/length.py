@@ -1,6 +1,6 @@
 """Length: the number of characters of the response, the control that judges are known to love.
 
-    score(z) = characters of the response
+    score(z) = characters of the response, or of all the assistant's turns
 
 Cost: none.
 """
@@ -30,6 +30,6 @@ class Length:
         """Nothing to prepare."""
 
         def score(examples: Sequence[Example]) -> np.ndarray:
-            return np.array([float(len(e.response)) for e in examples])
+            return np.array([float(sum(map(len, e.answers))) for e in examples])
 
         return score

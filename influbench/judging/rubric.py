@@ -42,7 +42,7 @@ Answer with a single letter, A or B."""
 
 def shown(example: Example) -> str:
     """The example as a judge sees it."""
-    return f"[Instruction]\n{example.instruction}\n\n[Response]\n{example.response}"
+    return f"[Instruction]\n{example.question}\n\n[Response]\n{example.response}"
 
 
 def grading(rubric: str, example: Example) -> tuple[Message, ...]:

@@ -50,7 +50,7 @@ def sentence_encoder(name: str, device: str) -> Encoder:
 
     @torch.no_grad()
     def encode(examples: Sequence[Example]) -> Array:
-        texts = [f"{e.instruction}\n{e.response}" for e in examples]
+        texts = [e.text for e in examples]
         parts: list[Array] = []
         for start in range(0, len(texts), BATCH):
             tokens = tokenizer(

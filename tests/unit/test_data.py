@@ -41,11 +41,43 @@ def test_fields_of_an_example(tmp_path: Path):
         {"instruction": "a", "output": "b", "input": ""},
         {"instruction": "a", "input": "x", "response": "c", "output": "no", "id": 7, "group": "g"},
         {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "r"}]},
+        {"prompt": "q", "completion": "r"},
+        {
+            "prompt": [{"role": "user", "content": "q"}],
+            "completion": [{"role": "assistant", "content": "r"}],
+        },
+        {
+            "instruction": None,
+            "messages": [
+                {"role": "system", "content": ""},
+                {"role": "user", "content": [{"type": "text", "text": "q"}]},
+                {"role": "assistant", "content": "r"},
+            ],
+        },
+        {
+            "messages": json.dumps(
+                [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]
+            )
+        },
+        {"instruction": "q", "response": None, "output": "r"},
     ]
     assert load_examples(write(tmp_path / "mine.jsonl", rows)) == [
         Example(id="mine-00000", instruction="a", response="b"),
         Example(id="7", instruction="a\n\nx", response="c", group="g"),
-        Example(id="mine-00002", instruction="q", response="r"),
+        *(Example(id=f"mine-0000{i}", instruction="q", response="r") for i in range(2, 9)),
+    ]
+
+
+def test_a_chat_keeps_its_turns(tmp_path: Path):
+    turns = [("system", "s"), ("human", "q"), ("gpt", "a"), ("human", "p"), ("gpt", "b")]
+    rows = [
+        {"conversations": [{"from": who, "value": text} for who, text in turns]},
+        {"messages": [{"role": who, "content": text} for who, text in turns]},
+    ]
+    earlier = (("system", "s"), ("user", "q"), ("assistant", "a"))
+    assert load_examples(write(tmp_path / "m.jsonl", rows)) == [
+        Example(id=f"m-0000{i}", instruction="p", response="b", earlier=earlier) for i in (0, 1)
     ]
 
 
@@ -105,6 +137,15 @@ GOOD = '{"instruction": "a", "response": "b"}\n'
         ('{"messages": "hi"}\n', 1, "list of objects"),
         ('{"messages": [{"role": "user"}]}\n', 1, "'role' and 'content'"),
         ('{"messages": [{"role": "user", "content": "q"}]}\n', 1, "roles ['user']"),
+        ('{"conversations": [{"from": "gpt", "value": "hi"}]}\n', 1, "roles ['assistant']"),
+        ('{"conversations": [{"from": "human"}]}\n', 1, "'from' and 'value'"),
+        ('{"messages": [{"role": "tool", "content": "q"}]}\n', 1, "got 'tool'"),
+        (
+            '{"messages": [{"role": "assistant", "content": null, "tool_calls": [1]}]}\n',
+            1,
+            "a tool call",
+        ),
+        ('{"messages": [{"role": "user", "content": [{"image": "x"}]}]}\n', 1, "parts of text"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, text: str, line: int, says: str):
