@@ -132,9 +132,7 @@ def measure(
         return np.stack(columns, axis=1)
 
     def score(rows: Sequence[Candidate], name: str, label: str, **options: int) -> list[Score]:
-        method = MethodConfig(
-            estimator=name, options=options, seed=cfg.seed, device=cfg.student.device
-        )
+        method = MethodConfig(estimator=name, options=options, seed=cfg.seed, device=cfg.device)
         examples = ([row.example() for row in part] for part in (rows, warmup))
         inputs = next(examples), reference, next(examples), warmed
         return loop.session.run(scoring.STAGE, method, *inputs, label=label).records(

@@ -37,6 +37,7 @@ from influbench.studies import paper_mode
 from influbench.studies.paper_mode import Variant
 from influbench.studies.scored_student import blank_row
 from influbench.training import dpo
+from influbench.training.dpo import DPOStageConfig
 
 STUDY = "paper_mode"
 UNITS = {"pairs": "pairs", "same_pairs": "pairs"}
@@ -65,7 +66,7 @@ def main(
 
     def score(variant: Variant) -> Entry:
         data = (variant.examples(written), loop.sets.reference, [w.example() for w in warmup])
-        method = variant.method(seed=seed, device=cfg.student.device)
+        method = variant.method(seed=seed, device=cfg.device)
         return loop.session.run(scoring.STAGE, method, *data, warmed, label=variant.name)
 
     entries = {v.name: score(v) for v in (paper_mode.CORRECTED, *paper_mode.QUIRKS, paper_mode.ALL)}
@@ -115,7 +116,8 @@ def teacher_margins(
     before = margins(teacher, pairs)
     found: dict[str, float] = {}
     for name, bare in (("dpo_as_sampled", False), ("no_chat_template_in_dpo", True)):
-        cfg = loop.cfg.dpo.model_copy(update={"seed": loop.cfg.seed, "no_chat_template": bare})
+        told = loop.cfg.dpo.model_copy(update={"no_chat_template": bare})
+        cfg = told.into(DPOStageConfig, seed=loop.cfg.seed, device=loop.cfg.device)
         taught = loop.session.run(dpo.DPO, cfg, pairs, teacher, label=name).model("teacher")
         found[name] = float(np.mean(margins(taught, pairs) - before))
     return found

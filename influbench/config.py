@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from influbench.files import digest
+
+C = TypeVar("C", bound="Config")
 
 
 def transport(default: Any, description: str = "", **limits: Any) -> Any:
@@ -35,6 +37,14 @@ class Config(BaseModel):
             value = getattr(self, name)
             out[name] = value.identity() if isinstance(value, Config) else _plain(value)
         return out
+
+    def into(self, kind: type[C], **more: Any) -> C:
+        """The same settings as a ``kind``: a stage's configuration, which has fields beside them.
+
+        What holds for a whole run (seed, device, counts) is set once, and handed over in ``more``.
+        """
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return kind(**own | more)
 
     def digest(self) -> str:
         """Content digest of :meth:`identity`."""

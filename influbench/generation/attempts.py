@@ -28,11 +28,9 @@ from influbench.models import LoadedModel, chat_prompt
 from influbench.records import ModelRef
 
 
-class GenerationConfig(Config):
+class GenerationSettings(Config):
     """How the teacher writes; the defaults are the paper's."""
 
-    seed: int = 0
-    num_candidates: int = Field(default=10000, ge=1, description="pairs to write")
     instructions_per_seed: int = Field(default=4, ge=1, description="siblings of a seed prompt")
     num_shots: int = Field(default=8, ge=1, description="instructions shown in a prompt")
     num_own_shots: int = Field(
@@ -63,15 +61,22 @@ class GenerationConfig(Config):
         default=8, ge=1, description="prompts between two safe points; later ones see earlier ones"
     )
     batch_size: int = Field(default=32, ge=1, description="rows decoded at a time")
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    chat_template: str | None = None
-    device: str = transport("auto")
 
     @model_validator(mode="after")
     def _one_line_needs_prefill(self) -> Self:
         if self.one_line and not self.prefill:
             raise ValueError("one_line needs prefill: without it the first line may be a preamble")
         return self
+
+
+class GenerationConfig(GenerationSettings):
+    """The stage's: with what a run says once."""
+
+    seed: int = 0
+    num_candidates: int = Field(default=10000, ge=1, description="pairs to write")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    chat_template: str | None = None
+    device: str = transport("auto")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

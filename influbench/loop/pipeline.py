@@ -10,6 +10,7 @@ from influbench import data, generation, preferences, registry, scoring, trainin
 from influbench.errors import UserError
 from influbench.evaluation import suite
 from influbench.evaluation.suite import Evaluated
+from influbench.generation.attempts import GenerationConfig
 from influbench.loop.settings import BASELINE, RunConfig
 from influbench.models.templates import check_template, templated
 from influbench.records import (
@@ -26,7 +27,8 @@ from influbench.records import (
 from influbench.scoring import MethodConfig, Scored
 from influbench.session import Session
 from influbench.store import Entry
-from influbench.training import dpo
+from influbench.training import SFTConfig, WarmupConfig, dpo
+from influbench.training.dpo import DPOStageConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,11 @@ class Loop:
     session: Session
     sets: Sets
 
+    @property
+    def _everywhere(self) -> dict[str, Any]:
+        """What holds for all stages of the run."""
+        return {"seed": self.cfg.seed, "device": self.cfg.device}
+
     def generate(
         self, teacher: ModelRef, count: int, salt: str, label: str = ""
     ) -> list[Candidate]:
@@ -174,8 +181,11 @@ class Loop:
 
         One ``salt`` is one stream of chance: two teachers given the same one get the same prompts.
         """
-        cfg = self.cfg.generation.model_copy(
-            update={"seed": self.cfg.seed, "num_candidates": count}
+        cfg = self.cfg.generation.into(
+            GenerationConfig,
+            num_candidates=count,
+            dtype=self.cfg.teacher.dtype,
+            **self._everywhere,
         )
         inputs = self.sets.seeds, teacher, salt
         entry = self.session.run(generation.STAGE, cfg, *inputs, label=label or salt)
@@ -183,7 +193,7 @@ class Loop:
 
     def warm_up(self, student: ModelRef, rows: Sequence[Candidate]) -> ModelRef:
         """The student with its optimizer state."""
-        cfg = self.cfg.warmup.model_copy(update={"seed": self.cfg.seed})
+        cfg = self.cfg.warmup.into(WarmupConfig, **self._everywhere)
         return self.session.run(training.WARM_UP, cfg, _examples(rows), student).model("student")
 
     def score(
@@ -195,25 +205,20 @@ class Loop:
     ) -> Scored:
         """What one estimator says of the candidates."""
         own = self.cfg.scoring
-        cfg = MethodConfig(
+        cfg = own.knobs().into(
+            MethodConfig,
             estimator=name,
             options=own.options if name == own.estimator else {},
-            seed=self.cfg.seed,
             dtype=self.cfg.student.dtype,
-            compute=own.compute,
-            attention=own.attention,
-            max_length=own.max_length,
-            judge=self.cfg.judge,
-            device=self.cfg.student.device,
-            chunk_size=own.chunk_size,
-            workers=own.workers,
+            judge=self.cfg.placed_judge(),
+            **self._everywhere,
         )
         inputs = _examples(candidates), self.sets.reference, _examples(warmup), student
         return scoring.score_candidates(self.session, cfg, *inputs)
 
     def teach(self, teacher: ModelRef, pairs: Sequence[Pair]) -> Entry:
         """The teacher after DPO."""
-        cfg = self.cfg.dpo.model_copy(update={"seed": self.cfg.seed})
+        cfg = self.cfg.dpo.into(DPOStageConfig, **self._everywhere)
         return self.session.run(dpo.DPO, cfg, pairs, teacher, label=self.cfg.scoring.estimator)
 
     def train_and_evaluate(
@@ -221,11 +226,11 @@ class Loop:
     ) -> Evaluated:
         """The teacher's training set, the student trained on it, and its marks."""
         rows = self.generate(teacher, self.cfg.sizes.training, "training", f"training-{name}")
-        cfg = self.cfg.sft.model_copy(update={"seed": self.cfg.seed})
+        cfg = self.cfg.sft.into(SFTConfig, **self._everywhere)
         entry = self.session.run(training.SFT, cfg, _examples(rows), student, label=name)
         marks = suite.Suite(
             cfg=self.cfg.evaluation.model_copy(update={"seed": self.cfg.seed}),
-            judge=self.cfg.judge,
+            judge=self.cfg.placed_judge(),
             evaluation=self.sets.evaluation,
             questions=self.sets.questions,
             reference=self.sets.reference,

@@ -9,19 +9,20 @@ from pydantic import Field
 from influbench.config import Config, transport
 from influbench.data import DataConfig
 from influbench.evaluation.suite import EvaluationConfig
-from influbench.generation.attempts import GenerationConfig
+from influbench.generation.attempts import GenerationSettings
 from influbench.judging import JudgeConfig
 from influbench.models import ModelConfig
 from influbench.preferences import PreferenceConfig
-from influbench.training import SFTConfig, WarmupConfig
-from influbench.training.dpo import DPOStageConfig
+from influbench.scoring import ScoringSettings
+from influbench.training import SFTSettings, WarmupSettings
+from influbench.training.dpo import DPOSettings
 
 BASELINE = "none"
 """The estimator that teaches nothing; its student is the baseline of the win rate."""
 
 
-class ScoringConfig(Config):
-    """Which estimator teaches, and which are scored beside it."""
+class ScoringConfig(ScoringSettings):
+    """Which estimator teaches, which are scored beside it, and how all are run."""
 
     estimator: str = Field(
         default="exact", description="a registered name, module:Class, or 'none'"
@@ -30,11 +31,10 @@ class ScoringConfig(Config):
     compare: tuple[str, ...] = Field(
         default=(), description="also scored on the same candidates, for the agreement table"
     )
-    compute: Literal["float32", "bfloat16", "tf32"] = "float32"
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    max_length: int | None = None
-    chunk_size: int = transport(8, "candidates between two safe points", gt=0)
-    workers: int = transport(1, "processes that share the candidates of a method", gt=0)
+
+    def knobs(self) -> ScoringSettings:
+        """How all of them are run."""
+        return ScoringSettings(**{n: getattr(self, n) for n in ScoringSettings.model_fields})
 
 
 class SizesConfig(Config):
@@ -50,19 +50,25 @@ class RunConfig(Config):
 
     name: str = transport("run", "the study that results are filed under")
     seed: int = 0
+    device: str = transport("auto", "where all models of the run stand; judge.device for the judge")
     rounds: int = Field(default=1, ge=1)
     teacher: ModelConfig
     student: ModelConfig
     judge: JudgeConfig = JudgeConfig()
     data: DataConfig = DataConfig()
     sizes: SizesConfig = SizesConfig()
-    generation: GenerationConfig = GenerationConfig()
-    warmup: WarmupConfig = WarmupConfig()
+    generation: GenerationSettings = GenerationSettings()
+    warmup: WarmupSettings = WarmupSettings()
     scoring: ScoringConfig = ScoringConfig()
     preferences: PreferenceConfig = PreferenceConfig()
-    dpo: DPOStageConfig = DPOStageConfig()
-    sft: SFTConfig = SFTConfig()
+    dpo: DPOSettings = DPOSettings()
+    sft: SFTSettings = SFTSettings()
     evaluation: EvaluationConfig = EvaluationConfig()
     stop_after: Literal["scores", "end"] = Field(
         default="end", description="scores: nothing is taught, trained or evaluated; one round"
     )
+
+    def placed_judge(self) -> JudgeConfig:
+        """The judge, which stands where the run does unless its own settings say where."""
+        auto = self.judge.device == "auto"
+        return self.judge.model_copy(update={"device": self.device}) if auto else self.judge

@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from influbench.config import Config, transport
+from influbench.config import Config
 from influbench.errors import UserError
 from influbench.models import cache, rounding, sources
 from influbench.models.chat import chat_prompt, set_pad, set_template, template_text
@@ -74,7 +74,8 @@ class ModelConfig(Config):
     revision: str | None = None
     """Commit, tag or branch of a hub repository; a commit makes a run repeatable."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = transport("auto")
+    """Of the weights: of a teacher while it writes, of a student while it is scored. Trainings keep
+    theirs in float32."""
     chat_template: str | None = None
     """For a model without one: ``chatml``, a jinja file, or the template itself.
 

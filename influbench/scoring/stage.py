@@ -26,20 +26,30 @@ FACTS = "diagnostics.json"
 """What the method says of itself, beside its scores."""
 
 
-class MethodConfig(Config):
+class ScoringSettings(Config):
+    """How any method is run: the knobs that loop, ``influbench score`` and studies share."""
+
+    compute: Literal["float32", "bfloat16", "tf32"] = "float32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    max_length: int | None = Field(
+        default=None, ge=2, description="cut examples at so many tokens; None = refuse longer ones"
+    )
+    token_budget: int | None = transport(None, "padded tokens in one pass; None = by memory", gt=0)
+    chunk_size: int = transport(8, "candidates between two safe points", gt=0)
+    workers: int = transport(
+        1, "processes that share the candidates of a method without a judge; GPUs are dealt", gt=0
+    )
+
+
+class MethodConfig(ScoringSettings):
     """One estimator on one student: all that its scores depend on beside the data."""
 
     estimator: str
     options: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
-    compute: Literal["float32", "bfloat16", "tf32"] = "float32"
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    max_length: int | None = None
     judge: JudgeConfig | None = None
     device: str = transport("auto")
-    chunk_size: int = transport(8, "candidates between two safe points", gt=0)
-    workers: int = transport(1, "processes that share the candidates", gt=0)
     archive: Path | None = transport(None, "where bought judgements are kept")
 
 
@@ -163,6 +173,7 @@ def hold(
         compute=cfg.compute,
         attention=cfg.attention,
         max_length=cfg.max_length,
+        token_budget=cfg.token_budget,
     )
     with work.meter.phase("load"):
         return load_student(student, settings)

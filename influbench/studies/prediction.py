@@ -22,7 +22,7 @@ from pydantic import Field
 from scipy import stats
 
 from influbench import training
-from influbench.config import Config
+from influbench.config import Config, transport
 from influbench.errors import UserError
 from influbench.evaluation.suite import LOSSES, LossConfig
 from influbench.files import digest
@@ -31,7 +31,7 @@ from influbench.results import with_interval
 from influbench.session import Session
 from influbench.statistics.agreement import spearman
 from influbench.statistics.bootstrap import interval
-from influbench.training import SFTConfig
+from influbench.training import SFTConfig, SFTSettings
 
 PARTS = ("top", "middle", "bottom")
 
@@ -39,7 +39,8 @@ PARTS = ("top", "middle", "bottom")
 class PredictionConfig(Config):
     """How the trainings are done."""
 
-    sft: SFTConfig = SFTConfig(learning_rate=2e-5, batch_size=4)
+    sft: SFTSettings = SFTSettings(learning_rate=2e-5, batch_size=4)
+    device: str = transport("auto")
     share: float = Field(default=0.75, gt=0, le=1, description="of the candidates, drawn a seed")
     bank: int = Field(default=0, ge=0, description="trainings on random subsets for the LDS")
     bank_share: float = Field(default=0.5, gt=0, lt=1, description="of the candidates, a subset")
@@ -69,14 +70,14 @@ class Trainings:
     def gain(self, part: str, ids: Sequence[str], seed: int) -> Trained:
         """Trains on the candidates named and measures the drop of the held-out loss."""
         examples = [self.candidates[name] for name in sorted(ids)]
-        sft = self.cfg.sft.model_copy(update={"seed": seed})
+        sft = self.cfg.sft.into(SFTConfig, seed=seed, device=self.cfg.device)
         entry = self.session.run(training.SFT, sft, examples, self.student, label=part)
         gain = self._loss(self.student) - self._loss(entry.model("student"))
         return Trained(part, seed, tuple(sorted(ids)), gain)
 
     def _loss(self, student: ModelRef) -> float:
         entry = self.session.run(
-            LOSSES, LossConfig(device=self.cfg.sft.device), self.held_out, [], student
+            LOSSES, LossConfig(device=self.cfg.device), self.held_out, [], student
         )
         return float(np.mean([o.value for o in entry.records("outcomes", Outcome)]))
 

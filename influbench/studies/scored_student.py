@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from influbench import registry, scoring, training
-from influbench.config import Config
+from influbench.config import Config, transport
 from influbench.data import DataConfig, load_examples, load_reference, load_starter
 from influbench.errors import UserError
 from influbench.files import digest
@@ -27,9 +27,9 @@ from influbench.records import Example, LedgerRow, ModelRef, ResultRow, Score
 from influbench.results import cost_rows, result_file
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
-from influbench.scoring import MethodConfig
+from influbench.scoring import MethodConfig, ScoringSettings
 from influbench.session import Session
-from influbench.training import WarmupConfig
+from influbench.training import WarmupConfig, WarmupSettings
 
 
 class ScoringSetup(Config):
@@ -44,7 +44,9 @@ class ScoringSetup(Config):
     num_candidates: int = Field(default=24, ge=2)
     num_warmup: int = Field(default=32, ge=2)
     data: DataConfig = DataConfig(num_reference=24)
-    warmup: WarmupConfig = WarmupConfig(batch_size=4)
+    warmup: WarmupSettings = WarmupSettings(batch_size=4)
+    scoring: ScoringSettings = ScoringSettings()
+    device: str = transport("auto", "where all models of the study stand")
     judge: JudgeConfig = JudgeConfig()
 
 
@@ -103,17 +105,14 @@ def score_all(
     """
     for name in cfg.methods:
         registry.build(name)
-    warmup = cfg.warmup.model_copy(update={"seed": seed, "device": cfg.student.device})
+    everywhere: dict[str, Any] = {"seed": seed, "device": cfg.device}
+    warmup = cfg.warmup.into(WarmupConfig, **everywhere)
     base = templated(cfg.student, session.run)
     student = session.run(training.WARM_UP, warmup, sets.warmup, base).model("student")
     found: dict[str, scoring.Scored] = {}
     for name in cfg.methods:
-        method = MethodConfig(
-            estimator=name,
-            seed=seed,
-            dtype=cfg.student.dtype,
-            judge=cfg.judge,
-            device=cfg.student.device,
+        method = cfg.scoring.into(
+            MethodConfig, estimator=name, dtype=cfg.student.dtype, judge=cfg.judge, **everywhere
         )
         inputs = candidates, sets.reference, sets.warmup, student
         found[name] = scoring.score_candidates(session, method, *inputs)

@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from influbench.training.student_training import SFT, WARM_UP, SFTConfig, WarmupConfig, sft, warm_up
+from influbench.training.student_training import (
+    SFT,
+    WARM_UP,
+    SFTConfig,
+    SFTSettings,
+    WarmupConfig,
+    WarmupSettings,
+    sft,
+    warm_up,
+)
 
-__all__ = ["SFT", "WARM_UP", "SFTConfig", "WarmupConfig", "sft", "warm_up"]
+__all__ = [
+    "SFT",
+    "WARM_UP",
+    "SFTConfig",
+    "SFTSettings",
+    "WarmupConfig",
+    "WarmupSettings",
+    "sft",
+    "warm_up",
+]

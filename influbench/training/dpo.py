@@ -21,7 +21,7 @@ from influbench.store import Stage, Work
 from influbench.training import trainer
 from influbench.training.pair_tokens import PairTokens, tokenise
 from influbench.training.schedule import Schedule
-from influbench.training.trainer import TrainingConfig
+from influbench.training.trainer import TrainingConfig, TrainingSettings
 
 if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
     from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
@@ -30,7 +30,7 @@ LN2_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 """How far the first loss may be from ln 2, where teacher and reference are still the same model."""
 
 
-class DPOStageConfig(TrainingConfig):
+class DPOSettings(TrainingSettings):
     """How the teacher is trained; the defaults are the paper's."""
 
     learning_rate: float = Field(default=1e-6, gt=0)
@@ -57,6 +57,10 @@ class DPOStageConfig(TrainingConfig):
         lt=1,
         description="share of seed prompts whose pairs are only evaluated on",
     )
+
+
+class DPOStageConfig(DPOSettings, TrainingConfig):
+    """The stage's: with what a run says once."""
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,13 @@ from influbench.store import Stage, Work
 from influbench.student import Compute, LanguageStudent, StudentSettings, load_student
 from influbench.student.losses import Encoded
 from influbench.training import trainer
-from influbench.training.trainer import TrainingConfig
+from influbench.training.trainer import TrainingConfig, TrainingSettings
 
 if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
     from trl.trainer.sft_trainer import SFTTrainer
 
 
-class WarmupConfig(Config):
+class WarmupSettings(Config):
     """AdamW without weight decay, learning rate rising linearly from 0 over the whole training.
 
     That is the paper's warm-up (``warmup_ratio`` 1): its last learning rate is the peak.
@@ -44,16 +44,25 @@ class WarmupConfig(Config):
     compute: Compute = Field(
         default="float32", description="matrix products; weights and moments stay in float32"
     )
-    seed: int = 0
-    device: str = transport("auto")
     token_budget: int | None = transport(None, "padded tokens in one forward pass")
     checkpoint_seconds: float = transport(60.0, "a kill loses at most about this much", ge=0)
 
 
-class SFTConfig(TrainingConfig):
+class WarmupConfig(WarmupSettings):
+    """The stage's: with what a run says once."""
+
+    seed: int = 0
+    device: str = transport("auto")
+
+
+class SFTSettings(TrainingSettings):
     """The final student's training; the loss is the mean over all response tokens of a batch."""
 
     micro_batch: int = transport(4, "most rows in one forward pass", ge=1)
+
+
+class SFTConfig(SFTSettings, TrainingConfig):
+    """The stage's: with what a run says once."""
 
 
 @dataclass

@@ -41,7 +41,7 @@ Check = Callable[[int, Mapping[str, float]], None]
 """Called with the step just done and what the trainer logged of it."""
 
 
-class TrainingConfig(Config):
+class TrainingSettings(Config):
     """What the trainings of student and teacher share: AdamW and a WSD schedule."""
 
     learning_rate: float = Field(default=5e-6, gt=0)
@@ -57,9 +57,14 @@ class TrainingConfig(Config):
     compute: Literal["float32", "bfloat16"] = Field(
         default="float32", description="matrix products; weights and moments stay in float32"
     )
+    checkpoint_seconds: float = transport(60.0, "a kill loses at most about this much", ge=0)
+
+
+class TrainingConfig(TrainingSettings):
+    """A training stage's: with what a run says once."""
+
     seed: int = 0
     device: str = transport("auto")
-    checkpoint_seconds: float = transport(60.0, "a kill loses at most about this much", ge=0)
 
 
 def optimizer_steps(cfg: TrainingConfig, rows: int) -> int:

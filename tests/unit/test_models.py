@@ -176,12 +176,6 @@ def test_quiet_puts_the_settings_back() -> None:
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
-def test_the_device_is_not_part_of_a_models_identity() -> None:
-    auto, cpu = models.ModelConfig(name="tiny"), models.ModelConfig(name="tiny", device="cpu")
-    assert auto.digest() == cpu.digest()
-    assert auto.digest() != models.ModelConfig(name="tiny", dtype="bfloat16").digest()
-
-
 def test_context_length_follows_the_architectures_own_name() -> None:
     assert models.context_length(GPT2Config(n_positions=77)) == 77
     from transformers import MambaConfig
