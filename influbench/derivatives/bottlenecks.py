@@ -55,7 +55,7 @@ class Bottlenecks:
         student, device = self._student, self._student.model.device
         shape = len(examples), len(self._layers), self._rank * self._rank
         out = torch.empty(shape, dtype=torch.float64, device=device)
-        for batch in student.batches(examples, BATCH_TOKENS):
+        for batch in student.batches(examples, learning=True, at_most=BATCH_TOKENS):
             middle = {
                 name: torch.zeros(
                     len(batch.rows), self._rank, self._rank, device=device, requires_grad=True

@@ -51,7 +51,7 @@ def by_forward_mode(student: Student, weights: Tensors, direction: Tensors) -> D
 
     def derivative(examples: Sequence[Example]) -> Array:
         out = np.empty(len(examples))
-        for batch in student.batches(examples):
+        for batch in gradients.learning_batches(student, examples):
 
             def losses(values: dict[str, torch.Tensor], batch: Batch = batch) -> torch.Tensor:
                 return torch.func.functional_call(module, values, (batch,))
@@ -155,7 +155,7 @@ class Ghost:
         handles += [m.register_forward_hook(self._watch) for m in self._modules]
         try:
             # The head is then called once a batch, or for one row only: its rows are known.
-            for batch in student.batches(examples, CHUNK):
+            for batch in student.batches(examples, learning=True, at_most=CHUNK):
                 self._row_index = batch.targets[0]
                 self._derivative = torch.zeros(
                     len(batch.rows), dtype=torch.float64, device=batch.device

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,8 +12,13 @@ from influbench.derivatives.sharding import ShardedStudent
 from influbench.errors import UserError
 from influbench.estimator import Array, Batch, Student
 from influbench.records import Example
+from influbench.student import LanguageStudent
+from influbench.student.batch import TokenBatch
+from influbench.student.placement import HELD
 
 Tensors = list[torch.Tensor]
+
+Result = TypeVar("Result")
 
 
 def losses(student: Student, examples: Sequence[Example]) -> Array:
@@ -35,16 +41,18 @@ def losses_of(student: Student, batches: Sequence[Batch]) -> Array:
     Raises:
         UserError: a loss is not finite.
     """
-    out = np.empty(sum(len(batch.positions) for batch in batches))
-    for batch in batches:
-        found = student.loss(batch).double().cpu().numpy()
-        out[list(batch.positions)] = found
-        bad = np.flatnonzero(~np.isfinite(found))
-        if bad.size:
-            raise UserError(
-                f"the student's loss on '{batch.examples[bad[0]].id}' is {found[bad[0]]}: expected "
-                "a finite number; the weights or the learning rate are broken"
-            )
+    found = [pair for batch in batches for pair in _in_parts(student, batch, student.loss)]
+    values = torch.cat([loss.double() for _, loss in found]).cpu().numpy()  # one wait for a GPU
+    order = [place for part, _ in found for place in part.positions]
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        name = [e.id for part, _ in found for e in part.examples][bad[0]]
+        raise UserError(
+            f"the student's loss on '{name}' is {values[bad[0]]}: expected a finite number; the "
+            "weights or the learning rate are broken"
+        )
+    out = np.empty(len(values))
+    out[order] = values
     return out
 
 
@@ -52,43 +60,118 @@ def gradient(student: Student, weights: Tensors, example: Example) -> Tensors:
     """Gradient of one example's loss by each weight; ``.grad`` fields are not touched.
 
     Raises:
-        UserError: the loss is not finite.
+        UserError: the loss is not finite, or the device has no room for it.
     """
+
+    def derivative(batch: Batch) -> Tensors:
+        loss = student.loss(batch)
+        check_finite(float(loss.detach()), example)
+        if isinstance(student, ShardedStudent):
+            return student.backward(loss.sum())
+        return list(torch.autograd.grad(loss.sum(), weights, materialize_grads=True))
+
     (batch,) = student.batches([example])
-    loss = student.loss(batch)
-    if not torch.isfinite(loss).all():
+    ((_, found),) = _in_parts(student, batch, derivative)
+    return found
+
+
+def check_finite(loss: float, example: Example) -> None:
+    """Refuses a loss whose gradient would be none.
+
+    Raises:
+        UserError: it is not finite.
+    """
+    if not np.isfinite(loss):
         raise UserError(
-            f"the student's loss on '{example.id}' is {float(loss)}: expected a finite number; "
+            f"the student's loss on '{example.id}' is {loss}: expected a finite number; "
             "look at that example and at the student's weights"
         )
-    if isinstance(student, ShardedStudent):
-        return student.backward(loss.sum())
-    return list(torch.autograd.grad(loss.sum(), weights, materialize_grads=True))
 
 
 def mean_gradient(student: Student, weights: Tensors, examples: Sequence[Example]) -> Tensors:
     """Gradient of the mean loss over ``examples``, in as many batches as the student wants.
 
+    In the dtype of what the optimizer steps from, where a weight is a narrower copy of that.
+
     Raises:
-        UserError: a student in shards, of whose gradient no process would hold the whole.
+        UserError: a student in shards, of whose gradient no process would hold the whole; or no
+            room for one example.
     """
     if isinstance(student, ShardedStudent):
         raise UserError(
             "this method needs a gradient over the reference set, which a student in shards does "
             "not give: use estimator 'exact', or a student that fits one device"
         )
-    total = [torch.zeros_like(w) for w in weights]
-    for batch in student.batches(examples):
+    states = student.optimizer.state
+    held = [states[w].get(HELD, w) if w in states else w for w in weights]
+    total = [torch.zeros_like(w, dtype=h.dtype) for w, h in zip(weights, held, strict=True)]
+
+    def derivative(batch: Batch) -> Sequence[torch.Tensor]:
         loss = student.loss(batch).sum() / len(examples)
-        part = torch.autograd.grad(loss, weights, materialize_grads=True)
-        for whole, gradient_part in zip(total, part, strict=True):
-            whole.add_(gradient_part)
+        return torch.autograd.grad(loss, weights, materialize_grads=True)
+
+    for batch in learning_batches(student, examples):
+        for _, part in _in_parts(student, batch, derivative):
+            for whole, gradient_part in zip(total, part, strict=True):
+                whole.add_(gradient_part)
     return total
+
+
+def learning_batches(student: Student, examples: Sequence[Example]) -> Sequence[Batch]:
+    """Batches for passes that keep what a derivative needs."""
+    if isinstance(student, LanguageStudent):
+        return student.batches(examples, learning=True)
+    return student.batches(examples)
+
+
+def _in_parts(
+    student: Student, batch: Any, run: Callable[[Any], Result]
+) -> Iterator[tuple[Batch, Result]]:
+    """What ``run`` gives for a batch, or for its halves where the device has no room for it.
+
+    Raises:
+        UserError: no room for one example.
+    """
+    pending = [batch]
+    while pending:
+        part = pending.pop()
+        try:
+            result = run(part)
+        except torch.OutOfMemoryError:
+            # All processes of a student in shards would have to halve: theirs is raised as it is.
+            if not isinstance(student, LanguageStudent):
+                raise
+        else:
+            yield part, result
+            continue
+        # Only here the error, whose traceback holds what the pass had made, is gone.
+        pending += reversed(_halves(student, part))
+
+
+def _halves(student: LanguageStudent, batch: TokenBatch) -> list[TokenBatch]:
+    count = len(batch.rows)
+    longest = max(len(row.ids) for row in batch.rows)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if count == 1:
+        raise UserError(
+            f"no memory is left on {student.model.device} for one example of {longest} tokens "
+            f"('{batch.examples[0].id}'): set placement = offloaded, max_length, or compute = "
+            "bfloat16"
+        )
+    line = f"out of memory with {count} rows of up to {longest} tokens: went on with halves"
+    if line not in student.notes:
+        student.notes.append(line)
+    middle = count // 2
+    return [batch.take(range(middle)), batch.take(range(middle, count))]
 
 
 def dot(left: Tensors, right: Tensors) -> float:
     """Inner product over all weights, accumulated in fp64 across tensors."""
-    parts = [torch.dot(a.reshape(-1), b.reshape(-1)) for a, b in zip(left, right, strict=True)]
+    parts = [
+        torch.dot(a.reshape(-1), b.reshape(-1).to(a.dtype))
+        for a, b in zip(left, right, strict=True)
+    ]
     return float(torch.stack(parts).double().sum())
 
 

@@ -16,11 +16,11 @@ from influbench.derivatives.step_kernels import Slot
 from influbench.derivatives.update import Update
 from influbench.errors import UserError
 from influbench.estimator import Student
+from influbench.student import LanguageStudent
+from influbench.student.casting import linear_layers
+from influbench.student.placement import HELD
 
 __all__ = ["Cast", "Excursion", "Slot", "Update", "excursion", "local", "next_update"]
-
-HELD = "master"
-"""Name in an optimizer's state of the fp32 weight of which the parameter is a copy in use."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,18 @@ class Excursion:
         return sum(int(w.ne(old).sum()) for w, old in pairs) / sum(w.numel() for w, _ in pairs)
 
 
-def excursion(update: Update, casts: Mapping[int, Cast] | None = None) -> Excursion:
+def excursion(update: Update, student: Student | None = None) -> Excursion:
     """From the weights as they are now, of which it keeps one copy.
 
-    No copy where the step goes into ``casts``, nor on a device without room for one if the
-    weights' masters lie in host memory.
+    No copy of weights that stay as they are, nor on a device without room for one if the weights'
+    masters lie in host memory.
+
+    Args:
+        update: the step.
+        student: whose passes without gradients run while it is away; the rounding of its linear
+            layers' weights is then done once a step, and not in every batch.
     """
-    casts = casts or {}
+    casts = _casts(update, student)
     changed = [slot for n, slot in enumerate(update.slots) if n not in casts]
     kept = not any(slot.held is not None for slot in changed) or _room(changed)
     saved = tuple(
@@ -104,6 +109,20 @@ def excursion(update: Update, casts: Mapping[int, Cast] | None = None) -> Excurs
         for number, slot in enumerate(update.slots)
     )
     return Excursion(update, saved, casts)
+
+
+def _casts(update: Update, student: Student | None) -> dict[int, Cast]:
+    if not isinstance(student, LanguageStudent) or student.compute != "bfloat16":
+        return {}
+    layers = linear_layers(student.model)
+    found: dict[int, Cast] = {}
+    for number, weight in enumerate(update.weights):
+        if id(weight) in layers and not update.sharded:
+            copy = torch.nn.Parameter(
+                torch.empty_like(weight, dtype=torch.bfloat16), requires_grad=False
+            )
+            found[number] = Cast(layers[id(weight)], copy)
+    return found
 
 
 def _room(slots: Sequence[Slot]) -> bool:
@@ -161,13 +180,13 @@ def _slot(
     needs_moments: bool,
 ) -> Slot:
     state = optimizer.state.get(weight, {})
-    if adam and not state and needs_moments:
+    if adam and "exp_avg" not in state and needs_moments:
         raise UserError(
             "this method needs the student's optimizer moments and the student has none: give a "
             "Trainer checkpoint with optimizer.pt, or a warm-up set (--warmup FILE)"
         )
     if adam:
-        moments = (state["exp_avg"], state["exp_avg_sq"]) if state else ()
+        moments = (state["exp_avg"], state["exp_avg_sq"]) if "exp_avg" in state else ()
         betas, eps = group["betas"], group["eps"]
     else:
         buffer = state.get("momentum_buffer")

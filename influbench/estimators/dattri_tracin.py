@@ -89,7 +89,7 @@ class DattriTracin:
         import torch
 
         with _hooked(student, names) as (capture, embedded):
-            for batch in student.batches(examples, self.batch_tokens):
+            for batch in student.batches(examples, learning=True, at_most=self.batch_tokens):
                 with torch.enable_grad():
                     loss = student.loss(batch).sum()
                     # Through every layer, but to no weight.

@@ -85,13 +85,14 @@ class Exact:
         """Measures the reference losses before any step and after the empty one."""
         import torch
 
-        from influbench.derivatives import gradients
+        from influbench.derivatives import gradients, graphed
         from influbench.derivatives import step as updates
         from influbench.derivatives.similarity import mean_over_references
 
         student = self._student(ctx)
         batches, shares = student.batches(ctx.reference), self._shares(ctx)
-        trip = updates.excursion(self.update(student))
+        trip = updates.excursion(self.update(student), student)
+        single = graphed.one_by_one(student, trip.update.weights)
         rounds = any(w.dtype not in (torch.float32, torch.float64) for w in trip.update.weights)
 
         def losses() -> Array:
@@ -103,7 +104,7 @@ class Exact:
         start = null if self.baseline == "null" else before
 
         def drops(example: Example) -> tuple[Array, float]:
-            with trip.stepped(self.gradient(student, trip.update.weights, example)):
+            with trip.stepped(self._divided(single(example))):
                 return start - losses(), trip.moved() if rounds else 1.0
 
         def score(examples: Sequence[Example]) -> Scores:
@@ -126,15 +127,12 @@ class Exact:
         update = updates.next_update(student)
         return update if self.clip else dataclasses.replace(update, clip_norm=None)
 
-    def gradient(self, student: Student, weights: Tensors, example: Example) -> Tensors:
+    def _divided(self, gradient: Tensors) -> Tensors:
         """The gradient that the step is taken with, clipping aside."""
-        from influbench.derivatives import gradients
-
-        found = gradients.gradient(student, weights, example)
         if self.divide_by_workers > 1:
-            for tensor in found:
+            for tensor in gradient:
                 tensor.div_(self.divide_by_workers)
-        return found
+        return gradient
 
     def _student(self, ctx: Context) -> Student:
         if not self.pad_to:

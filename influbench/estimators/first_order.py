@@ -53,7 +53,7 @@ class FirstOrder:
         """Computes the gradient of the mean reference loss after the empty step."""
         import torch
 
-        from influbench.derivatives import gradients
+        from influbench.derivatives import gradients, graphed
         from influbench.derivatives import step as updates
 
         student = ctx.student
@@ -70,9 +70,10 @@ class FirstOrder:
         del saved
         null = update.dot(reference, None)
 
+        single = graphed.one_by_one(student, weights)
+
         def linear(examples: Sequence[Example]) -> Array:
-            found = (gradients.gradient(student, weights, e) for e in examples)
-            return np.array([null - update.dot(reference, g) for g in found])
+            return np.array([null - update.dot(reference, single(e)) for e in examples])
 
         if self.curvature == "none":
             return linear

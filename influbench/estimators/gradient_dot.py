@@ -33,18 +33,19 @@ class GradientDot:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the gradient of the mean reference loss."""
-        from influbench.derivatives import gradients
+        from influbench.derivatives import gradients, graphed
         from influbench.derivatives import step as updates
 
         student = ctx.student
         weights = updates.next_update(student, needs_moments=False).weights
         reference = gradients.mean_gradient(student, weights, ctx.reference)
         reference_norm = gradients.norm(reference)
+        single = graphed.one_by_one(student, weights)
 
         def score(examples: Sequence[Example]) -> np.ndarray:
             values = np.empty(len(examples))
             for i, example in enumerate(examples):
-                gradient = gradients.gradient(student, weights, example)
+                gradient = single(example)
                 values[i] = gradients.dot(reference, gradient)
                 if self.cosine:
                     values[i] /= max(reference_norm * gradients.norm(gradient), 1e-30)

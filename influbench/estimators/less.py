@@ -92,8 +92,9 @@ class Less:
 def _adam(slot: Slot, gradient: torch.Tensor, formula: str) -> torch.Tensor:
     """Γ for one weight."""
     beta1, beta2 = slot.betas
-    first = (slot.moments[0] * beta1).add_(gradient, alpha=1 - beta1)
-    second = (slot.moments[1] * beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    moments = [m.to(gradient.device) for m in slot.moments]  # the optimizer may be elsewhere
+    first = (moments[0] * beta1).add_(gradient, alpha=1 - beta1)
+    second = (moments[1] * beta2).addcmul_(gradient, gradient, value=1 - beta2)
     if formula == "code":
         return first.div_(second.add_(slot.eps).sqrt_())
     count = slot.step + 1

@@ -46,12 +46,47 @@ def counted(backbones: Iterable[nn.Module], sink: Sink) -> Iterator[None]:
 
     A deep copy made meanwhile carries the hook with it and goes on reporting to the same sink.
     """
-    handles = [b.register_forward_hook(_hook(sink), with_kwargs=True) for b in backbones]
+    watched = list(backbones)
+    handles = [b.register_forward_hook(_hook(sink), with_kwargs=True) for b in watched]
+    for module in watched:
+        _SINKS.setdefault(id(module), []).append(sink)
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+        for module in watched:
+            _SINKS[id(module)].remove(sink)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Passes inside are not reported: those that only record a graph, to be replayed later."""
+    _UNCOUNTED.append(True)
+    try:
+        yield
+    finally:
+        _UNCOUNTED.pop()
+
+
+def replayed(module: nn.Module, sequences: int, positions: int) -> None:
+    """Reports a forward and backward pass that went through ``module`` without its code being run.
+
+    Args:
+        module: a backbone; nothing happens where nobody counts it.
+        sequences: how many went through.
+        positions: token positions in all, padding included.
+    """
+    for sink in _SINKS.get(id(module), []):
+        sink.forward(sequences, positions)
+        sink.backward(sequences)
+
+
+_SINKS: dict[int, list[Sink]] = {}
+"""Who counts the passes of each backbone, by its id."""
+
+_UNCOUNTED: list[bool] = []
+"""Not empty while passes are not to be reported."""
 
 
 def backbone(model: nn.Module) -> nn.Module:
@@ -71,6 +106,8 @@ def backbone(model: nn.Module) -> nn.Module:
 def _hook(sink: Sink) -> Callable[..., Any]:
     # A plain function: copy.deepcopy of a model copies a bound method's object, a function never.
     def count(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if _UNCOUNTED:
+            return output
         rows, positions = _shape(args, kwargs)
         name, tensor = _first_tensor(output)
         times = _hidden_batch(tensor)

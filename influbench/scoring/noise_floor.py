@@ -40,14 +40,18 @@ class Regrouped(LanguageStudent):
     grouping: str = ""
     """What chance is seeded with."""
 
-    def batches(self, examples: Sequence[Example], at_most: int | None = None) -> list[TokenBatch]:
+    def batches(
+        self, examples: Sequence[Example], *, learning: bool = False, at_most: int | None = None
+    ) -> list[TokenBatch]:
         """The student's batches of random parts of the examples, rows in random order."""
         rng = np.random.default_rng(int(digest(self.grouping), 16))
         found: list[TokenBatch] = []
         for part in np.array_split(rng.permutation(len(examples)), PARTS):
             if not len(part):
                 continue
-            for batch in super().batches([examples[i] for i in part], at_most):
+            for batch in super().batches(
+                [examples[i] for i in part], learning=learning, at_most=at_most
+            ):
                 mixed = batch.take(rng.permutation(len(batch.rows)).tolist())
                 positions = tuple(int(part[i]) for i in mixed.positions)
                 found.append(dataclasses.replace(mixed, positions=positions))

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from influbench.student.language_student import (
-    Compute,
-    LanguageStudent,
-    StudentSettings,
-    default_token_budget,
-    load_optimizer,
-    load_student,
-)
+from influbench.student.language_student import Compute, LanguageStudent
+from influbench.student.loading import StudentSettings, load_optimizer, load_student
 
 __all__ = [
     "Compute",
     "LanguageStudent",
     "StudentSettings",
-    "default_token_budget",
     "load_optimizer",
     "load_student",
 ]

@@ -2,8 +2,8 @@
 
 All tokens stand in one sequence: what every row begins with, then the rest of each row. Only
 attention has to know of rows, and is done on padded copies of queries, keys and values; all else in
-a decoder works on tokens. What it saves: ``python -m benchmarks.packing``. On a GPU it was not
-measured, so it is used on CPUs only.
+a decoder works on tokens. What it saves: ``python -m benchmarks.packing``, and on a GPU
+``python -m benchmarks.gpu``.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ def hidden(model: PreTrainedModel, layout: Packing) -> torch.Tensor:
 
 
 def works(model: PreTrainedModel) -> bool:
-    """Whether ``model`` packed gives what it gives row by row; tried out, and on a CPU only.
+    """Whether ``model`` packed gives what it gives row by row; tried out.
 
     Attention windows and recurrent layers are out. A model that drops our arguments on their way to
     its attention, adds some of its own there or has no position ids is found out by the trial.
     """
     decoder = model.get_decoder()
-    if model.device.type != "cpu" or decoder.config._attn_implementation != "sdpa":
+    if decoder.config._attn_implementation != "sdpa":
         return False
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
         return False
@@ -92,7 +92,8 @@ def works(model: PreTrainedModel) -> bool:
             return False
         for i, row in enumerate(rows):
             ours = packed[layout.place[i, : len(row.ids)]].float()
-            theirs = decoder(input_ids=torch.tensor([row.ids]), use_cache=False)[0][0].float()
+            ids = torch.tensor([row.ids], device=model.device)
+            theirs = decoder(input_ids=ids, use_cache=False)[0][0].float()
             if not torch.allclose(ours, theirs, rtol=0, atol=1e-2 * float(theirs.abs().max())):
                 return False
     return True

@@ -148,7 +148,7 @@ def _step(progress: _Progress, batch: Sequence[Example], clip_norm: float | None
     student, optimizer = progress.student, progress.optimizer
     optimizer.zero_grad()
     total = 0.0
-    for laid_out in student.batches(batch):
+    for laid_out in student.batches(batch, learning=True):
         part = student.loss(laid_out)
         (part.sum() / len(batch)).backward()
         total += float(part.detach().sum())

@@ -83,7 +83,7 @@ def test_batches_cover_every_example_once_within_the_budget(student):
         assert batch.rows == tuple(student.encode(e) for e in batch.examples)
         rows, longest = batch.tokens.shape
         assert rows == 1 or rows * longest <= student.token_budget
-    assert len(student.batches(examples, 1)) == 17
+    assert len(student.batches(examples, at_most=1)) == 17
 
 
 def test_references_are_tokenised_once_and_candidates_once_each(monkeypatch, tmp_path):

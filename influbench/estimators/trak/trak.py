@@ -223,7 +223,7 @@ def _by_batch(
 
     from influbench.estimators.trak.causal_margin import stacked
 
-    batches = student.batches(examples, VMAP_TOKENS)
+    batches = student.batches(examples, learning=True, at_most=VMAP_TOKENS)
     with torch.no_grad():  # no outer graph: the transforms inside differentiate on their own
         parts = [compute(stacked(batch)) for batch in batches]
     order = torch.tensor([i for batch in batches for i in batch.positions], device=parts[0].device)

@@ -1,0 +1,199 @@
+"""Wherever weights and moments lie, and however passes are carried out, scores are the same."""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from influbench import testing
+from influbench.derivatives import gradients, graphed
+from influbench.derivatives import step as updates
+from influbench.errors import UserError
+from influbench.estimator import as_scores
+from influbench.estimators.exact import Exact
+from influbench.estimators.first_order import FirstOrder
+from influbench.estimators.less import Less
+from influbench.student import budgets, fused, packing
+from influbench.student.casting import linear_layers
+from influbench.student.placement import place
+from influbench.testing import student_state
+
+CPU = torch.device("cpu")
+CANDIDATES = testing.tiny_examples("candidate", 4)
+
+
+def context(folder: Path, compute="float32", kind="device"):
+    ctx = testing.tiny_context(folder)
+    student = dataclasses.replace(ctx.student, compute=compute)
+    return dataclasses.replace(ctx, student=place(student, CPU, kind))
+
+
+def scores(method, ctx):
+    return as_scores(method.prepare(ctx)(CANDIDATES), len(CANDIDATES)).value
+
+
+@pytest.mark.parametrize("method", [Exact(), FirstOrder(), Less(proj_dim=64)])
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_an_offloaded_student_gives_the_scores_of_one_on_the_device(method, compute, tmp_path):
+    whole, away = (
+        scores(method, context(tmp_path, compute, kind)) for kind in ("device", "offloaded")
+    )
+    # In bf16 the gradient is kept as it was computed, where autocast's sum of two tied ones is not.
+    assert np.abs(away - whole).max() <= (1e-6 if compute == "float32" else 1e-3) * np.ptp(whole)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_offloaded_student_is_left_as_it_was(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(updates, "_room", lambda _: kept)
+    ctx = context(tmp_path, "bfloat16", "offloaded")
+    before = student_state.snapshot(ctx.student)
+    first = scores(Exact(), ctx)
+    assert student_state.same(before, student_state.snapshot(ctx.student))
+    assert np.array_equal(scores(Exact(), ctx), first)
+
+
+def test_what_is_offloaded_keeps_its_weights_in_fp32_and_multiplies_in_bf16(tmp_path):
+    ctx = context(tmp_path, "bfloat16", "offloaded")
+    narrow = {id(w) for w in ctx.student.model.parameters() if w.dtype == torch.bfloat16}
+    update = updates.next_update(ctx.student)
+    assert {
+        id(slot.weight) for slot in update.slots if slot.weight.dtype != torch.float32
+    } == narrow
+    assert len(narrow) == 14  # the linear layers; the head is tied to the embedding
+    for slot in update.slots:
+        assert slot.master.dtype == torch.float32
+        assert slot.master.data_ptr() != slot.weight.data_ptr()
+        assert torch.equal(slot.weight, slot.master.to(slot.weight.dtype))
+
+
+def test_a_weight_rounded_once_a_step_is_autocasts_bit_for_bit(tmp_path, monkeypatch):
+    once = scores(Exact(), context(tmp_path, "bfloat16"))
+    taken = []
+
+    def plain(update, student=None):
+        taken.append(student)
+        return whole(update)
+
+    whole = updates.excursion
+    monkeypatch.setattr(updates, "excursion", plain)
+    every_time = scores(Exact(), context(tmp_path, "bfloat16"))
+    assert taken
+    assert np.array_equal(once, every_time)
+
+
+def test_a_tied_head_is_no_layer_to_round_ahead():
+    model = testing.tiny_student().model
+    head = model.get_output_embeddings()
+    layers = linear_layers(model)
+    assert head not in layers.values()
+    assert len(layers) == 14
+
+
+def test_a_row_at_a_fixed_size_has_the_students_loss_and_gradient(tmp_path):
+    """What a GPU records and replays."""
+    student = context(tmp_path).student
+    weights = list(student.model.parameters())
+    for example in CANDIDATES:
+        row = student.encode(example)
+        size = graphed.size_of(row)
+        laid = graphed.padded(row, size, CPU, student.tokenizer.pad_token_id)
+        assert laid.ids.shape == (1, size[0])
+        assert not size[0] % graphed.STEP
+        ours = graphed.loss(student, laid)
+        found = torch.autograd.grad(ours, weights)
+        right = gradients.gradient(student, weights, example)
+        assert float(ours.detach()) == pytest.approx(
+            gradients.losses(student, [example])[0], rel=1e-6
+        )
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, right, strict=True))
+
+
+def test_a_row_takes_the_place_of_another(tmp_path):
+    student = context(tmp_path).student
+    one, two = (graphed.padded(student.encode(e), (256, 128), CPU, 0) for e in CANDIDATES[:2])
+    expected = float(graphed.loss(student, two).detach())
+    one.take(two)
+    assert float(graphed.loss(student, one).detach()) == expected
+
+
+def test_compiled_layers_give_the_same_losses_and_are_put_back(tmp_path):
+    student = context(tmp_path).student
+    (batch,) = student.batches(CANDIDATES)
+    decoder = student.model.get_decoder()
+    with torch.no_grad():
+        plain = packing.hidden(student.model, batch.packing)
+        with fused.layers(decoder, backend="aot_eager"):
+            assert all(layer._compiled_call_impl is not None for layer in decoder.layers)
+            compiled = packing.hidden(student.model, batch.packing)
+    assert torch.allclose(plain, compiled, atol=1e-5)
+    assert all(layer._compiled_call_impl is None for layer in decoder.layers)
+
+
+class Full:
+    """A device without room for more than so many rows."""
+
+    def __init__(self, rows):
+        self.rows = rows
+        self.calls = []
+
+    def __call__(self, student, batch):
+        self.calls.append(len(batch.rows))
+        if len(batch.rows) > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate a lot")
+        return Full.loss(student, batch)
+
+
+@contextlib.contextmanager
+def full(monkeypatch, rows):
+    with monkeypatch.context() as patch:
+        kind = type(testing.tiny_student())
+        Full.loss = kind.loss
+        device = Full(rows)
+        patch.setattr(kind, "loss", lambda student, batch: device(student, batch))
+        yield device
+
+
+def test_out_of_memory_halves_the_batch_and_is_noted_once(tmp_path, monkeypatch):
+    ctx = context(tmp_path)
+    whole = scores(Exact(), ctx)
+    first = scores(FirstOrder(), ctx)
+    with full(monkeypatch, 1) as device:
+        assert np.abs(scores(Exact(), ctx) - whole).max() < 1e-4 * np.ptp(whole)
+        assert np.abs(scores(FirstOrder(), ctx) - first).max() < 1e-4 * np.ptp(first)
+    assert max(device.calls) > 1
+    assert any("halves" in note for note in ctx.student.notes)
+    assert len(ctx.student.notes) == len(set(ctx.student.notes))
+
+
+def test_one_example_without_room_is_one_clear_line(tmp_path, monkeypatch):
+    ctx = context(tmp_path)
+    with full(monkeypatch, 0), pytest.raises(UserError, match="no memory is left on cpu") as error:
+        scores(Exact(), ctx)
+    assert "placement = offloaded" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_budget_is_what_two_passes_say_a_token_costs():
+    # 100 bytes a token and 5,000 whatever the batch.
+    found = budgets.budget(
+        1_000_000, [5_000 + 100 * 1024, 5_000 + 100 * 3072], (1024, 3072), 1 << 20
+    )
+    assert found == int((0.85 * 1_000_000 - 5_000) / 100)
+    assert budgets.budget(10**12, [1, 2], (1024, 3072), 777) == 777
+    assert budgets.budget(0, [10**6, 10**7], (1024, 3072), 777) == budgets.LEAST
+
+
+def test_passes_that_learn_may_have_a_budget_of_their_own(tmp_path):
+    student = dataclasses.replace(context(tmp_path).student, token_budget=4096, learning_budget=256)
+    assert len(student.batches(CANDIDATES)) == 1
+    assert len(student.batches(CANDIDATES, learning=True)) > 1
+    whole = context(tmp_path).student
+    pairs = zip(*(mean_of(held) for held in (student, whole)), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
+
+
+def mean_of(student):
+    return gradients.mean_gradient(student, list(student.model.parameters()), CANDIDATES)
