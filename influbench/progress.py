@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from influbench import terminal
+
 Advance = Callable[[int], None]
 
 
@@ -59,7 +61,7 @@ class SilentProgress:
 class RichProgress:
     """A bar with count, time spent and time left; where stderr is a file, a line now and then."""
 
-    console: Console = field(default_factory=lambda: Console(stderr=True))
+    console: Console = field(default_factory=lambda: terminal.console(stderr=True))
     every: float = 10.0
     """Seconds between two lines, at least, where there is no terminal."""
     clock: Callable[[], float] = time.monotonic
@@ -84,7 +86,7 @@ class RichProgress:
             TimeRemainingColumn(),
         )
         with Bars(*columns, console=self.console) as bars:
-            task = bars.add_task(description, total=total, completed=done)
+            task = bars.add_task(terminal.line(description), total=total, completed=done)
             yield lambda n: bars.advance(task, n)
 
     @contextmanager

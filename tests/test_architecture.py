@@ -17,10 +17,11 @@ FIGURES = sorted((ROOT / "paper_figs").glob("*.py"))
 ESTIMATORS = sorted((PACKAGE / "estimators").glob("*.py"))
 
 ORDER = (
-    "errors", "files", "records", "config", "progress", "estimator", "registry", "statistics",
-    "preferences", "meter", "store", "data", "models", "judging", "session", "results",
-    "student", "derivatives", "foreign", "estimators", "executors", "generation", "training",
-    "scoring", "evaluation", "testing", "rank", "loop", "studies", "report", "cli", "__main__",
+    "errors", "files", "records", "config", "terminal", "progress", "estimator", "registry",
+    "statistics", "preferences", "meter", "store", "data", "models", "judging", "session",
+    "results", "student", "derivatives", "foreign", "estimators", "executors", "generation",
+    "training", "scoring", "evaluation", "testing", "rank", "loop", "studies", "report", "cli",
+    "__main__",
 )  # fmt: skip
 """Every package and module in the root, each importing only from those before it."""
 

@@ -11,7 +11,9 @@ import torch
 from rich.table import Table
 
 from influbench import models
+from influbench.judging.endpoint import public
 from influbench.models import embedded
+from influbench.terminal import cell
 
 EXTRAS = {
     "trak": "traker",
@@ -29,7 +31,7 @@ def doctor_table() -> Table:
     for column in ("what", "state", "detail"):
         table.add_column(column, overflow="fold")
     for row in _rows():
-        table.add_row(*row)
+        table.add_row(*map(cell, row))
     return table
 
 
@@ -59,7 +61,7 @@ def _rows() -> list[tuple[str, str, str]]:
         (
             "judge endpoint",
             "set" if url or key else "not set",
-            url or "INFLUBENCH_JUDGE_URL names one",
+            public(url) if url else "INFLUBENCH_JUDGE_URL names one",
         )
     )
     rows.append(

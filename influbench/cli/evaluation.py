@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from influbench import terminal
 from influbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def evaluate(
     from influbench.evaluation import plan, result, standalone
     from influbench.progress import RichProgress
     from influbench.report import tables
+    from influbench.results import result_file
     from influbench.store import Store
 
     sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature or 0.0}
@@ -145,12 +146,13 @@ def evaluate(
             },
         },
     )  # fmt: skip
+    result_file.claim(results, study, run or "evaluation")
     found = standalone.evaluate(cfg, Store(store, RichProgress()))
     path = result.save(found, results, study, run or result.run_name(found))
-    console = Console()
+    console = terminal.console()
     console.print(result.score_table(found))
     console.print(tables.ledger_table(found.ledger))
-    console.print(f"results: {path}", soft_wrap=True)
+    console.print(f"results: {path}", soft_wrap=True, markup=False)
 
 
 def judge_check(
@@ -181,7 +183,7 @@ def judge_check(
     found = examination.examine(
         _judge(given), preferences, Store(store, RichProgress()), limit=limit
     )
-    console = Console()
+    console = terminal.console()
     console.print(examination.table(found))
     console.print(tables.ledger_table(found.ledger))
 

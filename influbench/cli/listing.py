@@ -8,6 +8,7 @@ from rich.table import Table
 
 from influbench import registry
 from influbench.registry import Listing
+from influbench.terminal import cell
 
 
 def estimator_table(methods: Mapping[str, Listing]) -> Table:
@@ -25,7 +26,7 @@ def estimator_table(methods: Mapping[str, Listing]) -> Table:
         table.add_column(column, overflow="fold", no_wrap=column in ("name", "scale", "cost"))
     for name, listing in methods.items():
         facts = vars(registry.load(name))
-        table.add_row(
+        row = (
             name,
             facts["scale"],
             ", ".join(facts.get("needs", ())) or "text",
@@ -33,4 +34,5 @@ def estimator_table(methods: Mapping[str, Listing]) -> Table:
             facts.get("source", "?"),
             listing.package,
         )
+        table.add_row(*map(cell, row))
     return table

@@ -13,8 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import typer
-from rich.console import Console
 
+from influbench import terminal
 from influbench.cli import evaluation as cli_evaluation
 from influbench.errors import UserError
 
@@ -117,8 +117,8 @@ def score(
     from influbench.session import Session
     from influbench.store import Store
 
-    if out is not None and not out.resolve().parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.resolve().parent}; make it first")
+    if out is not None:
+        score_files.claim(out, inputs=(student, candidates, reference, warmup))
     found = ranking.rank(
         student=student,
         candidates=candidates,
@@ -137,12 +137,13 @@ def score(
         session=Session(Store(store, RichProgress())),
     )
     frame = found.frame()
-    console = Console()
+    if out is not None:  # before anything is printed: a closed pipe must not cost the file
+        score_files.write(out, found.as_file(out.stem), per_reference=per_reference)
+    console = terminal.console()
     console.print(tables.ranking_table(frame, found.facts))
     console.print(tables.ledger_table(found.ledger))
     if out is not None:
-        score_files.write(out, found.as_file(out.stem), per_reference=per_reference)
-        console.print(f"{len(frame)} scores in {out}")
+        console.print(f"{len(frame)} scores in {out}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -161,12 +162,14 @@ def compare(
     from influbench.report import agreement_tables as agreement
     from influbench.report import comparison
 
+    if out is not None:
+        comparison.claim(out, (*scores, oracle))
     found = comparison.verdict(scores, oracle, seed=seed)
-    console = Console()
+    if out is not None:
+        comparison.write(out, found)
+    console = terminal.console()
     for table in agreement.comparison_tables(found, console.width):
         console.print(table)
-    if out is not None:
-        found.rows.to_csv(out, index=False)
 
 
 @app.command()
@@ -175,7 +178,7 @@ def estimators() -> None:
     from influbench import registry
     from influbench.cli.listing import estimator_table
 
-    Console().print(estimator_table(registry.available()))
+    terminal.console().print(estimator_table(registry.available()))
 
 
 @app.command()
@@ -199,7 +202,7 @@ def figures(
     if not drawn:
         raise missing[0]
     for path in drawn:
-        Console().print(str(path), soft_wrap=True)
+        terminal.console().print(str(path), soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -207,7 +210,7 @@ def doctor() -> None:
     """What works here: device, models, judge, data, extras."""
     from influbench.cli.doctor import doctor_table
 
-    Console().print(doctor_table())
+    terminal.console().print(doctor_table())
 
 
 app.command()(cli_evaluation.evaluate)
@@ -223,16 +226,16 @@ def _show(folder: Path) -> None:
     from influbench.results.differences import differences
 
     study = load_study(folder)
-    console = Console()
+    console = terminal.console()
     if not console.is_terminal:  # a file has no edge to wrap at
-        console = Console(width=WIDE)
+        console = terminal.console(width=WIDE)
     taught = {"win_rate", "grade", "heldout_loss"} & set(study.rows["metric"])
     for table in cost_quality_tables(study, console.width) if taught else study_tables(study):
         console.print(table)
     gaps = differences(study, np.random.default_rng(0))
     if not gaps.empty:
         console.print(differences_table(gaps))
-    console.print(f"results: {study.path}", soft_wrap=True)
+    console.print(f"results: {study.path}", soft_wrap=True, markup=False)
 
 
 def main() -> None:
@@ -240,7 +243,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        sys.stderr.write(f"influbench: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"influbench: {terminal.plain(' '.join(str(error).split()))}\n")
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == 130:  # what typer makes of Ctrl-C, without a word
@@ -253,7 +256,7 @@ def main() -> None:
         if os.environ.get("INFLUBENCH_DEBUG"):
             raise
         last = traceback.extract_tb(error.__traceback__)[-1]
-        text = " ".join(str(error).split())[:500]
+        text = terminal.plain(" ".join(str(error).split()))[:500]
         sys.stderr.write(
             f"influbench: this is a bug of influbench: {type(error).__name__}: {text} "
             f"({Path(last.filename).name}:{last.lineno}); INFLUBENCH_DEBUG=1 shows all; "

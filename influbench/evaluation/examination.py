@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from influbench.evaluation import judge_check, suite, verdicts
@@ -15,6 +14,7 @@ from influbench.judging import JudgeConfig
 from influbench.records import LedgerRow, Outcome
 from influbench.statistics.estimate import Estimate
 from influbench.store import Store
+from influbench.terminal import cell
 
 MEANINGS = {
     "agreement": "agrees with the record (ties in the record left out)",
@@ -68,8 +68,8 @@ def examine(
 def table(found: Examination) -> Table:
     """One row a number, with its standard error over pairs."""
     shown = Table(
-        title=f"judge {escape(found.judge)}",
-        caption=escape(found.note),
+        title=cell(f"judge {found.judge}"),
+        caption=cell(found.note),
         box=box.SIMPLE_HEAD,
         show_edge=False,
     )

@@ -23,6 +23,7 @@ from influbench.results import result_file
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
 from influbench.statistics.estimate import Estimate
+from influbench.terminal import cell
 
 
 def run_name(found: Evaluation) -> str:
@@ -73,7 +74,7 @@ def decoding(cfg: EvaluateConfig) -> list[str]:
 def score_table(found: Evaluation) -> Table:
     """Every number with its standard error and, beside it, how the judge behaved."""
     table = Table(
-        title=escape(found.student + (f" against {found.baseline}" if found.baseline else "")),
+        title=cell(found.student + (f" against {found.baseline}" if found.baseline else "")),
         caption=escape("\n".join(_caption(found))),
         caption_justify="left",
         box=box.SIMPLE_HEAD,

@@ -14,6 +14,7 @@ from influbench.report.comparison import NOISE, Comparison
 from influbench.report.tables import COST, MISSING, WIDE, Column, caption_of, text_of
 from influbench.results import CEILING, Study
 from influbench.results.headline import headline
+from influbench.terminal import cell
 
 AGREEMENT = (
     Column("spearman", "spearman", 2),
@@ -98,7 +99,7 @@ def _table(
     for name in names:
         texts = [text_of(cells.get((name, column.metric)), column) for column in columns]
         if any(text != MISSING for text in texts):
-            table.add_row(escape(name), *texts)
+            table.add_row(cell(name), *texts)
     return table
 
 

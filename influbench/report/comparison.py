@@ -24,9 +24,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from influbench.errors import UserError
 from influbench.estimator import Scale
-from influbench.files import digest
+from influbench.files import digest, write_bytes
 from influbench.records import ResultRow, Score
-from influbench.results import CEILING, cost_rows, score_files
+from influbench.results import CEILING, cost_rows, outputs, score_files
 from influbench.results.score_files import ScoreFile
 from influbench.statistics import against_oracle
 
@@ -131,6 +131,25 @@ def verdict(
         rows=pd.DataFrame(rows, columns=list(COLUMNS)),
         notes=tuple(_notes(judge, others)),
     )
+
+
+def claim(out: Path, inputs: Sequence[str | Path] = ()) -> Path:
+    """``out`` as a table that may be written; see :func:`outputs.claim`.
+
+    Raises:
+        UserError: it may not.
+    """
+    head = ",".join(COLUMNS) + "\n"
+    return outputs.claim(out, lambda path: outputs.begins(path, head), inputs=inputs)
+
+
+def write(out: Path, found: Comparison) -> None:
+    """All numbers of a comparison as a CSV file.
+
+    Raises:
+        UserError: there is a file that influbench did not write.
+    """
+    write_bytes(claim(out), found.rows.to_csv(index=False).encode())
 
 
 def null_centred(oracle: ScoreFile) -> ScoreFile:

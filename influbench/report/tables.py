@@ -15,6 +15,7 @@ from rich.table import Table
 from influbench.records import LedgerRow
 from influbench.results import BASELINE, CEILING, Study
 from influbench.results.headline import headline
+from influbench.terminal import cell
 
 MISSING = "–"
 """Not measured, or undefined."""
@@ -89,7 +90,7 @@ def cost_quality_tables(study: Study, width: int, agreement: str = "spearman") -
         for label in labels:
             if any((label, column.metric) in cells for column in part):
                 row = [text_of(cells.get((label, column.metric)), column) for column in part]
-                table.add_row(escape(label), *row)
+                table.add_row(cell(label), *row)
         tables.append(table)
     tables[-1].caption = caption_of(study, numbers)
     return tables
@@ -117,7 +118,7 @@ def differences_table(found: pd.DataFrame) -> Table:
             row["seeds"],
             row["prompts"],
         )
-        table.add_row(*(escape(str(cell)) for cell in cells))
+        table.add_row(*map(cell, cells))
     return table
 
 
@@ -155,8 +156,8 @@ def ledger_table(ledger: Sequence[LedgerRow]) -> Table:
         table.add_column(title, justify="right", overflow="fold")
     for row in ledger:
         table.add_row(
-            escape(f"{row.stage} {row.label}".strip()),
-            escape(row.phase),
+            cell(f"{row.stage} {row.label}".strip()),
+            cell(row.phase),
             str(row.items),
             _cost(row.seconds),
             _cost(row.forward_passes + 2 * row.backward_passes),
@@ -170,7 +171,7 @@ def ledger_table(ledger: Sequence[LedgerRow]) -> Table:
 def _plain(value: object) -> str:
     if isinstance(value, float):
         return MISSING if math.isnan(value) else f"{value:.4g}"
-    return escape(str(value))
+    return cell(value)
 
 
 def _cost(value: float) -> str:

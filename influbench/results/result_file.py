@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from influbench.errors import UserError
 from influbench.files import from_dict, write_bytes
 from influbench.records import LedgerRow, Outcome, ResultRow, Score
+from influbench.results import outputs
 
 R = TypeVar("R")
 
@@ -43,19 +44,40 @@ class RunResult:
     """What a reader must know: ``leaky``, a judge that only exercises the plumbing …"""
 
 
-def write(root: Path, study: str, run_id: str, result: RunResult) -> Path:
-    """Writes ``root/study/run_id.json``, whole or not at all, and returns its path.
-
-    Rows whose value is NaN are left out.
+def claim(root: Path, study: str, run_id: str) -> Path:
+    """Where a result will stand, and its folder; asked before anything is computed.
 
     Raises:
-        UserError: a name that is no file name.
+        UserError: a name that is no file name, a folder that cannot be written, or a file that is
+            no result.
     """
     for what, name in (("study", study), ("run", run_id)):
         if not _NAME.fullmatch(name):
             raise UserError(
                 f"expected a {what} name of letters, digits and . _ , = + -, got '{name}'"
             )
+    path = root / study / f"{run_id}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"results cannot be written to {path.parent}: {error.strerror}") from error
+    return outputs.claim(path, is_result, option="results in")
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file is, or was meant to be, one that :func:`write` wrote."""
+    return outputs.begins(path, '{\n "format": ')
+
+
+def write(root: Path, study: str, run_id: str, result: RunResult) -> Path:
+    """Writes ``root/study/run_id.json``, whole or not at all, and returns its path.
+
+    Rows whose value is NaN are left out.
+
+    Raises:
+        UserError: a name that is no file name, or a file that is no result.
+    """
+    path = claim(root, study, run_id)
     rows = [row for row in result.rows if not math.isnan(row.value)]
     strays = {(row.study, row.run) for row in rows} - {(study, run_id)}
     assert not strays, f"rows of {strays} in the result of {(study, run_id)}"
@@ -74,7 +96,6 @@ def write(root: Path, study: str, run_id: str, result: RunResult) -> Path:
         "groups": dict(sorted(result.groups.items())),
         "provenance": dict(result.provenance),
     }
-    path = root / study / f"{run_id}.json"
     write_bytes(path, (_dump(parts) + "\n").encode())
     return path
 
@@ -84,9 +105,12 @@ def write_if_new(root: Path, study: str, run_id: str, result: RunResult) -> Path
 
     Its date and commit stay too: a number keeps the origin that it was first measured at.
     """
-    path = root / study / f"{run_id}.json"
-    if path.is_file():
-        before = read(path)[2]
+    path = claim(root, study, run_id)
+    try:
+        before = read(path)[2] if path.is_file() else None
+    except UserError:  # cut short or of an older format: it is written anew
+        before = None
+    if before is not None:
         with tempfile.TemporaryDirectory() as folder:  # compared as read back: tuples become lists
             again = read(write(Path(folder), study, run_id, result))[2]
         if dataclasses.replace(again, provenance=before.provenance) == before:

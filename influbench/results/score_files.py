@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from influbench.data.examples import row_id
 from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
 from influbench.files import from_dict, write_bytes
 from influbench.records import LedgerRow, Score
+from influbench.results import outputs
 
 FORMAT = 1
 """Version of the layout of ``F.meta.json``."""
@@ -42,6 +44,30 @@ def meta_path(path: Path) -> Path:
     return path.with_name(path.name + ".meta.json")
 
 
+def claim(path: Path, *, inputs: Iterable[object] = ()) -> Path:
+    """``path`` and its ``.meta.json`` as files that may be written; see :func:`outputs.claim`.
+
+    Raises:
+        UserError: they may not.
+    """
+    inputs = list(inputs)
+    target = outputs.claim(path, _ours, inputs=inputs)
+    outputs.claim(meta_path(target), _our_facts, inputs=inputs)
+    return target
+
+
+def _ours(path: Path) -> bool:
+    return meta_path(path).is_file() and _our_facts(meta_path(path)) and _scored(path)
+
+
+def _scored(path: Path) -> bool:
+    return outputs.begins(path, '{"id": ')
+
+
+def _our_facts(path: Path) -> bool:
+    return outputs.begins(path, '{\n "format": ')
+
+
 def write(path: Path, file: ScoreFile, *, per_reference: bool = False) -> None:
     """Writes ``path`` and its ``.meta.json``.
 
@@ -50,7 +76,11 @@ def write(path: Path, file: ScoreFile, *, per_reference: bool = False) -> None:
         file: what to write; its ``name`` is not, since the file's own name says it.
         per_reference: one number a reference with each score: for the oracle's ceiling and for
             exact errors of differences.
+
+    Raises:
+        UserError: there is a file that influbench did not write.
     """
+    path = claim(path)
     lines = [_line(score, file.groups.get(score.id, ""), per_reference) for score in file.scores]
     write_bytes(path, "".join(line + "\n" for line in lines).encode())
     facts = {
@@ -103,7 +133,7 @@ def _score(row: Row) -> Score:
         raise row.refuse("a list in 'per_reference'", type(each).__name__, "score them again")
     error = row.fields.get("stderr")
     return Score(
-        id=str(row.fields.get("id", "")) or _refuse_id(row),
+        id=row_id(row, "id") if row.fields.get("id") not in (None, "") else _refuse_id(row),
         value=_number(row, "score", row.fields.get("score")),
         stderr=None if error is None else _number(row, "stderr", error),
         per_reference=None
