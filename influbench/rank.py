@@ -12,17 +12,33 @@ from typing import Any
 import pandas as pd
 
 from influbench import models, registry, scoring, training
+from influbench.config import Config
 from influbench.data.examples import load_examples
 from influbench.errors import UserError
 from influbench.files import digest
+from influbench.models.templates import with_template
 from influbench.records import Example, LedgerRow, ModelRef, Score
 from influbench.results.score_files import ScoreFile
-from influbench.scoring import MethodConfig
+from influbench.scoring import MethodConfig, ScoringSettings
 from influbench.session import Session
 from influbench.store import Store
 from influbench.training import WarmupConfig
 
 Source = str | Path | Sequence[Example]
+
+
+class StudentChoice(Config):
+    """How the student reads examples."""
+
+    chat_template: str | None = None
+    """For a model without one: ``chatml``, a jinja file, or the template itself."""
+
+
+class ScoreSettings(Config):
+    """What ``influbench score --set`` reaches; the names are those of a run."""
+
+    student: StudentChoice = StudentChoice()
+    scoring: ScoringSettings = ScoringSettings()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +81,7 @@ def score(
     warmup: Source | None = None,
     seed: int = 0,
     store: Path | None = None,
+    chat_template: str | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """Scores of candidates for a student: positive = one step on it lowers the mean reference loss.
@@ -77,6 +94,7 @@ def score(
         warmup: pairs that give the student its optimizer moments where its folder holds none.
         seed: of methods that draw.
         store: where half-done work is kept; ``.influbench`` here by default.
+        chat_template: for a base model: ``chatml``, a jinja file, or the template itself.
         **options: the estimator's own.
 
     Returns:
@@ -92,6 +110,7 @@ def score(
         method=MethodConfig(estimator=estimator, options=options, seed=seed),
         warmup=warmup,
         session=Session(Store(store or Path(".influbench"))),
+        chat_template=chat_template,
     ).frame()
 
 
@@ -105,6 +124,7 @@ def rank(
     warmup: Source | None = None,
     limit: int | None = None,
     reference_limit: int | None = None,
+    chat_template: str | None = None,
 ) -> Ranking:
     """What the command does: the same as :func:`score`, with the ledger.
 
@@ -121,7 +141,11 @@ def rank(
             "since scores are means over them"
         )
     warm = [] if warmup is None else _examples(warmup, None)
-    ref = _with_moments(models.resolve(str(student)))
+    ref = models.resolve(str(student))
+    if chat_template is not None:
+        ref = with_template(ref, chat_template, session.store)
+    session.note(_system_note(ref, [*judged, *references, *warm]))
+    ref = _with_moments(ref)
     own_moments = (Path(ref.path) / "optimizer.pt").is_file()
     # Whoever looks at the student sees the same one, whether it needs the moments or not.
     if warm and ("moments" in needed or (set(needed) - {"judge"} and not own_moments)):
@@ -153,6 +177,17 @@ def _settings(method: MethodConfig, scale: str) -> dict[str, Any]:
     return {**method.identity(), "options": options, "scale": scale}
 
 
+def _system_note(ref: ModelRef, examples: Sequence[Example]) -> str:
+    """Said where the student's template has no place for the system turns that there are."""
+    count = sum(example.turns[0][0] == "system" for example in examples)
+    if not count or models.takes_system(models.load_tokenizer(ref)):
+        return ""
+    return (
+        f"the student's chat template has no system turn: in {count} examples its text stands "
+        "before the user's"
+    )
+
+
 def _with_moments(ref: ModelRef) -> ModelRef:
     """The same model, told apart from one with equal weights and other moments."""
     path = Path(ref.path) / "optimizer.pt"
@@ -172,7 +207,10 @@ def _warmed(
             "leave --warmup out to use the checkpoint's own moments"
         )
     cfg = WarmupConfig(
-        seed=method.seed, device=method.device, batch_size=max(1, min(8, len(warm) // 4))
+        learn=method.learn,
+        seed=method.seed,
+        device=method.device,
+        batch_size=max(1, min(8, len(warm) // 4)),
     )
     return session.run(training.WARM_UP, cfg, warm, ref).model("student")
 

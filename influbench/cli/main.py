@@ -16,6 +16,7 @@ import typer
 
 from influbench import terminal
 from influbench.cli import evaluation as cli_evaluation
+from influbench.cli import options
 from influbench.errors import UserError
 
 app = typer.Typer(
@@ -93,10 +94,12 @@ def score(
     max_length: Annotated[
         int | None, typer.Option(min=2, help="cut examples at so many tokens")
     ] = None,
-    chunk_size: Annotated[int, typer.Option(min=1, help="candidates between two safe points")] = 8,
+    chunk_size: Annotated[
+        int | None, typer.Option(min=1, help="candidates between two safe points")
+    ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="processes that share the candidates; GPUs are dealt out")
-    ] = 1,
+        int | None, typer.Option(min=1, help="processes that share the candidates; GPUs are dealt")
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[
         Path | None,
@@ -105,6 +108,7 @@ def score(
     per_reference: Annotated[
         bool, typer.Option("--per-reference", help="with one number a reference in OUT")
     ] = False,
+    overrides: Set = None,
     store: StoreRoot = STORE,
 ) -> None:
     """Rank your own data for your own model."""
@@ -119,6 +123,10 @@ def score(
 
     if out is not None:
         score_files.claim(out, inputs=(student, candidates, reference, warmup))
+    given = {"max_length": max_length, "chunk_size": chunk_size, "workers": workers}
+    told = {f"scoring.{name}": value for name, value in given.items()}
+    settings = options.checked(ranking.ScoreSettings, told, overrides)
+    session = Session(Store(store, RichProgress()))
     found = ranking.rank(
         student=student,
         candidates=candidates,
@@ -130,11 +138,10 @@ def score(
             estimator=estimator,
             options=presets.parse_options(option or []),
             seed=seed,
-            max_length=max_length,
-            chunk_size=chunk_size,
-            workers=workers,
+            **settings.scoring.model_dump(),
         ),
-        session=Session(Store(store, RichProgress())),
+        session=session,
+        chat_template=settings.student.chat_template,
     )
     frame = found.frame()
     if out is not None:  # before anything is printed: a closed pipe must not cost the file
@@ -142,6 +149,8 @@ def score(
     console = terminal.console()
     console.print(tables.ranking_table(frame, found.facts))
     console.print(tables.ledger_table(found.ledger))
+    for note in session.notes:
+        console.print(f"note: {note}", markup=False)
     if out is not None:
         console.print(f"{len(frame)} scores in {out}", markup=False, soft_wrap=True)
 

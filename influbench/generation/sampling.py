@@ -131,11 +131,9 @@ def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Tokens that end a turn: the model's own, its template's, the tokenizer's end, begin, pad."""
-    own = model.generation_config.eos_token_id if model.generation_config else None
-    found = own if isinstance(own, list) else [own]
-    found += [tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id]
-    found += conversation.end_ids(tokenizer)
-    return sorted({token for token in found if token is not None})
+    others = (tokenizer.bos_token_id, tokenizer.pad_token_id)
+    own = conversation.stop_ids(model, tokenizer)
+    return sorted({*own, *(token for token in others if token is not None)})
 
 
 def _decode(

@@ -18,6 +18,7 @@ from influbench import models
 from influbench.errors import UserError
 from influbench.judging.archive import judgement
 from influbench.judging.protocol import LOCAL, JudgeConfig, Judgement, Keep, Request
+from influbench.models import conversation
 
 if TYPE_CHECKING:
     import torch
@@ -168,6 +169,7 @@ class LocalBackend:
                 attention_mask=mask,
                 do_sample=False,
                 max_new_tokens=max(self._written(r) for r, _, _ in batch),
+                eos_token_id=conversation.stop_ids(self._loaded.model, tokenizer),
                 pad_token_id=tokenizer.pad_token_id,
             )[:, ids.shape[1] :]
         out: list[Judgement] = []

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,6 +23,7 @@ from influbench.loop.pipeline import RunConfig
 
 PRESETS = files("influbench.loop") / "presets"
 Tree = dict[str, Any]
+C = TypeVar("C", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def load_run(preset_or_file: str, overrides: Sequence[str] = ()) -> RunConfig:
     """
     tree = _read(preset_or_file)
     for text in overrides:
-        _set(tree, text)
+        override(tree, text)
     return build(
         tree, f"preset '{preset_or_file}'" if preset_or_file in names() else preset_or_file
     )
@@ -88,9 +89,9 @@ def load_study(file: str, overrides: Sequence[str] = ()) -> Study:
         tree = _read(str(raw["base"]), Path(file).parent)
         tree["name"] = raw["name"]
         for key, value in [*raw.get("set", {}).items(), *zip(grid, values, strict=True)]:
-            _assign(tree, str(key), value, file)
+            assign(tree, str(key), value, file)
         for text in overrides:
-            _set(tree, text)
+            override(tree, text)
         cfg = build(tree, file)
         runs[run_id(cfg, dict(zip(grid, values, strict=True)))] = cfg
     return Study(str(raw["name"]), str(raw.get("question", "")), runs)
@@ -105,19 +106,24 @@ def run_id(cfg: RunConfig, varied: Mapping[str, Any] | None = None) -> str:
 
 
 def build(tree: Tree, where: str) -> RunConfig:
-    """A checked configuration.
+    """A checked configuration of a run; see :func:`checked`."""
+    return checked(RunConfig, tree, where)
+
+
+def checked(kind: type[C], tree: Tree, where: str) -> C:
+    """Checked settings.
 
     Raises:
         UserError: one line: which setting, what was expected, what came.
     """
     try:
-        return RunConfig.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         path = [str(part) for part in first["loc"]]
         key = ".".join(path)
         if first["type"] == "extra_forbidden":
-            known = _fields(path[:-1])
+            known = _fields(kind, path[:-1])
             close = difflib.get_close_matches(path[-1], known, n=2)
             hint = (
                 f"did you mean {' or '.join(close)}?"
@@ -130,13 +136,19 @@ def build(tree: Tree, where: str) -> RunConfig:
         ) from error
 
 
-def _fields(path: Sequence[str]) -> list[str]:
-    model: Any = RunConfig
+def _fields(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    model = kind
     for part in path:
-        model = model.model_fields[part].annotation
-    return (
-        list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-    )
+        annotation = model.model_fields[part].annotation
+        found = [t for t in (annotation, *get_args(annotation)) if _is_model(t)]
+        if not found:
+            return []
+        model = found[0]
+    return list(model.model_fields)
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _read(name: str, beside: Path | None = None) -> Tree:
@@ -184,13 +196,18 @@ def _parse(text: str, where: str) -> Tree:
     return tree
 
 
-def _set(tree: Tree, text: str) -> None:
+def override(tree: Tree, text: str) -> None:
+    """Applies one ``key.subkey=value``, the value in YAML.
+
+    Raises:
+        UserError: it is no such text, or a setting on the way has no parts.
+    """
     key, found, value = text.partition("=")
     if not found or not key:
         raise UserError(
             f"--set {text}: expected KEY=VALUE, for example --set scoring.estimator=trak"
         )
-    _assign(tree, key, _scalar(value), f"--set {text}")
+    assign(tree, key, _scalar(value), f"--set {text}")
 
 
 def _scalar(text: str) -> Any:
@@ -204,7 +221,8 @@ def _scalar(text: str) -> Any:
         return value
 
 
-def _assign(tree: Tree, key: str, value: Any, where: str) -> None:
+def assign(tree: Tree, key: str, value: Any, where: str) -> None:
+    """Sets one dotted key; ``where`` is for the error message."""
     *parents, last = key.split(".")
     node = tree
     for part in parents:
@@ -222,5 +240,5 @@ def parse_options(texts: Sequence[str]) -> Tree:
     """
     options: Tree = {}
     for text in texts:
-        _set(options, text)
+        override(options, text)
     return options

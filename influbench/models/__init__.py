@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from influbench.models.chat import chat_prompt
+from influbench.models.chat import chat_prompt, takes_system
+from influbench.models.conversation import Learn
 from influbench.models.embedded import embedded_status
 from influbench.models.loading import (
     DTYPES,
@@ -22,6 +23,7 @@ __all__ = [
     "DTYPES",
     "EMBEDDED",
     "Attention",
+    "Learn",
     "LoadedModel",
     "ModelConfig",
     "chat_prompt",
@@ -33,4 +35,5 @@ __all__ = [
     "quiet",
     "resolve",
     "save",
+    "takes_system",
 ]

@@ -24,7 +24,8 @@ DAY = datetime(2024, 7, 26)  # noqa: DTZ001
 """Today, for templates that ask: the day that Llama 3's falls back to."""
 ADVICE = (
     "set the model's chat_template to 'chatml' or to a jinja file (--set "
-    "student.chat_template=chatml), or take an instruct model"
+    "student.chat_template=chatml, of another model teacher.… or judge.…), or take an instruct "
+    "model"
 )
 
 
@@ -64,7 +65,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], *, ask: 
         return str(
             tokenizer.apply_chat_template(
                 messages,
-                chat_template=_template(tokenizer),
+                chat_template=template(tokenizer),
                 tokenize=False,
                 add_generation_prompt=ask,
             )
@@ -87,7 +88,7 @@ def fitting(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[T
 
 def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the chat template has a place for a system turn: it neither refuses nor drops it."""
-    return _takes_system(tokenizer, _template(tokenizer))
+    return _takes_system(tokenizer, template(tokenizer))
 
 
 @functools.lru_cache(maxsize=64)
@@ -100,7 +101,12 @@ def _takes_system(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:  #
         return False
 
 
-def _template(tokenizer: PreTrainedTokenizerBase) -> str:
+def template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The model's own chat template, without a clock.
+
+    Raises:
+        UserError: it has none, or several and none by default.
+    """
     own = tokenizer.chat_template
     if isinstance(own, dict):
         if "default" not in own:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from influbench.errors import UserError
 from influbench.models.chat import fitting, rendered
@@ -120,6 +120,14 @@ def end_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         return []
     ids = tokenizer(end_of_turn(tokenizer), add_special_tokens=False).input_ids
     return ids if len(ids) == 1 else []
+
+
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: the model's own, the tokenizer's and the template's."""
+    own = model.generation_config.eos_token_id if model.generation_config else None
+    found = own if isinstance(own, list) else [own]
+    found = [*found, tokenizer.eos_token_id, *end_ids(tokenizer)]
+    return sorted({token for token in found if token is not None})
 
 
 def completion(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str) -> list[int]:

@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from pathlib import Path
 
 from influbench.config import Config
 from influbench.models import loading as models
 from influbench.models.loading import ModelConfig
 from influbench.records import ModelRef
-from influbench.store import Entry, Stage, Work
+from influbench.store import Stage, Store, Work
 
 
 class TemplateConfig(Config):
     """The template to write into the model's folder."""
 
     chat_template: str
-    dtype: str = "float32"
 
 
 def add_template(cfg: TemplateConfig, model: ModelRef, *, work: Work) -> None:
-    """Leaves the folder ``model``: the same weights, a tokenizer that has the template."""
-    loaded = models.load(model, dtype=cfg.dtype, device="cpu", chat_template=cfg.chat_template)
-    models.save(loaded.model, loaded.tokenizer, work.folder("model"))
+    """Leaves the folder ``model``: the same files, an optimizer's among them, and the template."""
+    folder = work.folder("model")
+    for path in sorted(Path(model.path).iterdir()):
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
+    models.load_tokenizer(model, chat_template=cfg.chat_template).save_pretrained(folder)
 
 
-STAGE = Stage("template", 1, add_template)
+STAGE = Stage("template", 2, add_template)
 
 
-def templated(cfg: ModelConfig, run: Callable[..., Entry]) -> ModelRef:
-    """The model of a configuration, with the template that the configuration gives it.
-
-    ``run`` runs a stage: ``Session.run``.
-    """
+def templated(cfg: ModelConfig, store: Store) -> ModelRef:
+    """The model of a configuration, with the template that the configuration gives it."""
     ref = models.resolve(cfg.name, cfg.revision)
-    if cfg.chat_template is None:
-        return ref
-    told = TemplateConfig(chat_template=cfg.chat_template, dtype=cfg.dtype)
-    return run(STAGE, told, ref).model("model")
+    return ref if cfg.chat_template is None else with_template(ref, cfg.chat_template, store)
+
+
+def with_template(ref: ModelRef, chat_template: str, store: Store) -> ModelRef:
+    """The same model with another chat template (see :func:`influbench.models.loading.load`)."""
+    return store.run(STAGE, TemplateConfig(chat_template=chat_template), ref).model("model")
 
 
 def check_template(cfg: ModelConfig) -> None:

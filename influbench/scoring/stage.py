@@ -18,6 +18,7 @@ from influbench.estimator import Context, Scorer, Scores, as_scores
 from influbench.executors.pool import Share, device_of, fan_out
 from influbench.files import write_bytes
 from influbench.judging import ArchivedJudge, Budget, JudgeConfig
+from influbench.models import Learn
 from influbench.records import Example, ModelRef, Score
 from influbench.store import Stage, Work
 from influbench.student import LanguageStudent, StudentSettings, load_student
@@ -33,6 +34,9 @@ class ScoringSettings(Config):
     attention: Literal["sdpa", "eager"] = "sdpa"
     max_length: int | None = Field(
         default=None, ge=2, description="cut examples at so many tokens; None = refuse longer ones"
+    )
+    learn: Learn = Field(
+        default="all", description="assistant turns that a conversation's loss is the mean over"
     )
     token_budget: int | None = transport(None, "padded tokens in one pass; None = by memory", gt=0)
     chunk_size: int = transport(8, "candidates between two safe points", gt=0)
@@ -174,6 +178,7 @@ def hold(
         attention=cfg.attention,
         max_length=cfg.max_length,
         token_budget=cfg.token_budget,
+        learn=cfg.learn,
     )
     with work.meter.phase("load"):
         return load_student(student, settings)
@@ -193,7 +198,7 @@ def _named(name: str, scorer: Scorer, examples: Sequence[Example]) -> Any:
     except MemoryError as error:
         raise UserError(
             f"estimator '{name}' ran out of memory on {len(examples)} candidates: use a smaller "
-            "model, fewer references or shorter candidates (student.max_length)"
+            "model, fewer references or shorter candidates (scoring.max_length)"
         ) from error
 
 

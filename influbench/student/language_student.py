@@ -136,13 +136,13 @@ def _encode(
         if not cut:
             raise UserError(
                 f"example '{example.id}' has {length} tokens, the student's context holds "
-                f"{max_length}: shorten or drop it, or set student.max_length to cut at that length"
+                f"{max_length}: shorten or drop it, or set scoring.max_length to cut at that length"
             )
         ids = ids[:max_length]
         spans = tuple((a, min(b, max_length)) for a, b in spans if a < max_length)
     if not spans:
         raise UserError(
             f"example '{example.id}': its prompt alone fills the {max_length} tokens allowed, "
-            "so no response token is left to learn: shorten it or raise student.max_length"
+            "so no response token is left to learn: shorten it or raise scoring.max_length"
         )
     return Encoded(ids, spans, cut=length > max_length)

@@ -31,8 +31,6 @@ class StudentSettings:
     """Cut examples here; None = refuse those longer than the context."""
     learn: conversation.Learn = "all"
     """Which assistant turns of a conversation count."""
-    chat_template: str | None = None
-    """For a model without one: ``chatml``, a jinja file, or the template itself."""
     token_budget: int | None = None
     """Padded tokens in one batch; None = what the memory allows (``budgets``)."""
     placement: Placement = "auto"
@@ -56,7 +54,6 @@ def load_student(ref: ModelRef, settings: StudentSettings | None = None) -> Lang
         dtype=settings.dtype,
         device=str(first),
         attention=settings.attention,
-        chat_template=settings.chat_template,
     )
     model, tokenizer = loaded.model, loaded.tokenizer
     _check_head(model)

@@ -41,6 +41,7 @@ class WarmupSettings(Config):
     batch_size: int = Field(default=32, ge=1, description="examples in one optimizer step")
     clip_norm: float | None = Field(default=1.0, gt=0, description="None = no clipping")
     max_length: int = Field(default=1024, ge=2, description="longer examples lose their end")
+    learn: models.Learn = Field(default="all", description="assistant turns that are learnt")
     compute: Compute = Field(
         default="float32", description="matrix products; weights and moments stay in float32"
     )
@@ -58,6 +59,7 @@ class WarmupConfig(WarmupSettings):
 class SFTSettings(TrainingSettings):
     """The final student's training; the loss is the mean over all response tokens of a batch."""
 
+    learn: models.Learn = Field(default="all", description="assistant turns that are learnt")
     micro_batch: int = transport(4, "most rows in one forward pass", ge=1)
 
 
@@ -98,6 +100,7 @@ def warm_up(
         device=cfg.device,
         compute=cfg.compute,
         max_length=cfg.max_length,
+        learn=cfg.learn,
         token_budget=cfg.token_budget,
     )
     held = load_student(student, settings)
@@ -211,7 +214,7 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
     """
     if not examples:
         raise UserError("SFT: expected at least one example to train on, got none: generate some")
-    settings = StudentSettings(device=cfg.device, max_length=cfg.max_length)
+    settings = StudentSettings(device=cfg.device, max_length=cfg.max_length, learn=cfg.learn)
     held = load_student(student, settings)
     encoded = [held.encode(e) for e in examples]
     cut = sum(row.cut for row in encoded)

@@ -79,6 +79,11 @@ def evaluate(model: LoadedModel, cfg: HarnessConfig) -> HarnessResult:
         UserError: lm-eval is not installed, there is no such task, or its data cannot be had.
     """
     simple_evaluate, HFLM, TaskManager = _lm_eval()
+    if cfg.chat:
+        from influbench.models import chat
+
+        # As everywhere else: refused without one, and the same on every day.
+        model.tokenizer.chat_template = chat.template(model.tokenizer)
     manager = TaskManager(
         include_path=None if cfg.include_path is None else str(cfg.include_path),
         # Indexing the harness's own 228 folders takes 18 seconds.

@@ -1,0 +1,59 @@
+"""Options that several commands share, and how they become settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from influbench.config import Config
+    from influbench.session import Session
+
+C = TypeVar("C", bound="Config")
+
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override any setting")
+]
+Seed = Annotated[int | None, typer.Option(help="seed of the run")]
+Results = Annotated[Path, typer.Option(help="where result files go")]
+StoreRoot = Annotated[
+    Path,
+    typer.Option(
+        "--store", envvar="INFLUBENCH_STORE", help="where finished and half-done work is kept"
+    ),
+]
+STORE, RESULTS = Path(".influbench"), Path("results")
+
+
+def checked(kind: type[C], given: Mapping[str, Any], overrides: Sequence[str] | None) -> C:
+    """The settings of a command: what its options say, under what ``--set`` says.
+
+    Args:
+        kind: of the settings.
+        given: by dotted name; None = not given.
+        overrides: ``key.subkey=value``, values in YAML, applied in order.
+
+    Raises:
+        UserError: a setting that does not exist or has a wrong value; the first one.
+    """
+    from influbench.loop import reading
+
+    tree: dict[str, Any] = {}
+    for key, value in given.items():
+        if value is not None:
+            reading.assign(tree, key, value, key)
+    for text in overrides or []:
+        reading.override(tree, text)
+    return reading.checked(kind, tree, "options")
+
+
+def session(root: Path) -> Session:
+    """What a command runs its stages through, with a progress bar."""
+    from influbench.progress import RichProgress
+    from influbench.session import Session
+    from influbench.store import Store
+
+    return Session(Store(root, RichProgress()))
