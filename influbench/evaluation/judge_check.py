@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from influbench.data.examples import claim_id, instruction, row_id
 from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
 from influbench.evaluation.suites import alpaca_eval
@@ -42,9 +42,16 @@ def read_preferences(source: str | Path, limit: int | None = None) -> list[Prefe
     """Preferences from a file or a hub data set.
 
     Raises:
-        UserError: a row is of neither form.
+        UserError: a row is of neither form, holds a null where a text should be, or has the id of
+            an earlier one.
     """
-    return [_preference(row) for row in read_rows(source, limit)]
+    found: list[Preference] = []
+    seen: dict[str, str] = {}
+    for row in read_rows(source, limit):
+        preference = _preference(row)
+        claim_id(preference.id, row, seen)
+        found.append(preference)
+    return found
 
 
 def check(preferences: Sequence[Preference], judge: Judge) -> list[Outcome]:
@@ -131,35 +138,44 @@ def _numbers(pair: Preference, found: dict[str, float | None]) -> dict[str, floa
 
 def _preference(row: Row) -> Preference:
     fields = row.fields
-    name = str(fields.get("id", f"{row.stem}:{row.position}"))
-    if {"instruction", "output_1", "output_2", "preference"} <= fields.keys():
+    if {"output_1", "output_2", "preference"} <= fields.keys():
+        value = fields["preference"]
         try:
-            preference = float(fields["preference"])
+            preference = float("nan") if isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
             preference = float("nan")
         if not 1 <= preference <= 2:
             raise UserError(
                 f"{row.where}: expected a preference from 1 (output_1) to 2 (output_2), got "
-                f"{fields['preference']!r}"
+                f"{value!r}"
             )
         return Preference(
-            id=name,
-            instruction=str(fields["instruction"]),
-            output_1=str(fields["output_1"]),
-            output_2=str(fields["output_2"]),
+            id=row_id(row, "id"),
+            instruction=instruction(row),
+            output_1=_output(row, "output_1"),
+            output_2=_output(row, "output_2"),
             first=2.0 - preference,
         )
-    prompt = _text(fields.get("instruction", fields.get("prompt", fields.get("conversations"))))
-    chosen, rejected = _text(fields.get("chosen")), _text(fields.get("rejected"))
-    if prompt is None or chosen is None or rejected is None:
+    asked = next((n for n in ("instruction", "prompt", "conversations") if n in fields), None)
+    if asked is None or not {"chosen", "rejected"} <= fields.keys():
         raise UserError(f"{row.where}: expected {SOURCES}, got {sorted(fields)}")
-    return Preference(id=name, instruction=prompt, output_1=chosen, output_2=rejected, first=1.0)
+    return Preference(
+        id=row_id(row, "id"),
+        instruction=instruction(row) if asked == "instruction" else _output(row, asked),
+        output_1=_output(row, "chosen"),
+        output_2=_output(row, "rejected"),
+        first=1.0,
+    )
 
 
-def _text(value: Any) -> str | None:
-    """Text as it is, or the last message of a conversation."""
-    if isinstance(value, list):
-        return _text(value[-1]) if value else None
+def _output(row: Row, name: str) -> str:
+    """Text as it is, an empty one too, or the last message of a conversation."""
+    value = row.fields[name]
+    if isinstance(value, list) and value:
+        value = value[-1]
     if isinstance(value, dict):
-        return _text(value.get("content", value.get("value")))
-    return value if isinstance(value, str) else None
+        value = value.get("content", value.get("value"))
+    if not isinstance(value, str):
+        got = "nothing (null)" if value is None else f"{type(value).__name__} {str(value)[:60]!r}"
+        raise row.refuse(f"text in '{name}'", got, "fill it in or remove the row")
+    return value

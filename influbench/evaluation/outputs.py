@@ -25,10 +25,28 @@ def read_outputs(path: Path, questions: Sequence[Question]) -> tuple[str, list[A
         The generator's name and its answers, one a question.
 
     Raises:
-        UserError: a row is of another form, or a question has no output.
+        UserError: a row is of another form, the rows are of two generators or answer one
+            instruction twice, or a question has no output.
     """
     rows = read_rows(path)
-    outputs = {instruction(row): _output(row) for row in rows}
+    generators = sorted({_generator(row) for row in rows})
+    if len(generators) > 1:
+        raise UserError(
+            f"{path}: expected the outputs of one generator, got those of "
+            f"{', '.join(name or 'rows that name none' for name in generators)}: keep the rows of "
+            "one of them"
+        )
+    outputs: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for row in rows:
+        text = instruction(row)
+        if text in outputs:
+            raise row.refuse(
+                "every instruction once",
+                f"{text[:60]!r} again (first at {places[text]})",
+                "keep one output of it",
+            )
+        outputs[text], places[text] = _output(row), row.where
     missing = [q for q in questions if q.turns[0] not in outputs]
     if missing:
         raise UserError(
@@ -36,9 +54,7 @@ def read_outputs(path: Path, questions: Sequence[Question]) -> tuple[str, list[A
             f"have none, first '{missing[0].id}' ({missing[0].turns[0][:60]!r}): outputs are "
             "matched by their instruction, word for word"
         )
-    generators = sorted({str(row.fields.get("generator") or "") for row in rows})
-    name = generators[0] if len(generators) == 1 and generators[0] else path.stem
-    return name, [_answer(q, outputs[q.turns[0]]) for q in questions]
+    return generators[0] or path.stem, [_answer(q, outputs[q.turns[0]]) for q in questions]
 
 
 def own_outputs(questions: Sequence[Question], source: str) -> list[Answer]:
@@ -119,6 +135,13 @@ def _answer(question: Question, text: str) -> Answer:
     return Answer(
         id=question.id, category=question.category, turns=question.turns, responses=(text,)
     )
+
+
+def _generator(row: Row) -> str:
+    value = row.fields.get("generator")
+    if value is not None and not isinstance(value, str):
+        raise row.refuse("a name in 'generator'", repr(value)[:60], "make it text")
+    return (value or "").strip()
 
 
 def _output(row: Row) -> str:
