@@ -171,23 +171,31 @@ def set_template(tokenizer: PreTrainedTokenizerBase, value: str) -> None:
     tokenizer.chat_template = "{{ bos_token }}" + text if text == CHATML and starts else text
 
 
-def set_pad(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Sees to a padding token that is not the end-of-turn token.
+def set_pad(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Sees to a padding token that is not the end-of-turn token and that the model knows.
 
     A collator that masks padding would otherwise mask the end of every answer.
+
+    Args:
+        tokenizer: of the model.
+        rows: of the model's embedding, which tokens added to the tokenizer may have outgrown.
 
     Raises:
         UserError: the vocabulary offers none.
     """
-    if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
+    known = {token: number for token, number in tokenizer.get_vocab().items() if number < rows}
+    if tokenizer.pad_token in known and tokenizer.pad_token != tokenizer.eos_token:
         return
-    known = tokenizer.get_vocab()
     usable = [token for token in PADS if token in known and token != tokenizer.eos_token]
     if not usable:
+        held = f"pads with '{tokenizer.pad_token}'"
+        why = (
+            "ends texts" if tokenizer.pad_token in known else "has no row in the model's embedding"
+        )
         raise UserError(
-            f"the tokenizer of '{tokenizer.name_or_path}' pads with its end-of-text token "
-            f"'{tokenizer.eos_token}' and knows no other padding token: name a token of "
-            "its vocabulary that no text holds as pad_token in its tokenizer_config.json"
+            f"the tokenizer of '{tokenizer.name_or_path}' {held}, which {why}, and knows no other "
+            "padding token: name a token of its vocabulary that no text holds as pad_token in its "
+            "tokenizer_config.json"
         )
     tokenizer.pad_token = usable[0]
 

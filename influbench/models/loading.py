@@ -153,7 +153,7 @@ def load_tokenizer(ref: ModelRef, *, chat_template: str | None = None) -> PreTra
         )
     tokenizer.padding_side = "right" if _is_encoder(config) else "left"
     tokenizer.model_max_length = min(tokenizer.model_max_length, context_length(config))
-    set_pad(tokenizer)
+    set_pad(tokenizer, int(config.get_text_config().vocab_size))
     if chat_template is not None:
         set_template(tokenizer, chat_template)
     return tokenizer

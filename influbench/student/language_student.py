@@ -54,7 +54,16 @@ class LanguageStudent:
         Raises:
             UserError: the example is longer than the context, or has no room for a response token.
         """
-        return _encode(self.tokenizer, example, self.max_length, self.cut, self.learn)
+        row = _encode(self.tokenizer, example, self.max_length, self.cut, self.learn)
+        known = int(self.model.config.get_text_config().vocab_size)
+        if max(row.ids) >= known:
+            token = self.tokenizer.convert_ids_to_tokens(max(row.ids))
+            raise UserError(
+                f"example '{example.id}' has the token '{token}', number {max(row.ids)}, which the "
+                f"model's embedding of {known} rows does not have: its tokenizer was added to "
+                "without resizing the model; leave the example out, or resize the embedding"
+            )
+        return row
 
     def batches(
         self, examples: Sequence[Example], *, learning: bool = False, at_most: int | None = None

@@ -66,8 +66,8 @@ def test_a_template_file_becomes_its_text_in_the_configuration(tmp_path: Path) -
 def test_padding_is_never_the_end_of_turn(tiny_ref: ModelRef) -> None:
     tokenizer = models.load_tokenizer(tiny_ref)
     tokenizer.pad_token = tokenizer.eos_token
-    set_pad(tokenizer)
+    set_pad(tokenizer, 1000)
     assert tokenizer.pad_token == "<|endoftext|>"
     tokenizer.eos_token = tokenizer.pad_token = "<|endoftext|>"
     with pytest.raises(UserError, match="knows no other padding token"):
-        set_pad(tokenizer)
+        set_pad(tokenizer, 1000)
