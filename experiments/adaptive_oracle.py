@@ -107,7 +107,9 @@ def main(
     now = datetime.datetime.now(datetime.UTC)
     result = RunResult(
         config=cfg.model_dump(mode="json"),
-        provenance=provenance(now, device="cpu", threads=torch.get_num_threads()),
+        provenance=provenance(
+            now, device=models.device_in_words(cfg.device), threads=torch.get_num_threads()
+        ),
         rows=rows,
         ledger=loop.session.ledger,
     )

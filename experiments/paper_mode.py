@@ -95,7 +95,9 @@ def main(
     result = RunResult(
         config=cfg.model_dump(mode="json"),
         provenance=provenance(
-            datetime.datetime.now(datetime.UTC), device="cpu", threads=torch.get_num_threads()
+            datetime.datetime.now(datetime.UTC),
+            device=models.device_in_words(cfg.device),
+            threads=torch.get_num_threads(),
         ),
         rows=rows,
         ledger=loop.session.ledger,

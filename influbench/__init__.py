@@ -10,29 +10,56 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from influbench.estimator import Context, Estimator, Scores
+    from influbench.estimator import Context, Estimator, Scores, Student
     from influbench.rank import score
     from influbench.records import Example
     from influbench.report.comparison import compare
     from influbench.results import load_study
+    from influbench.statistics.estimate import Estimate
+    from influbench.studies.grid import run
+
+    __version__: str
 
 # TRL reports every trainer to its maker; this must be set before huggingface_hub is imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Context": "estimator",
+    "Estimate": "statistics.estimate",
     "Estimator": "estimator",
     "Example": "records",
     "Scores": "estimator",
+    "Student": "estimator",
     "compare": "report.comparison",
     "load_study": "results",
+    "run": "studies.grid",
     "score": "rank",
 }
 
-__all__ = ["Context", "Estimator", "Example", "Scores", "compare", "load_study", "score"]
+__all__ = [
+    "Context",
+    "Estimate",
+    "Estimator",
+    "Example",
+    "Scores",
+    "Student",
+    "__version__",
+    "compare",
+    "load_study",
+    "run",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("influbench")
     if name not in _HOMES:
         raise AttributeError(f"module 'influbench' has no attribute '{name}'")
     return getattr(importlib.import_module(f"influbench.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -1,15 +1,26 @@
-"""What every stage's configuration shares: frozen, no unknown fields, a hash of what matters."""
+"""Configurations: frozen, no unknown fields, a hash of what matters; settings by dotted name.
+
+What a user writes (``--set KEY=VALUE``, a YAML file, keyword arguments) becomes a tree of plain
+values, and :func:`checked` makes a configuration of it or says in one line what is wrong.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from influbench.errors import UserError
 from influbench.files import digest
 
 C = TypeVar("C", bound="Config")
+Tree = dict[str, Any]
+"""Settings as YAML has them."""
 
 
 def transport(default: Any, description: str = "", **limits: Any) -> Any:
@@ -61,3 +72,137 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     return str(value)
+
+
+def checked(kind: type[C], tree: Mapping[str, Any], where: str) -> C:
+    """The configuration that a tree describes.
+
+    Raises:
+        UserError: one line: which setting, what was expected, what came.
+    """
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        key = ".".join(path)
+        if first["type"] == "extra_forbidden":
+            known = _fields(kind, path[:-1])
+            close = difflib.get_close_matches(path[-1], known, n=2)
+            hint = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else f"expected one of {sorted(known)}"
+            )
+            raise UserError(f"{where}: there is no setting '{key}'; {hint}") from error
+        raise UserError(
+            f"{where}: setting '{key}': {first['msg']}, got {first['input']!r}"
+            if key
+            else f"{where}: {first['msg']}"
+        ) from error
+
+
+def from_settings(
+    kind: type[C], given: Mapping[str, Any], where: str, overrides: Sequence[str] = ()
+) -> C:
+    """The configuration that settings by dotted name describe; None = not given.
+
+    Args:
+        kind: of the configuration.
+        given: by dotted name.
+        where: they come from, for error messages.
+        overrides: ``key.subkey=value``, values in YAML, applied in order on top.
+
+    Raises:
+        UserError: see :func:`checked`.
+    """
+    tree: Tree = {}
+    for key, value in given.items():
+        if value is not None:
+            assign(tree, key, value, where)
+    for text in overrides:
+        override(tree, text)
+    return checked(kind, tree, where)
+
+
+def override(tree: Tree, text: str) -> None:
+    """Applies one ``key.subkey=value``, the value in YAML.
+
+    Raises:
+        UserError: it is no such text, or a setting on the way has no parts.
+    """
+    key, found, value = text.partition("=")
+    if not found or not key:
+        raise UserError(
+            f"--set {text}: expected KEY=VALUE, for example --set scoring.estimator=trak"
+        )
+    assign(tree, key, _scalar(value), f"--set {text}")
+
+
+def assign(tree: Tree, key: str, value: Any, where: str) -> None:
+    """Sets one dotted key; ``where`` is for the error message.
+
+    Raises:
+        UserError: a setting on the way has no parts.
+    """
+    *parents, last = key.split(".")
+    node = tree
+    for part in parents:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise UserError(f"{where}: '{part}' is a single setting and has no parts")
+    node[last] = value
+
+
+def read_yaml(path: Path) -> Tree:
+    """The settings in a YAML file.
+
+    Raises:
+        UserError: no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f"expected a YAML file at {path}: there is none")
+    return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse_yaml(text: str, where: str) -> Tree:
+    """The settings in a YAML text.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: expected YAML, got: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UserError(
+            f"{where}: expected settings as 'key: value' lines, got {type(tree).__name__}"
+        )
+    return tree
+
+
+def _scalar(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    try:
+        return float(text) if isinstance(value, str) else value  # YAML 1.1 reads 1e-5 as text
+    except ValueError:
+        return value
+
+
+def _fields(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    model = kind
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        found = [t for t in (annotation, *get_args(annotation)) if _is_model(t)]
+        if not found:
+            return []
+        model = found[0]
+    return list(model.model_fields)
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -4,41 +4,55 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
+from pydantic import Field
 
 from influbench import models, registry, scoring, training
-from influbench.config import Config
-from influbench.data.examples import load_examples
+from influbench.config import Config, from_settings, transport
+from influbench.data.examples import Source, as_examples
 from influbench.errors import UserError
 from influbench.files import digest
-from influbench.models.templates import with_template
+from influbench.judging import Budget, JudgeConfig
+from influbench.models import ModelConfig
+from influbench.models.templates import add_to
 from influbench.records import Example, LedgerRow, ModelRef, Score
 from influbench.results.score_files import ScoreFile
-from influbench.scoring import MethodConfig, ScoringSettings
+from influbench.scoring import ORACLE, MethodConfig, ScoringSettings
 from influbench.session import Session
 from influbench.store import Store
-from influbench.training import WarmupConfig
+from influbench.training import WarmupConfig, WarmupSettings
 
-Source = str | Path | Sequence[Example]
-
-
-class StudentChoice(Config):
-    """How the student reads examples."""
-
-    chat_template: str | None = None
-    """For a model without one: ``chatml``, a jinja file, or the template itself."""
+AUTO = "auto"
+"""The default estimator: the oracle where the student has what it needs, else ``gradient_dot``."""
+WITHOUT_MOMENTS = "gradient_dot"
+MOMENTS = "optimizer.pt"
 
 
-class ScoreSettings(Config):
-    """What ``influbench score --set`` reaches; the names are those of a run."""
+class RankWarmup(WarmupSettings):
+    """The warm-up of a student that comes without moments: a few steps, however few the pairs."""
 
-    student: StudentChoice = StudentChoice()
+    batch_size: int | None = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default=None, ge=1, description="examples in one optimizer step; None = a quarter, up to 8"
+    )
+
+
+class RankConfig(Config):
+    """All settings of ``influbench score`` beside its files."""
+
+    student: ModelConfig
+    estimator: str = Field(default=AUTO, description="a registered name, or module:Class")
+    options: dict[str, Any] = Field(default_factory=dict, description="the estimator's own")
+    seed: int = 0
+    device: str = transport("auto")
+    limit: int | None = Field(default=None, ge=1, description="the first N candidates only")
+    reference_limit: int | None = Field(default=None, ge=1)
     scoring: ScoringSettings = ScoringSettings()
+    warmup: RankWarmup = RankWarmup()
+    judge: JudgeConfig = JudgeConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +68,8 @@ class Ranking:
     """Candidate id to group, without those that have none."""
     about: Mapping[str, Any]
     """The method, its settings, and digests of what it was given."""
+    notes: Sequence[str]
+    """What a reader must know, and which method was chosen and why, where none was named."""
 
     def as_file(self, name: str) -> ScoreFile:
         """What ``influbench compare`` reads."""
@@ -61,15 +77,23 @@ class Ranking:
             name=name, scores=self.scores, groups=self.groups, about=self.about, ledger=self.ledger
         )
 
-    def frame(self) -> pd.DataFrame:
-        """Columns ``id``, ``score`` (+ ``stderr`` where there is one), in the candidates' order."""
+    def frame(self, *, per_reference: bool = False) -> pd.DataFrame:
+        """Columns ``id``, ``score`` (+ ``stderr`` where there is one), in the candidates' order.
+
+        Args:
+            per_reference: with one list a candidate, a number a reference, where the method has it.
+        """
         columns: dict[str, Any] = {
             "id": [s.id for s in self.scores],
             "score": [s.value for s in self.scores],
         }
         if any(s.stderr is not None for s in self.scores):
             columns["stderr"] = [s.stderr for s in self.scores]
-        return pd.DataFrame(columns)
+        if per_reference and any(s.per_reference is not None for s in self.scores):
+            columns["per_reference"] = [list(s.per_reference or ()) for s in self.scores]
+        found = pd.DataFrame(columns)
+        found.attrs = {"estimator": self.about["estimator"], "notes": list(self.notes)}
+        return found
 
 
 def score(
@@ -77,81 +101,121 @@ def score(
     student: str | Path,
     candidates: Source,
     reference: Source,
-    estimator: str = "exact",
+    estimator: str = AUTO,
     warmup: Source | None = None,
-    seed: int = 0,
-    store: Path | None = None,
+    limit: int | None = None,
+    reference_limit: int | None = None,
+    max_length: int | None = None,
+    per_reference: bool = False,
+    device: str = "auto",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    compute: Literal["float32", "bfloat16", "tf32"] = "float32",
     chat_template: str | None = None,
+    seed: int = 0,
+    store: str | Path = ".influbench",
+    settings: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """Scores of candidates for a student: positive = one step on it lowers the mean reference loss.
 
+    Example::
+
+        pairs = [{"instruction": "Name a river.", "response": "The Elbe."}, ...]
+        influbench.score(student="gpt2", candidates=pairs, reference="held_out.jsonl")
+
     Args:
         student: a hub name, a packaged model, a folder, or a Hugging Face Trainer checkpoint.
-        candidates: a file (JSONL, JSON, CSV, Parquet …), a hub name, or examples.
+        candidates: a file (JSONL, JSON, CSV, Parquet …), a hub name, dictionaries, a DataFrame, a
+            ``datasets.Dataset``, or examples.
         reference: the same; the pairs whose mean loss defines what helps.
-        estimator: a registered name, or ``module:Class``.
+        estimator: a registered name, or ``module:Class``; ``auto`` takes ``exact`` where the
+            student has optimizer moments or a warm-up set is given, else ``gradient_dot``.
         warmup: pairs that give the student its optimizer moments where its folder holds none.
-        seed: of methods that draw.
-        store: where half-done work is kept; ``.influbench`` here by default.
+        limit: the first so many candidates only.
+        reference_limit: the first so many references only.
+        max_length: cut examples at so many tokens; by default longer ones are refused.
+        per_reference: also give one number a reference, as a list in each row.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
+        dtype: of the student's weights.
+        compute: of its matrix products.
         chat_template: for a base model: ``chatml``, a jinja file, or the template itself.
+        seed: of methods that draw.
+        store: where half-done work is kept.
+        settings: any other setting of ``influbench score --set``, by dotted name.
         **options: the estimator's own.
 
     Returns:
-        Columns ``id``, ``score`` (+ ``stderr`` where the method has one), in the candidates' order.
+        Columns ``id``, ``score`` (+ ``stderr`` where the method has one), in the candidates' order;
+        ``attrs`` say which estimator it was, and why where it was chosen.
 
     Raises:
         UserError: bad data, an unknown estimator or option, a student without the moments needed.
     """
-    return rank(
-        student=student,
-        candidates=candidates,
-        reference=reference,
-        method=MethodConfig(estimator=estimator, options=options, seed=seed),
-        warmup=warmup,
-        session=Session(Store(store or Path(".influbench"))),
-        chat_template=chat_template,
-    ).frame()
+    given = {
+        "student.name": str(student),
+        "student.dtype": dtype,
+        "student.chat_template": chat_template,
+        "estimator": estimator,
+        "options": options,
+        "limit": limit,
+        "reference_limit": reference_limit,
+        "scoring.max_length": max_length,
+        "scoring.compute": compute,
+        "device": device,
+        "seed": seed,
+        **(settings or {}),
+    }
+    cfg = from_settings(RankConfig, given, "influbench.score")
+    session = Session(Store(Path(store)), Budget(cfg.judge.max_dollars))
+    found = rank(cfg, candidates, reference, session, warmup=warmup)
+    return found.frame(per_reference=per_reference)
 
 
 def rank(
-    *,
-    student: str | Path,
+    cfg: RankConfig,
     candidates: Source,
     reference: Source,
-    method: MethodConfig,
     session: Session,
+    *,
     warmup: Source | None = None,
-    limit: int | None = None,
-    reference_limit: int | None = None,
-    chat_template: str | None = None,
 ) -> Ranking:
     """What the command does: the same as :func:`score`, with the ledger.
 
     Raises:
         UserError: see :func:`score`.
     """
-    registry.build(method.estimator, method.options)
-    needed = registry.needs(method.estimator)
-    judged = _examples(candidates, limit)
-    references = _examples(reference, reference_limit)
+    if cfg.estimator != AUTO:
+        registry.build(cfg.estimator, cfg.options)
+    judged = as_examples(candidates, cfg.limit, "candidates")
+    references = as_examples(reference, cfg.reference_limit, "reference")
     if len(references) < 2:
         raise UserError(
             f"the reference set has {len(references)} example: expected 2 or more, "
             "since scores are means over them"
         )
-    warm = [] if warmup is None else _examples(warmup, None)
-    ref = models.resolve(str(student))
-    if chat_template is not None:
-        ref = with_template(ref, chat_template, session.store)
+    warm = [] if warmup is None else as_examples(warmup, None, "warmup")
+    ref = _student(cfg.student, session)
     session.note(_system_note(ref, [*judged, *references, *warm]))
-    ref = _with_moments(ref)
-    own_moments = (Path(ref.path) / "optimizer.pt").is_file()
+    own_moments = (Path(ref.path) / MOMENTS).is_file()
+    name = cfg.estimator
+    if name == AUTO:
+        name, why = _chosen(own_moments, bool(warm))
+        session.note(f"estimator: {name}, since {why}")
+        registry.build(name, cfg.options)
+    needed = registry.needs(name)
     # Whoever looks at the student sees the same one, whether it needs the moments or not.
     if warm and ("moments" in needed or (set(needed) - {"judge"} and not own_moments)):
-        ref = _warmed(ref, warm, method, session)
-    inputs = judged, references, warm, ref
-    found = scoring.score_candidates(session, method, *inputs)
+        ref = _warmed(ref, warm, cfg, session)
+    method = cfg.scoring.into(
+        MethodConfig,
+        estimator=name,
+        options=cfg.options,
+        seed=cfg.seed,
+        dtype=cfg.student.dtype,
+        judge=cfg.judge,
+        device=cfg.device,
+    )
+    found = scoring.score_candidates(session, method, judged, references, warm, ref)
     return Ranking(
         scores=found.scores,
         facts=found.facts,
@@ -160,21 +224,31 @@ def rank(
         about={
             **_settings(found.method, found.scale),
             "needs": list(needed),
-            "student": {"name": str(student), "digest": ref.digest},
+            "student": {"name": cfg.student.name, "digest": ref.digest},
             "candidates": {"count": len(judged), "digest": digest(judged)},
             "reference": {"count": len(references), "digest": digest(references)},
             "warmup": {"count": len(warm), "digest": digest(warm)},
             "diagnostics": found.facts,
         },
+        notes=tuple(session.notes),
+    )
+
+
+def _chosen(own_moments: bool, warm: bool) -> tuple[str, str]:
+    """The estimator where none is named, and why it."""
+    if own_moments:
+        return ORACLE, f"the student's folder holds optimizer moments ({MOMENTS})"
+    if warm:
+        return ORACLE, "a warm-up set gives the student its moments"
+    return WITHOUT_MOMENTS, (
+        f"the student has no optimizer moments (no {MOMENTS} in its folder, no warm-up set), which "
+        f"'{ORACLE}' needs: give --warmup for it"
     )
 
 
 def _settings(method: MethodConfig, scale: str) -> dict[str, Any]:
     """All that the scores depend on beside the data, the estimator's defaults spelt out."""
-    built: Any = registry.build(method.estimator, method.options)
-    fields = {f.name: getattr(built, f.name) for f in dataclasses.fields(built)}
-    options = json.loads(json.dumps(fields, default=str))
-    return {**method.identity(), "options": options, "scale": scale}
+    return {**method.identity(), "options": scoring.resolved_options(method), "scale": scale}
 
 
 def _system_note(ref: ModelRef, examples: Sequence[Example]) -> str:
@@ -188,34 +262,25 @@ def _system_note(ref: ModelRef, examples: Sequence[Example]) -> str:
     )
 
 
-def _with_moments(ref: ModelRef) -> ModelRef:
-    """The same model, told apart from one with equal weights and other moments."""
-    path = Path(ref.path) / "optimizer.pt"
-    if not path.is_file():
-        return ref
-    with path.open("rb") as file:
-        moments = hashlib.file_digest(file, "sha256").hexdigest()
-    return dataclasses.replace(ref, digest=digest(f"{ref.digest}:{moments}"))
+def _student(cfg: ModelConfig, session: Session) -> ModelRef:
+    """The student, told apart from one with equal weights and other moments."""
+    ref = models.resolve(cfg.name, cfg.revision)
+    path = Path(ref.path) / MOMENTS
+    if path.is_file():
+        with path.open("rb") as file:
+            moments = hashlib.file_digest(file, "sha256").hexdigest()
+        ref = dataclasses.replace(ref, digest=digest(f"{ref.digest}:{moments}"))
+    return add_to(ref, cfg, session.run)
 
 
-def _warmed(
-    ref: ModelRef, warm: Sequence[Example], method: MethodConfig, session: Session
-) -> ModelRef:
-    if (Path(ref.path) / "optimizer.pt").is_file():
+def _warmed(ref: ModelRef, warm: Sequence[Example], cfg: RankConfig, session: Session) -> ModelRef:
+    if (Path(ref.path) / MOMENTS).is_file():
         raise UserError(
-            f"{ref.path} holds optimizer.pt and a warm-up set is given too: expected one of them; "
+            f"{ref.path} holds {MOMENTS} and a warm-up set is given too: expected one of them; "
             "leave --warmup out to use the checkpoint's own moments"
         )
-    cfg = WarmupConfig(
-        learn=method.learn,
-        seed=method.seed,
-        device=method.device,
-        batch_size=max(1, min(8, len(warm) // 4)),
-    )
-    return session.run(training.WARM_UP, cfg, warm, ref).model("student")
-
-
-def _examples(source: Source, limit: int | None) -> list[Example]:
-    if isinstance(source, (str, Path)):
-        return load_examples(source, limit)
-    return list(source)[:limit]
+    size = cfg.warmup.batch_size or max(1, min(8, len(warm) // 4))
+    learn = cfg.warmup if "learn" in cfg.warmup.model_fields_set else cfg.scoring
+    told = cfg.warmup.model_copy(update={"batch_size": size, "learn": learn.learn})
+    stage = told.into(WarmupConfig, seed=cfg.seed, device=cfg.device)
+    return session.run(training.WARM_UP, stage, warm, ref).model("student")

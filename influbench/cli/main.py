@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -16,14 +17,13 @@ import typer
 
 from influbench import terminal
 from influbench.cli import evaluation as cli_evaluation
-from influbench.cli import options
+from influbench.cli import score as cli_score
 from influbench.errors import UserError
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Which way of measuring 'this training example helps my student' is worth its price?",
 )
 
 Set = Annotated[
@@ -38,6 +38,22 @@ StoreRoot = Annotated[
     ),
 ]
 STORE, RESULTS = Path(".influbench"), Path("results")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        terminal.console().print(f"influbench {version('influbench')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Which way of measuring 'this training example helps my student' is worth its price?"""
 
 
 @app.command()
@@ -73,86 +89,6 @@ def sweep(
     loaded = presets.load_study(study, overrides or [])
     sweeping.run_all(loaded, store, results)
     _show(results / loaded.name)
-
-
-@app.command()
-def score(
-    student: Annotated[
-        str, typer.Option(help="hub name, packaged model, folder or Trainer checkpoint")
-    ],
-    candidates: Annotated[str, typer.Option(help="file or hub name with instruction and response")],
-    reference: Annotated[str, typer.Option(help="the pairs whose loss defines what helps")],
-    estimator: Annotated[str, typer.Option(help="see 'influbench estimators'")] = "exact",
-    warmup: Annotated[
-        str | None, typer.Option(help="pairs that give the student its moments")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="the first N candidates only")] = None,
-    reference_limit: Annotated[int | None, typer.Option(min=1)] = None,
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="an option of the estimator")
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(min=2, help="cut examples at so many tokens")
-    ] = None,
-    chunk_size: Annotated[
-        int | None, typer.Option(min=1, help="candidates between two safe points")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="processes that share the candidates; GPUs are dealt")
-    ] = None,
-    seed: Annotated[int, typer.Option()] = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="JSONL file of scores; facts and costs beside it in OUT.meta.json"),
-    ] = None,
-    per_reference: Annotated[
-        bool, typer.Option("--per-reference", help="with one number a reference in OUT")
-    ] = False,
-    overrides: Set = None,
-    store: StoreRoot = STORE,
-) -> None:
-    """Rank your own data for your own model."""
-    from influbench import rank as ranking
-    from influbench.loop import reading as presets
-    from influbench.progress import RichProgress
-    from influbench.report import tables
-    from influbench.results import score_files
-    from influbench.scoring import MethodConfig
-    from influbench.session import Session
-    from influbench.store import Store
-
-    if out is not None:
-        score_files.claim(out, inputs=(student, candidates, reference, warmup))
-    given = {"max_length": max_length, "chunk_size": chunk_size, "workers": workers}
-    told = {f"scoring.{name}": value for name, value in given.items()}
-    settings = options.checked(ranking.ScoreSettings, told, overrides)
-    session = Session(Store(store, RichProgress()))
-    found = ranking.rank(
-        student=student,
-        candidates=candidates,
-        reference=reference,
-        warmup=warmup,
-        limit=limit,
-        reference_limit=reference_limit,
-        method=MethodConfig(
-            estimator=estimator,
-            options=presets.parse_options(option or []),
-            seed=seed,
-            **settings.scoring.model_dump(),
-        ),
-        session=session,
-        chat_template=settings.student.chat_template,
-    )
-    frame = found.frame()
-    if out is not None:  # before anything is printed: a closed pipe must not cost the file
-        score_files.write(out, found.as_file(out.stem), per_reference=per_reference)
-    console = terminal.console()
-    console.print(tables.ranking_table(frame, found.facts))
-    console.print(tables.ledger_table(found.ledger))
-    for note in session.notes:
-        console.print(f"note: {note}", markup=False)
-    if out is not None:
-        console.print(f"{len(frame)} scores in {out}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -222,6 +158,7 @@ def doctor() -> None:
     terminal.console().print(doctor_table())
 
 
+app.command()(cli_score.score)
 app.command()(cli_evaluation.evaluate)
 app.command("judge-check")(cli_evaluation.judge_check)
 

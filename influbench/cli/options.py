@@ -39,21 +39,16 @@ def checked(kind: type[C], given: Mapping[str, Any], overrides: Sequence[str] | 
     Raises:
         UserError: a setting that does not exist or has a wrong value; the first one.
     """
-    from influbench.loop import reading
+    from influbench.config import from_settings
 
-    tree: dict[str, Any] = {}
-    for key, value in given.items():
-        if value is not None:
-            reading.assign(tree, key, value, key)
-    for text in overrides or []:
-        reading.override(tree, text)
-    return reading.checked(kind, tree, "options")
+    return from_settings(kind, given, "options", overrides or ())
 
 
-def session(root: Path) -> Session:
+def session(root: Path, max_dollars: float | None = None) -> Session:
     """What a command runs its stages through, with a progress bar."""
+    from influbench.judging import Budget
     from influbench.progress import RichProgress
     from influbench.session import Session
     from influbench.store import Store
 
-    return Session(Store(root, RichProgress()))
+    return Session(Store(root, RichProgress()), Budget(max_dollars))

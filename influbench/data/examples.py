@@ -8,13 +8,18 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from influbench.data.conversations import checked_text, conversation
 from influbench.data.rows import Row, read_rows
 from influbench.records import Example
+
+Source = str | Path | Iterable[Any]
+"""A path or hub name, or rows of any kind (see :func:`as_examples`)."""
 
 
 def load_examples(source: str | Path, limit: int | None = None) -> list[Example]:
@@ -26,6 +31,42 @@ def load_examples(source: str | Path, limit: int | None = None) -> list[Example]
         UserError: no such file, or a row that is not a pair; names file, line and what to do.
     """
     return examples(read_rows(source, limit))
+
+
+def as_examples(source: Source, limit: int | None = None, name: str = "rows") -> list[Example]:
+    """The first ``limit`` examples of a source of any kind.
+
+    Args:
+        source: a path or hub name; or rows: dictionaries with the fields of a file, a pandas
+            ``DataFrame``, a ``datasets.Dataset``, or examples.
+        limit: None = all.
+        name: what rows without an id are called after, and error messages name.
+
+    Raises:
+        UserError: see :func:`load_examples`; or a row is neither an example nor a dictionary.
+    """
+    if isinstance(source, (str, Path)):
+        return load_examples(source, limit)
+    given: Iterable[Any] = source
+    if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a DataFrame: iterates columns
+        given = source.to_dict("records")  # type: ignore[union-attr]
+    found: list[Example] = []
+    seen: dict[str, str] = {}
+    for position, item in enumerate(islice(given, limit)):
+        row = Row(f"{name} row {position}", position, name, {})
+        if isinstance(item, Example):
+            claim_id(item.id, row, seen)
+            found.append(item)
+            continue
+        if not isinstance(item, Mapping):
+            raise row.refuse(
+                "a dictionary with instruction and response", _shown(item), "change it"
+            )
+        fields = {str(k): None if v != v else v for k, v in item.items()}  # pandas' NaN: no value
+        row = replace(row, fields=fields)
+        found += examples([row])
+        claim_id(found[-1].id, row, seen)
+    return found
 
 
 def examples(rows: Iterable[Row], *, separator: str = "\n\n") -> list[Example]:

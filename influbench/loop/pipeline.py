@@ -53,6 +53,8 @@ class Run:
     """All that a run left; ``results`` writes it."""
 
     config: RunConfig
+    methods: Mapping[str, Mapping[str, Any]]
+    """All options of every method that scored, its defaults spelt out."""
     rounds: Sequence[Round]
     baseline: Sequence[Outcome]
     """The student of the untaught teacher, item by item."""
@@ -128,6 +130,7 @@ def run(cfg: RunConfig, session: Session) -> Run:
     if cfg.stop_after == "end":
         baseline = loop.train_and_evaluate(BASELINE, teacher, student)
     rounds: list[Round] = []
+    methods: dict[str, Mapping[str, Any]] = {}
     for number in range(1, cfg.rounds + 1):
         warmup = loop.generate(teacher, cfg.sizes.warmup, f"round{number}-warmup")
         candidates = loop.generate(teacher, cfg.sizes.candidates, f"round{number}-candidates")
@@ -137,6 +140,7 @@ def run(cfg: RunConfig, session: Session) -> Run:
             for method in dict.fromkeys([*cfg.scoring.compare, name])
             if method != BASELINE
         }
+        methods |= {m: scoring.resolved_options(found.method) for m, found in scored.items()}
         turn = Round(
             number=number,
             candidates=candidates,
@@ -154,6 +158,7 @@ def run(cfg: RunConfig, session: Session) -> Run:
         rounds.append(turn)
     return Run(
         config=cfg,
+        methods=methods,
         rounds=rounds,
         baseline=baseline.outcomes,
         ledger=session.ledger,

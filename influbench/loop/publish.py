@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from influbench import registry
+from influbench import models, registry
 from influbench.estimator import Scale
 from influbench.files import digest
 from influbench.loop.pipeline import Round, Run
@@ -46,9 +46,11 @@ def publish(run: Run, root: Path, study: str, run_id: str) -> Path:
     name = run.config.scoring.estimator
     outcomes = {BASELINE: run.baseline} | ({} if name == BASELINE else {name: last.outcomes})
     result = RunResult(
-        config=run.config.model_dump(mode="json"),
+        config={**run.config.model_dump(mode="json"), "methods": run.methods},
         provenance=provenance(
-            datetime.datetime.now(datetime.UTC), device=_device(), threads=torch.get_num_threads()
+            datetime.datetime.now(datetime.UTC),
+            device=models.device_in_words(run.config.device),
+            threads=torch.get_num_threads(),
         ),
         rows=rows(run, study, run_id),
         ledger=run.ledger,
@@ -191,7 +193,3 @@ def _row(
         n=n,
         unit=unit,
     )
-
-
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -7,23 +7,18 @@ study has ``name``, ``question``, ``base``, optionally ``set`` (what differs in 
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar, get_args
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
-
+from influbench.config import Tree, assign, checked, override, parse_yaml, read_yaml
 from influbench.errors import UserError
 from influbench.loop.pipeline import RunConfig
 
 PRESETS = files("influbench.loop") / "presets"
-Tree = dict[str, Any]
-C = TypeVar("C", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -43,17 +38,24 @@ def names() -> list[str]:
     )
 
 
-def load_run(preset_or_file: str, overrides: Sequence[str] = ()) -> RunConfig:
+def load_run(
+    preset_or_file: str,
+    overrides: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> RunConfig:
     """The configuration of one run.
 
     Args:
         preset_or_file: a preset's name or a YAML file.
         overrides: ``key.subkey=value``, values in YAML, applied in order.
+        settings: the same by dotted name, applied before them.
 
     Raises:
         UserError: no such preset or file, or a setting that does not exist or has a wrong type.
     """
     tree = _read(preset_or_file)
+    for key, value in (settings or {}).items():
+        assign(tree, key, value, f"setting {key}")
     for text in overrides:
         override(tree, text)
     return build(
@@ -67,7 +69,7 @@ def load_study(file: str, overrides: Sequence[str] = ()) -> Study:
     Raises:
         UserError: see :func:`load_run`; or a part of the study is missing.
     """
-    raw = _yaml(Path(file))
+    raw = read_yaml(Path(file))
     unknown = sorted(set(raw) - {"name", "question", "base", "set", "grid"})
     missing = sorted({"name", "base", "grid"} - set(raw))
     if unknown or missing:
@@ -110,52 +112,11 @@ def build(tree: Tree, where: str) -> RunConfig:
     return checked(RunConfig, tree, where)
 
 
-def checked(kind: type[C], tree: Tree, where: str) -> C:
-    """Checked settings.
-
-    Raises:
-        UserError: one line: which setting, what was expected, what came.
-    """
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = [str(part) for part in first["loc"]]
-        key = ".".join(path)
-        if first["type"] == "extra_forbidden":
-            known = _fields(kind, path[:-1])
-            close = difflib.get_close_matches(path[-1], known, n=2)
-            hint = (
-                f"did you mean {' or '.join(close)}?"
-                if close
-                else f"expected one of {sorted(known)}"
-            )
-            raise UserError(f"{where}: there is no setting '{key}'; {hint}") from error
-        raise UserError(
-            f"{where}: setting '{key}': {first['msg']}, got {first['input']!r}"
-        ) from error
-
-
-def _fields(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
-    model = kind
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        found = [t for t in (annotation, *get_args(annotation)) if _is_model(t)]
-        if not found:
-            return []
-        model = found[0]
-    return list(model.model_fields)
-
-
-def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
 def _read(name: str, beside: Path | None = None) -> Tree:
     """A preset or a file with its bases under it."""
     if name in names():
         text = PRESETS.joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-        tree = _parse(text, name)
+        tree = parse_yaml(text, name)
     else:
         path = Path(name) if beside is None or Path(name).exists() else beside / name
         if not path.is_file():
@@ -163,7 +124,7 @@ def _read(name: str, beside: Path | None = None) -> Tree:
                 f"expected a preset ({', '.join(names())}) or a YAML file, got '{name}': there "
                 "is neither"
             )
-        tree = _yaml(path)
+        tree = read_yaml(path)
     base = tree.pop("base", None)
     if base is None:
         return tree
@@ -176,60 +137,6 @@ def _merge(under: Tree, over: Tree) -> Tree:
         both = isinstance(value, dict) and isinstance(out.get(key), dict) and key != "options"
         out[key] = _merge(out[key], value) if both else value
     return out
-
-
-def _yaml(path: Path) -> Tree:
-    if not path.is_file():
-        raise UserError(f"expected a YAML file at {path}: there is none")
-    return _parse(path.read_text(encoding="utf-8"), str(path))
-
-
-def _parse(text: str, where: str) -> Tree:
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: expected YAML, got: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise UserError(
-            f"{where}: expected settings as 'key: value' lines, got {type(tree).__name__}"
-        )
-    return tree
-
-
-def override(tree: Tree, text: str) -> None:
-    """Applies one ``key.subkey=value``, the value in YAML.
-
-    Raises:
-        UserError: it is no such text, or a setting on the way has no parts.
-    """
-    key, found, value = text.partition("=")
-    if not found or not key:
-        raise UserError(
-            f"--set {text}: expected KEY=VALUE, for example --set scoring.estimator=trak"
-        )
-    assign(tree, key, _scalar(value), f"--set {text}")
-
-
-def _scalar(text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    try:
-        return float(text) if isinstance(value, str) else value  # YAML 1.1 reads 1e-5 as text
-    except ValueError:
-        return value
-
-
-def assign(tree: Tree, key: str, value: Any, where: str) -> None:
-    """Sets one dotted key; ``where`` is for the error message."""
-    *parents, last = key.split(".")
-    node = tree
-    for part in parents:
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict):
-            raise UserError(f"{where}: '{part}' is a single setting and has no parts")
-    node[last] = value
 
 
 def parse_options(texts: Sequence[str]) -> Tree:

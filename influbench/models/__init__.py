@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from influbench.models.chat import chat_prompt, takes_system
 from influbench.models.conversation import Learn
+from influbench.models.device import device_in_words, device_of
 from influbench.models.embedded import embedded_status
 from influbench.models.loading import (
     DTYPES,
@@ -12,7 +13,6 @@ from influbench.models.loading import (
     LoadedModel,
     ModelConfig,
     context_length,
-    device_of,
     load,
     load_tokenizer,
     resolve,
@@ -28,6 +28,7 @@ __all__ = [
     "ModelConfig",
     "chat_prompt",
     "context_length",
+    "device_in_words",
     "device_of",
     "embedded_status",
     "load",

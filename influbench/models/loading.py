@@ -27,6 +27,7 @@ from influbench.config import Config
 from influbench.errors import UserError
 from influbench.models import cache, rounding, sources
 from influbench.models.chat import chat_prompt, set_pad, set_template, template_text
+from influbench.models.device import device_of
 from influbench.models.embedded import (
     PACKAGED,
     embedded_status,
@@ -42,7 +43,6 @@ __all__ = [
     "ModelConfig",
     "chat_prompt",
     "context_length",
-    "device_of",
     "embedded_status",
     "load",
     "load_tokenizer",
@@ -212,24 +212,6 @@ def context_length(model_or_config: PreTrainedModel | PreTrainedConfig) -> int:
             f"model type '{config.model_type}' states no max_position_embeddings: "
             "expected a transformer with a fixed context"
         ) from error
-
-
-def device_of(device: str) -> str:
-    """The torch device meant: ``auto`` is CUDA where there is one, else the CPU.
-
-    Raises:
-        UserError: no such device here.
-    """
-    cuda = torch.cuda.is_available()
-    if device == "auto":
-        return "cuda" if cuda else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise UserError(f"expected device auto, cpu, cuda or cuda:N, got '{device}'") from error
-    if kind == "cuda" and not cuda:
-        raise UserError(f"device '{device}': torch finds no CUDA here; use auto or cpu")
-    return device
 
 
 def _base_folder(folder: Path) -> Path | None:

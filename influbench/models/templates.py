@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from influbench.config import Config
 from influbench.models import loading as models
 from influbench.models.loading import ModelConfig
 from influbench.records import ModelRef
-from influbench.store import Stage, Store, Work
+from influbench.store import Entry, Stage, Work
 
 
 class TemplateConfig(Config):
@@ -30,15 +31,20 @@ def add_template(cfg: TemplateConfig, model: ModelRef, *, work: Work) -> None:
 STAGE = Stage("template", 2, add_template)
 
 
-def templated(cfg: ModelConfig, store: Store) -> ModelRef:
-    """The model of a configuration, with the template that the configuration gives it."""
-    ref = models.resolve(cfg.name, cfg.revision)
-    return ref if cfg.chat_template is None else with_template(ref, cfg.chat_template, store)
+def templated(cfg: ModelConfig, run: Callable[..., Entry]) -> ModelRef:
+    """The model of a configuration, with the template that the configuration gives it.
+
+    ``run`` runs a stage: ``Session.run``.
+    """
+    return add_to(models.resolve(cfg.name, cfg.revision), cfg, run)
 
 
-def with_template(ref: ModelRef, chat_template: str, store: Store) -> ModelRef:
-    """The same model with another chat template (see :func:`influbench.models.loading.load`)."""
-    return store.run(STAGE, TemplateConfig(chat_template=chat_template), ref).model("model")
+def add_to(ref: ModelRef, cfg: ModelConfig, run: Callable[..., Entry]) -> ModelRef:
+    """A model that was found already, with the configuration's template."""
+    if cfg.chat_template is None:
+        return ref
+    told = TemplateConfig(chat_template=cfg.chat_template)
+    return run(STAGE, told, ref).model("model")
 
 
 def check_template(cfg: ModelConfig) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import platform
 import subprocess
+import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ def provenance(now: datetime.datetime, *, device: str, threads: int) -> dict[str
     """
     return {
         "date": now.astimezone(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command(sys.argv),
         **commit(Path(__file__).resolve().parent),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -41,6 +44,13 @@ def provenance(now: datetime.datetime, *, device: str, threads: int) -> dict[str
         "threads": threads,
         "versions": _versions(),
     }
+
+
+def command(argv: Sequence[str]) -> list[str]:
+    """What was typed: the program by its name alone, the user's home as ``~``."""
+    home = str(Path.home())
+    program = Path(argv[0]).name if argv else ""
+    return [program, *(text.replace(home, "~") for text in argv[1:])]
 
 
 def commit(package: Path) -> dict[str, Any]:

@@ -118,12 +118,13 @@ def cost_rows(
     ]
 
 
-def load_study(study: str | Path, root: Path = Path("results")) -> Study:
+def load_study(study: str | Path, root: str | Path = "results") -> Study:
     """The study in a folder, or of that name under ``root``.
 
     Raises:
         UserError: no such study, or a file in it is not a result.
     """
+    root = Path(root)
     path = root / study if (root / study).is_dir() else Path(study)
     files = sorted(path.glob("*.json"))
     if not files:

@@ -10,6 +10,7 @@ from influbench.scoring.stage import (
     ScoringSettings,
     check_lengths,
     hold,
+    resolved_options,
     score,
     share_of_scores,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "ScoringSettings",
     "check_lengths",
     "hold",
+    "resolved_options",
     "score",
     "score_candidates",
     "share_of_scores",

@@ -57,6 +57,13 @@ class MethodConfig(ScoringSettings):
     archive: Path | None = transport(None, "where bought judgements are kept")
 
 
+def resolved_options(cfg: MethodConfig) -> dict[str, Any]:
+    """All options of the method as plain JSON types, its defaults spelt out."""
+    method: Any = registry.build(cfg.estimator, cfg.options)
+    fields = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
+    return json.loads(json.dumps(fields, default=str))
+
+
 def score(
     cfg: MethodConfig,
     candidates: Sequence[Example],

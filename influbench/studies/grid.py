@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from influbench import results
 from influbench.loop import pipeline, publish
+from influbench.loop import reading as presets
 from influbench.loop.reading import Study
 from influbench.progress import RichProgress
 from influbench.session import Session
 from influbench.store import Store
+
+
+def run(
+    preset_or_file: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    store: str | Path = ".influbench",
+    root: str | Path = "results",
+) -> results.Study:
+    """One run of the loop, published; what ``influbench run`` does.
+
+    Example::
+
+        influbench.run("tiny", {"seed": 1, "scoring.compare": ["random"]}).estimates
+
+    Args:
+        preset_or_file: a preset's name or a YAML file.
+        settings: what differs from it, by dotted name.
+        store: where finished and half-done work is kept.
+        root: where the result file goes.
+
+    Returns:
+        The study of that name under ``root``, with this run and those that were there.
+
+    Raises:
+        UserError: see ``pipeline.check``; or a stage cannot go on.
+    """
+    cfg = presets.load_run(str(preset_or_file), settings=settings or {})
+    run_all(Study(cfg.name, "", {presets.run_id(cfg): cfg}), Path(store), Path(root))
+    return results.load_study(cfg.name, root)
 
 
 def run_all(study: Study, store: Path, results: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from influbench import registry, scoring, training
+from influbench import models, registry, scoring, training
 from influbench.config import Config, transport
 from influbench.data import DataConfig, load_examples, load_reference, load_starter
 from influbench.errors import UserError
@@ -155,7 +155,7 @@ def publish(
     for name in scored.scores:
         own = [row for row in scored.ledger if row.stage == "score" and row.label == name]
         costs += cost_rows(own, blank_row(study, run, name, seed))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    device = models.device_in_words(config["device"])
     now = datetime.datetime.now(datetime.UTC)
     result = RunResult(
         config=config,

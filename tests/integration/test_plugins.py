@@ -45,7 +45,7 @@ def test_it_scores_and_its_options_are_checked(installed, tmp_path):
     data = ("--student", "tiny", "--candidates", "c.jsonl", "--reference", "r.jsonl")
     use = ("score", *data, "--estimator", "wordcount")
     done = influbench(
-        *use, "--option", "min_letters=4", "--out", "s.jsonl", cwd=tmp_path, path=installed
+        *use, "--set", "options.min_letters=4", "--out", "s.jsonl", cwd=tmp_path, path=installed
     )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
@@ -57,7 +57,7 @@ def test_it_scores_and_its_options_are_checked(installed, tmp_path):
     assert meta["options"] == {"min_letters": 4}
     assert meta["scale"] == "rank"
     assert {row["phase"] for row in meta["ledger"]} >= {"prepare", "score"}
-    done = influbench(*use, "--option", "min_leters=4", cwd=tmp_path, path=installed)
+    done = influbench(*use, "--set", "options.min_leters=4", cwd=tmp_path, path=installed)
     assert done.returncode == 2
     assert "did you mean 'min_letters'" in done.stderr
 

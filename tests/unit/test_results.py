@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import subprocess
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -266,5 +267,12 @@ def test_provenance_says_where_and_when_and_nothing_private(monkeypatch):
     assert found["versions"]["influbench"]
     assert (found["device"], found["threads"]) == ("cpu", 1)
     assert set(found) == {
-        "date", "commit", "dirty", "python", "platform", "device", "threads", "versions",
+        "date", "command", "commit", "dirty", "python", "platform", "device", "threads", "versions",
     }  # fmt: skip
+
+
+def test_provenance_holds_the_command_without_the_users_folders(monkeypatch):
+    home = str(Path.home())
+    monkeypatch.setattr("sys.argv", [f"{home}/bin/influbench", "run", f"{home}/mine.yaml"])
+    found = origin.provenance(datetime.datetime.now(datetime.UTC), device="cpu", threads=1)
+    assert found["command"] == ["influbench", "run", "~/mine.yaml"]

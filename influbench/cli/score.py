@@ -1,0 +1,89 @@
+"""The command that ranks a user's own data: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from influbench import terminal
+from influbench.cli import options
+
+
+def score(
+    student: Annotated[
+        str, typer.Option(help="hub name, packaged model, folder or Trainer checkpoint")
+    ],
+    candidates: Annotated[str, typer.Option(help="file or hub name with instruction and response")],
+    reference: Annotated[str, typer.Option(help="the pairs whose loss defines what helps")],
+    estimator: Annotated[
+        str | None,
+        typer.Option(
+            help="see 'influbench estimators'; else exact where the student has moments or a "
+            "warm-up, gradient_dot where not"
+        ),
+    ] = None,
+    warmup: Annotated[
+        str | None, typer.Option(help="pairs that give the student its moments")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="the first N candidates only")] = None,
+    reference_limit: Annotated[int | None, typer.Option(min=1)] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=2, help="cut examples at so many tokens")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
+    dtype: Annotated[str | None, typer.Option(help="of the weights: float32, bfloat16")] = None,
+    compute: Annotated[
+        str | None, typer.Option(help="of matrix products: float32, tf32, bfloat16")
+    ] = None,
+    chunk_size: Annotated[
+        int | None, typer.Option(min=1, help="candidates between two safe points")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes that share the candidates and GPUs")
+    ] = None,
+    seed: options.Seed = None,
+    overrides: options.Set = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="JSONL file of scores; facts and costs beside it in OUT.meta.json"),
+    ] = None,
+    per_reference: Annotated[
+        bool, typer.Option("--per-reference", help="with one number a reference in OUT")
+    ] = False,
+    store: options.StoreRoot = options.STORE,
+) -> None:
+    """Rank your own data for your own model; --set options.KEY=VALUE is for the estimator."""
+    from influbench.rank import RankConfig, rank
+    from influbench.report import tables
+    from influbench.results import score_files
+
+    if out is not None:
+        score_files.claim(out, inputs=(student, candidates, reference, warmup))
+    given = {
+        "student.name": student,
+        "student.dtype": dtype,
+        "estimator": estimator,
+        "limit": limit,
+        "reference_limit": reference_limit,
+        "scoring.max_length": max_length,
+        "scoring.compute": compute,
+        "scoring.chunk_size": chunk_size,
+        "scoring.workers": workers,
+        "device": device,
+        "seed": seed,
+    }
+    cfg = options.checked(RankConfig, given, overrides)
+    session = options.session(store, cfg.judge.max_dollars)
+    found = rank(cfg, candidates, reference, session, warmup=warmup)
+    frame = found.frame()
+    if out is not None:  # before anything is printed: a closed pipe must not cost the file
+        score_files.write(out, found.as_file(out.stem), per_reference=per_reference)
+    console = terminal.console()
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    console.print(tables.ranking_table(frame, found.facts))
+    console.print(tables.ledger_table(found.ledger))
+    if out is not None:
+        console.print(f"{len(frame)} scores in {out}", markup=False, soft_wrap=True)
