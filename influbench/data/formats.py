@@ -66,7 +66,7 @@ def _unpacked(file: io.BufferedReader) -> io.BufferedReader:
     head = file.peek(8)[:8]
     packed: IO[bytes]
     if head.startswith(b"\x1f\x8b"):
-        packed = gzip.GzipFile(fileobj=file)
+        packed = cast("IO[bytes]", gzip.GzipFile(fileobj=file))
     elif head.startswith(b"BZh"):
         packed = bz2.BZ2File(file)
     elif head.startswith(b"\xfd7zXZ\x00"):

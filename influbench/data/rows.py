@@ -101,7 +101,7 @@ def _dataset_rows(name: str, stem: str, *, folder: Path | None = None) -> Iterat
     except (OSError, ValueError, DatasetsError) as error:
         raise _unreachable(name, error) from error
     if isinstance(found, datasets.DatasetDict):
-        found = _split(name, found)
+        found = _split(name, {str(split): data for split, data in found.items()})
     for position, fields in enumerate(found):
         yield Row(f"{name} row {position}", position, stem, dict(fields))
 

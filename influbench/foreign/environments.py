@@ -166,7 +166,14 @@ def _interpreter(folder: Path) -> Path:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env={**environment(), "PIP_NO_INPUT": "1", "GIT_TERMINAL_PROMPT": "0"},
+        stdin=subprocess.DEVNULL,  # an index that asks for a password is an error, not a wait
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         lines = [line for line in done.stderr.strip().split("\n") if "WARNING" not in line]
         raise UserError(f"'{' '.join(command)}' failed: {lines[-1] if lines else done.returncode}")

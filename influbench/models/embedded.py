@@ -203,12 +203,15 @@ def _assemble(name: str, packaged: Packaged, target: Path) -> None:
 def _convert(packaged: Packaged, source: Path, folder: Path) -> None:
     # The reader's progress bars have no switch; exceptions still carry what went wrong.
     with contextlib.redirect_stderr(io.StringIO()):
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.parent, gguf_file=source.name, trust_remote_code=False
+        )
         model = AutoModelForCausalLM.from_pretrained(
             source.parent,
             gguf_file=source.name,
             dtype=torch.float32,
             quantization_config=GgufConfig(dequantize=True),
+            trust_remote_code=False,
         )
         if packaged.split_digits:
             tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

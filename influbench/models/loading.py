@@ -142,10 +142,10 @@ def load_tokenizer(ref: ModelRef, *, chat_template: str | None = None) -> PreTra
     holder = folder if base is None or (folder / "tokenizer.json").is_file() else base
     with quiet():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(holder)
+            tokenizer = AutoTokenizer.from_pretrained(holder, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{holder}: expected a model with its tokenizer: {sources.first_line(error)}"
+                f"{holder}: expected a model with its tokenizer: {sources.why(error)}"
             ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
@@ -222,11 +222,10 @@ def _base_folder(folder: Path) -> Path | None:
 def _read_config(folder: Path) -> PreTrainedConfig:
     with quiet():
         try:
-            return AutoConfig.from_pretrained(folder)
+            return AutoConfig.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{folder}: expected a config.json that transformers knows: "
-                f"{sources.first_line(error)}"
+                f"{folder}: expected a config.json that transformers knows: {sources.why(error)}"
             ) from error
 
 
@@ -249,6 +248,7 @@ def _read_model(
             dtype=dtype,
             attn_implementation=attention,
             output_loading_info=True,
+            trust_remote_code=False,
         )  # type: ignore[misc]  # a pair when output_loading_info
     # Transformers fills such weights with random numbers and only warns.
     absent = sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]}))

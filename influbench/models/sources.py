@@ -87,6 +87,16 @@ def fetch(name: str, revision: str | None) -> ModelRef:
     return ModelRef(path=str(folder), digest=digest(f"{name}@{folder.name}"))
 
 
+def why(error: Exception) -> str:
+    """The reason in one line; code of a model's own is never run, whatever the library advises."""
+    if "trust_remote_code" in str(error):
+        return (
+            "it needs Python code of its own, which influbench does not run: take a model of a "
+            "family that transformers has"
+        )
+    return first_line(error)
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message, for messages of one line."""
     return next(iter(str(error).strip().splitlines()), "")

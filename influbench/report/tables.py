@@ -11,6 +11,7 @@ import pandas as pd
 from rich import box
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from influbench.records import LedgerRow
 from influbench.results import BASELINE, CEILING, Study
@@ -168,7 +169,7 @@ def ledger_table(ledger: Sequence[LedgerRow]) -> Table:
     return table
 
 
-def _plain(value: object) -> str:
+def _plain(value: object) -> str | Text:
     if isinstance(value, float):
         return MISSING if math.isnan(value) else f"{value:.4g}"
     return cell(value)

@@ -18,7 +18,9 @@ IGNORED = -100
 def load_model(folder: Path, meta: dict[str, Any]) -> Any:
     """The student's network, fp32, eval mode, on the device that the student is on."""
     torch.set_num_threads(meta["threads"])
-    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder / "model", dtype=torch.float32, trust_remote_code=False
+    )
     return model.to(meta["device"]).eval()
 
 
