@@ -31,8 +31,7 @@ from scipy.stats import rankdata
 
 from influbench import data, models
 from influbench.data import DataConfig
-from influbench.derivatives import gradients
-from influbench.derivatives import step as updates
+from influbench.derivatives import gradients, step
 from influbench.estimator import Array, Context, Estimator, Scorer, as_scores
 from influbench.estimators.adam_jvp import AdamJvp
 from influbench.estimators.bergson_dot import BergsonDot
@@ -58,7 +57,7 @@ class PlainBackward:
     def prepare(self, ctx: Context) -> Scorer:
         """The mean reference gradient, as everywhere."""
         student = ctx.student
-        weights = updates.next_update(student, needs_moments=False).weights
+        weights = step.next_update(student, needs_moments=False).weights
         mean = gradients.mean_gradient(student, weights, ctx.reference)
 
         def score(examples: Sequence[Example]) -> Array:
@@ -162,7 +161,7 @@ def materialised(
     student: LanguageStudent, references: Sequence[Example], candidates: Sequence[Example]
 ) -> dict[str, Array]:
     """The dot products themselves, over all parameters and over linear layers below the head."""
-    weights = updates.next_update(student, needs_moments=False).weights
+    weights = step.next_update(student, needs_moments=False).weights
     inner = student.model.get_decoder().modules()
     linear = {id(p) for m in inner if type(m) is torch.nn.Linear for p in m.parameters()}
     chosen = np.array([id(w) in linear for w in weights])

@@ -27,8 +27,7 @@ from torch.nn import functional
 from benchmarks import released_oracle
 from influbench import data, models, testing
 from influbench.data import DataConfig
-from influbench.derivatives import gradients
-from influbench.derivatives import step as updates
+from influbench.derivatives import gradients, step
 from influbench.estimator import Context, Scores, as_scores
 from influbench.estimators.exact import Exact
 from influbench.records import Example
@@ -182,7 +181,7 @@ def breakdown(
     student: LanguageStudent, references: Sequence[Example], example: Example
 ) -> dict[str, float]:
     """Seconds of one candidate's parts, ours."""
-    trip = updates.excursion(updates.next_update(student))
+    trip = step.excursion(step.next_update(student))
     found, gradient = timed(lambda: gradients.gradient(student, trip.update.weights, example))
     began = time.perf_counter()
     with trip.stepped(found):

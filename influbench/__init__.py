@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from influbench.estimator import Context, Estimator, Scores, Student
+    from influbench.estimator import Context, Estimator, Facts, Scores, Student
     from influbench.rank import score
     from influbench.records import Example
     from influbench.report.comparison import compare
@@ -28,6 +28,7 @@ _HOMES = {
     "Estimate": "statistics.estimate",
     "Estimator": "estimator",
     "Example": "records",
+    "Facts": "estimator",
     "Scores": "estimator",
     "Student": "estimator",
     "compare": "report.comparison",
@@ -41,6 +42,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "Example",
+    "Facts",
     "Scores",
     "Student",
     "__version__",

@@ -7,22 +7,36 @@ Unit, where there is one: nats per response token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from influbench.errors import UserError
+from influbench.files import digest
 from influbench.records import Example
 
 if TYPE_CHECKING:
     import torch
 
+    from influbench.judging import Judge
+    from influbench.student import LanguageStudent
+
 Scale = Literal["nats", "signed", "rank"]
 """What a score means: ``nats`` a predicted drop of the mean reference loss; ``signed`` a quantity
 whose zero means "no help" but whose unit is the method's own; ``rank`` an order without a zero."""
+
+Need = Literal["student", "gradients", "moments", "language_model", "warmup", "judge"]
+"""What a method may reach for: the ``student``'s losses; ``gradients`` of them by its weights; the
+``moments`` of its optimizer; a student known to be a ``language_model`` with its tokenizer; the
+``warmup`` set; a ``judge``."""
+NEEDS = get_args(Need)
+OF_STUDENT = {"gradients", "moments", "language_model"}
 
 Array = npt.NDArray[np.float64]
 
@@ -70,8 +84,33 @@ class Student(Protocol):
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What a method says of itself, and the run relies on."""
+
+    scale: Scale
+    source: str
+    """Paper or code that the method is from."""
+    needs: Set[Need] = frozenset()
+    """All that it reaches for beside the texts; ``gradients``, ``moments`` and ``language_model``
+    name the student too."""
+    passes: tuple[str, str] = ("0", "0")
+    """Forward passes of the student to prepare, and per candidate; a backward counts two. M
+    references, W warm-up examples: ``("3M", "3")``."""
+    stderr: bool = False
+    """Whether its scores carry standard errors."""
+
+    def __post_init__(self) -> None:
+        if self.scale not in get_args(Scale):
+            raise ValueError(f"scale is {self.scale!r}: expected one of {get_args(Scale)}")
+        if isinstance(self.needs, str) or not set(self.needs) <= set(NEEDS):
+            raise ValueError(f"needs is {self.needs!r}: expected a set of some of {NEEDS}")
+        implied = {"student"} if set(self.needs) & OF_STUDENT else set()
+        object.__setattr__(self, "needs", frozenset(self.needs | implied))
+
+
+@dataclass(frozen=True)
 class Context:
-    """All that an estimator may use."""
+    """All that an estimator may use; what its facts do not name raises when it is touched."""
 
     student: Student
     reference: Sequence[Example]
@@ -81,9 +120,89 @@ class Context:
     scratch: Path
     """A folder of the estimator's own."""
     seed: int
-    services: Mapping[str, Any] = field(default_factory=dict)
-    """What a method needs beside the student, by the name in its ``needs``: ``judge`` is a
-    ``judging.Judge``."""
+    judge: Judge | None = None
+    name: str = "?"
+    """What the method is called in messages."""
+
+    def language_student(self) -> LanguageStudent:
+        """The student, known to be a Hugging Face language model with its tokenizer.
+
+        Raises:
+            UserError: it is another kind of student.
+        """
+        if not hasattr(self.student, "tokenizer"):
+            raise UserError(
+                f"estimator '{self.name}' needs a language model as student, got "
+                f"{type(self.student).__name__}: choose a method without 'language_model' among "
+                "its needs ('influbench estimators')"
+            )
+        return cast("LanguageStudent", self.student)
+
+    def ask_judge(self) -> Judge:
+        """The run's judge.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.judge is None:
+            raise UserError(
+                f"estimator '{self.name}' asks a judge and the run has none: set judge.kind"
+            )
+        return self.judge
+
+    def warmup_of(self, at_least: int) -> Sequence[Example]:
+        """The warm-up set.
+
+        Raises:
+            UserError: it has fewer examples than that.
+        """
+        if len(self.warmup) < at_least:
+            raise UserError(
+                f"estimator '{self.name}' needs a warm-up set of at least {at_least} examples, "
+                f"got {len(self.warmup)}: give more (--warmup FILE)"
+            )
+        return self.warmup
+
+    def probes(self, salt: str, count: int, at_least: int = 2) -> Sequence[Example]:
+        """Some warm-up examples, drawn from (salt, seed): all of them where there are fewer.
+
+        Raises:
+            UserError: there are fewer than ``at_least``.
+        """
+        pool = self.warmup_of(at_least)
+        return sorted(pool, key=lambda e: digest(f"{salt}:{self.seed}:{e.id}"))[:count]
+
+    def rng(self, salt: str, key: str) -> np.random.Generator:
+        """Random numbers from (salt, seed, key) alone, whatever was drawn before."""
+        return np.random.default_rng(int(digest(f"{salt}:{self.seed}:{key}"), 16))
+
+    def package(self, name: str, extra: str) -> ModuleType:
+        """An optional package.
+
+        Raises:
+            UserError: it is not installed.
+        """
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(
+                f"estimator '{self.name}' needs the package '{name}' ({error}): "
+                f"pip install 'influbench[{extra}]'"
+            ) from error
+
+    def share(self, share: float, min_share: float) -> float:
+        """``share`` of the trainable parameters, if it is enough.
+
+        Raises:
+            UserError: the method covers less than ``min_share`` of them.
+        """
+        if share < min_share:
+            raise UserError(
+                f"estimator '{self.name}' attributes {share:.1%} of the trainable parameters, less "
+                f"than its option min_share = {min_share:g}: lower it or choose a method that "
+                "covers all"
+            )
+        return share
 
 
 @dataclass(frozen=True)
@@ -103,7 +222,8 @@ class Scores:
     """Numbers about the method (share of parameters used …), kept with the scores."""
 
 
-Scorer = Callable[[Sequence[Example]], "Scores | Array"]
+Scorer = Callable[[Sequence[Example]], "Scores | npt.ArrayLike"]
+"""Candidates to their scores, in the order given; a bare list or array of numbers will do."""
 
 
 @runtime_checkable
@@ -116,14 +236,10 @@ class Estimator(Protocol):
     Modules of estimators import torch inside ``prepare``, so that listing methods stays instant.
     """
 
-    scale: ClassVar[Scale]
-    needs: ClassVar[tuple[str, ...]]
-    """Any of ``gradients``, ``moments`` (an optimizer with its moments), ``language_model`` (a
-    Hugging Face ``model`` and ``tokenizer``), ``judge``; empty = the text alone."""
-    cost: ClassVar[str]
-    """Passes to prepare + per candidate; M references, W warm-up examples: ``3M + 3``."""
-    source: ClassVar[str]
-    """Paper or code that the method is from."""
+    @property
+    def facts(self) -> Facts:
+        """A class attribute, ``facts = Facts(...)``, or a property where options change it."""
+        ...
 
     def prepare(self, ctx: Context) -> Scorer:
         """Paid once per student and reference set; the scorer that it returns, per candidate."""

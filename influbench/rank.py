@@ -201,10 +201,9 @@ def rank(
     if name == AUTO:
         name, why = _chosen(own_moments, bool(warm))
         session.note(f"estimator: {name}, since {why}")
-        registry.build(name, cfg.options)
-    needed = registry.needs(name)
+    needed = registry.build(name, cfg.options).facts.needs
     # Whoever looks at the student sees the same one, whether it needs the moments or not.
-    if warm and ("moments" in needed or (set(needed) - {"judge"} and not own_moments)):
+    if warm and ("moments" in needed or ("student" in needed and not own_moments)):
         ref = _warmed(ref, warm, cfg, session)
     method = cfg.scoring.into(
         MethodConfig,
@@ -223,7 +222,7 @@ def rank(
         groups={e.id: e.group for e in judged if e.group},
         about={
             **_settings(found.method, found.scale),
-            "needs": list(needed),
+            "needs": sorted(needed),
             "student": {"name": cfg.student.name, "digest": ref.digest},
             "candidates": {"count": len(judged), "digest": digest(judged)},
             "reference": {"count": len(references), "digest": digest(references)},

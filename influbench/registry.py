@@ -71,7 +71,7 @@ def load(name: str) -> type[Estimator]:
         raise UserError(
             f"estimator '{name}' ({target}) cannot be imported: {type(error).__name__}: {error}"
         ) from error
-    missing = [part for part in ("scale", "prepare") if not hasattr(loaded, part)]
+    missing = [part for part in ("facts", "prepare") if not hasattr(loaded, part)]
     if missing:
         raise UserError(f"estimator '{name}' ({target}) lacks {missing}: see docs/add-a-method.md")
     return loaded
@@ -108,16 +108,6 @@ def build(name: str, options: dict[str, Any] | None = None) -> Estimator:
         raise UserError(f"estimator '{name}': {error}") from error
 
 
-def module_docstring(name: str) -> str:
+def module_docstring(method: type) -> str:
     """The module docstring of a method: source, equation, deviations, cost."""
-    return importlib.import_module(load(name).__module__).__doc__ or ""
-
-
-def needs(name: str) -> tuple[str, ...]:
-    """What a method needs beside the text; nothing where it does not say."""
-    return tuple(vars(load(name)).get("needs", ()))
-
-
-def gives_stderr(name: str) -> bool:
-    """Whether a method declares that its scores carry standard errors (``stderr = True``)."""
-    return bool(vars(load(name)).get("stderr", False))
+    return importlib.import_module(method.__module__).__doc__ or ""

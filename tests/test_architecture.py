@@ -17,7 +17,8 @@ FIGURES = sorted((ROOT / "paper_figs").glob("*.py"))
 ESTIMATORS = sorted((PACKAGE / "estimators").glob("*.py"))
 
 ORDER = (
-    "errors", "files", "records", "config", "terminal", "progress", "estimator", "registry",
+    "errors", "files", "records", "config", "terminal", "progress", "estimator", "granting",
+    "registry",
     "statistics", "preferences", "meter", "store", "data", "models", "judging", "session",
     "results", "student", "derivatives", "foreign", "estimators", "executors", "generation",
     "training", "scoring", "evaluation", "testing", "rank", "loop", "studies", "report", "cli",
@@ -25,7 +26,15 @@ ORDER = (
 )  # fmt: skip
 """Every package and module in the root, each importing only from those before it."""
 
-WITHOUT_TORCH = {"config", "estimator", "records", "registry", "preferences", "errors"} | {
+WITHOUT_TORCH = {
+    "config",
+    "estimator",
+    "granting",
+    "records",
+    "registry",
+    "preferences",
+    "errors",
+} | {
     "data",
     "files",
     "judging",

@@ -27,12 +27,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from influbench.derivatives import requirements
-from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimator import Context, Facts, Need, Scorer, Scores
 from influbench.records import Example
 
 if TYPE_CHECKING:
@@ -56,11 +55,6 @@ class AdamJvp:
     min_share: float = 1.0
     """Refuse to attribute a smaller share of the trainable parameters (``ghost`` may miss some)."""
 
-    scale: ClassVar[Scale] = "signed"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "moments")
-    cost: ClassVar[str] = "3M; 2"
-    source: ClassVar[str] = "In-Run Data Shapley, arXiv 2406.11011"
-
     def __post_init__(self) -> None:
         if self.cosine and self.method != "materialised":
             raise ValueError(
@@ -68,13 +62,24 @@ class AdamJvp:
                 f"got '{self.method}'"
             )
 
+    @property
+    def facts(self) -> Facts:
+        """Moments where they precondition; more for some of the ways to the derivative."""
+        needs: set[Need] = {"gradients"}
+        if self.preconditioner == "adam":
+            needs.add("moments")
+        if self.method == "ghost":
+            needs.add("language_model")
+        if self.method == "central_difference" and self.step is None:
+            needs.add("warmup")
+        return Facts("signed", "In-Run Data Shapley, arXiv 2406.11011", needs, ("3M", "2"))
+
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the direction, and chooses a step where one is needed."""
-        from influbench.derivatives import gradients
-        from influbench.derivatives import step as updates
+        from influbench.derivatives import gradients, step
 
         adam = self.preconditioner == "adam"
-        update = updates.next_update(ctx.student, needs_moments=adam)
+        update = step.next_update(ctx.student, needs_moments=adam)
         direction = gradients.mean_gradient(ctx.student, update.weights, ctx.reference)
         if adam:
             direction = [d.mul_(g) for d, g in zip(update.preconditioner(), direction, strict=True)]
@@ -98,16 +103,16 @@ class AdamJvp:
         if self.method == "jvp":
             return directional.by_forward_mode(ctx.student, weights, direction)
         if self.method == "ghost":
-            student = requirements.language_student(ctx, "adam_jvp (method = 'ghost')")
+            student = ctx.language_student()
             ghost = directional.Ghost(student, weights, direction)
             ghost(ctx.reference[:1])
-            share = requirements.parameter_share(ghost.share(), self.min_share, "adam_jvp")
+            share = ctx.share(ghost.share(), self.min_share)
             facts["parameter_share"] = share
             return ghost
         if self.method == "central_difference":
             step = self.step
             if step is None:
-                probes = requirements.warmup(ctx, "adam_jvp (central difference)")[:PROBES]
+                probes = ctx.warmup_of(1)[:PROBES]
                 step, error = directional.chosen_step(ctx.student, weights, direction, probes)
                 facts["step_error"] = error
             facts["step"] = step

@@ -16,9 +16,8 @@ Cost: 3M passes to prepare, 3 per candidate.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from influbench.estimator import Context, Scale, Scorer
+from influbench.estimator import Context, Facts, Scorer
 
 UNIT = "inner product of gradients, mean nats a response token"
 
@@ -32,10 +31,9 @@ class BergsonDot:
     min_share: float = 0.0
     """Refuse to attribute a smaller share of the parameters; 0, as the method is partial."""
 
-    scale: ClassVar[Scale] = "signed"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "language_model")
-    cost: ClassVar[str] = "3M; 3"
-    source: ClassVar[str] = "TracIn, arXiv 2002.08484 (bergson)"
+    facts = Facts(
+        "signed", "TracIn, arXiv 2002.08484 (bergson)", {"gradients", "language_model"}, ("3M", "3")
+    )
 
     def prepare(self, ctx: Context) -> Scorer:
         """Starts the worker, which collects the mean reference gradient."""

@@ -19,13 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from influbench.derivatives import requirements
 from influbench.errors import UserError
-from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.records import Example
 
 
@@ -37,15 +35,11 @@ class Bm25:
     b: float = 0.75
     per_word: bool = True
 
-    scale: ClassVar[Scale] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ()
-    cost: ClassVar[str] = "0; 0"
-    source: ClassVar[str] = "BM25 (bm25s)"
-    stderr: ClassVar[bool] = True
+    facts = Facts("rank", "BM25 (bm25s)", stderr=True)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Indexes the references."""
-        bm25s = requirements.package("bm25s", "retrieval", "bm25")
+        bm25s = ctx.package("bm25s", "retrieval")
         from influbench.derivatives.similarity import mean_over_references
 
         def words(examples: Sequence[Example]) -> list[list[str]]:

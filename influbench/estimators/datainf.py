@@ -19,12 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from influbench.derivatives import requirements
-from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.records import Example
 
 
@@ -34,10 +32,7 @@ class DataInf:
 
     damping: float = 0.1
 
-    scale: ClassVar[Scale] = "signed"
-    needs: ClassVar[tuple[str, ...]] = ("gradients",)
-    cost: ClassVar[str] = "3M + 6W; 3"
-    source: ClassVar[str] = "DataInf, arXiv 2310.00902"
+    facts = Facts("signed", "DataInf, arXiv 2310.00902", {"gradients", "warmup"}, ("3M + 6W", "3"))
 
     def __post_init__(self) -> None:
         if self.damping <= 0:
@@ -45,11 +40,10 @@ class DataInf:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Builds the preconditioned reference gradient from two sweeps over the warm-up set."""
-        from influbench.derivatives import gradients
-        from influbench.derivatives import step as updates
+        from influbench.derivatives import gradients, step
 
-        student, warmup = ctx.student, requirements.warmup(ctx, "datainf")
-        weights = updates.next_update(student, needs_moments=False).weights
+        student, warmup = ctx.student, ctx.warmup_of(1)
+        weights = step.next_update(student, needs_moments=False).weights
         reference = gradients.mean_gradient(student, weights, ctx.reference)
         squares = np.zeros((len(warmup), len(weights)))
         for j, example in enumerate(warmup):

@@ -19,13 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from influbench.derivatives import requirements
 from influbench.errors import UserError
-from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.records import Example
 
 if TYPE_CHECKING:
@@ -41,24 +40,24 @@ class DattriTracin:
     min_share: float = 0.0
     """Refuse to attribute a smaller share of the parameters; 0, as the method is partial."""
 
-    scale: ClassVar[Scale] = "signed"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "language_model")
-    cost: ClassVar[str] = "3M; 3"
-    source: ClassVar[str] = "TracIn, arXiv 2002.08484 (dattri-llm)"
+    facts = Facts(
+        "signed",
+        "TracIn, arXiv 2002.08484 (dattri-llm)",
+        {"gradients", "language_model"},
+        ("3M", "3"),
+    )
 
     def prepare(self, ctx: Context) -> Scorer:
         """Captures the references and makes them one dense gradient."""
-        requirements.package("dattri_llm", "dattri", "dattri_tracin")
+        ctx.package("dattri_llm", "dattri")
         import torch
         from dattri_llm.attribution.utils import finalize_factors
         from dattri_llm.gradient import ops
         from dattri_llm.gradient.gradient import Gradient
 
-        student = requirements.language_student(ctx, "dattri_tracin")
+        student = ctx.language_student()
         names = linear_layers(student)
-        share = requirements.parameter_share(
-            covered(student, names), self.min_share, "dattri_tracin"
-        )
+        share = ctx.share(covered(student, names), self.min_share)
         total: dict[str, Any] = {}
         types: dict[str, str] = {}
         for part, block in self._blocks(student, names, ctx.reference):

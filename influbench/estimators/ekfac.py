@@ -22,10 +22,9 @@ Cost: 6W + 3M passes to prepare and an eigendecomposition a layer, 3 per candida
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-from influbench.derivatives import requirements
-from influbench.estimator import Context, Scale, Scorer
+from influbench.estimator import Context, Facts, Need, Scorer
 
 UNIT = "gradient · inverse curvature · gradient, mean nats a response token"
 
@@ -40,14 +39,18 @@ class Ekfac:
     min_share: float = 0.0
     """Refuse to attribute a smaller share of the parameters; 0, as the method is partial."""
 
-    scale: ClassVar[Scale] = "signed"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "language_model")
-    cost: ClassVar[str] = "6W + 3M; 3"
-    source: ClassVar[str] = "EK-FAC, arXiv 2308.03296 (kronfluence)"
-
     def __post_init__(self) -> None:
         if self.damping is not None and self.damping <= 0:
             raise ValueError(f"option 'damping' must be > 0, got {self.damping}")
+
+    @property
+    def facts(self) -> Facts:
+        """The warm-up set fits the curvature, if there is one."""
+        source = "EK-FAC, arXiv 2308.03296 (kronfluence)"
+        if self.strategy == "identity":
+            return Facts("signed", source, {"gradients", "language_model"}, ("3M", "3"))
+        needs: set[Need] = {"gradients", "language_model", "warmup"}
+        return Facts("signed", source, needs, ("6W + 3M", "3"))
 
     def prepare(self, ctx: Context) -> Scorer:
         """Starts the worker, which fits the factors and preconditions the reference gradient."""
@@ -55,6 +58,6 @@ class Ekfac:
 
         called = foreign.worker("ekfac", "kronfluence", UNIT)
         if self.strategy != "identity":
-            requirements.warmup(ctx, "ekfac")
+            ctx.warmup_of(1)
         options = {"strategy": self.strategy, "damping": self.damping}
         return foreign.scorer(called, ctx, options, min_share=self.min_share)

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.records import Example
 
 
@@ -28,19 +28,14 @@ class Embedding:
     """An embedded name, a folder or a hub repository of an encoder."""
     aggregate: Literal["mean", "max"] = "mean"
 
-    scale: ClassVar[Scale] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ()
-    cost: ClassVar[str] = "M; 1 of the encoder"
-    source: ClassVar[str] = "Sentence-BERT, arXiv 1908.10084"
-    stderr: ClassVar[bool] = True
+    facts = Facts("rank", "Sentence-BERT, arXiv 1908.10084", passes=("M", "1 encoder"), stderr=True)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Loads the encoder and embeds the references."""
         from influbench.derivatives.similarity import cosine_scores
         from influbench.student.representations import sentence_encoder
 
-        device = next(ctx.student.model.parameters()).device
-        encode = sentence_encoder(self.model, str(device))
+        encode = sentence_encoder(self.model, "auto")
         references = encode(ctx.reference)
 
         def score(examples: Sequence[Example]) -> Scores:

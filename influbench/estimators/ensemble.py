@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from influbench.derivatives import requirements
-from influbench.estimator import Array, Context, Scale, Scorer, as_scores
+from influbench import granting, registry
+from influbench.estimator import Array, Context, Facts, Need, Scorer, as_scores
 from influbench.records import Example
 
 
@@ -31,23 +30,24 @@ class Ensemble:
     members: tuple[str, ...] = ("first_order", "repsim")
     """Names as in ``influbench estimators``, or module:Class."""
 
-    scale: ClassVar[Scale] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "moments", "language_model")
-    cost: ClassVar[str] = "4M + 4W; 4"
-    source: ClassVar[str] = "rank averaging"
-
     def __post_init__(self) -> None:
         if len(self.members) < 2 or len(set(self.members)) < len(self.members):
             raise ValueError(
                 f"option 'members' must be two or more different methods, got {list(self.members)}"
             )
 
+    @property
+    def facts(self) -> Facts:
+        """All that its members need, and the warm-up set to rank against."""
+        members = [registry.build(name).facts for name in self.members]
+        needs: set[Need] = {"warmup"}
+        passes = "members + W", "members"
+        return Facts("rank", "rank averaging", needs.union(*(m.needs for m in members)), passes)
+
     def prepare(self, ctx: Context) -> Scorer:
         """Prepares the members and scores the warm-up set with each."""
-        from influbench import registry
-
-        warmup = requirements.warmup(ctx, "ensemble", at_least=2)
-        scorers = [registry.build(name).prepare(ctx) for name in self.members]
+        warmup = ctx.warmup_of(2)
+        scorers = [granting.prepare(registry.build(name), ctx, name) for name in self.members]
         known = [np.sort(as_scores(scorer(warmup), len(warmup)).value) for scorer in scorers]
 
         def score(examples: Sequence[Example]) -> np.ndarray:

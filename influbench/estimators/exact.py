@@ -27,12 +27,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from influbench.derivatives import requirements
-from influbench.estimator import Array, Context, Scale, Scorer, Scores, Student
+from influbench.estimator import Array, Context, Facts, Need, Scorer, Scores, Student
 from influbench.records import Example
 
 if TYPE_CHECKING:
@@ -66,12 +65,6 @@ class Exact:
     pad_to: int = 0
     """Pad every batch to so many tokens (the released code: 1024)."""
 
-    scale: ClassVar[Scale] = "nats"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "moments")
-    cost: ClassVar[str] = "2M; M + 3"
-    source: ClassVar[str] = "Montessori-Instruct, arXiv 2410.14208"
-    stderr: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         if self.divide_by_workers < 1:
             raise ValueError(
@@ -81,17 +74,25 @@ class Exact:
             if getattr(self, name) < 0:
                 raise ValueError(f"option '{name}' must not be negative, got {getattr(self, name)}")
 
+    @property
+    def facts(self) -> Facts:
+        """A language model is needed by the options that look at tokens."""
+        needs: set[Need] = {"gradients", "moments"}
+        if self.pad_to or self.batch_mean_reference:
+            needs.add("language_model")
+        source = "Montessori-Instruct, arXiv 2410.14208"
+        return Facts("nats", source, needs, ("2M", "M+3"), stderr=True)
+
     def prepare(self, ctx: Context) -> Scorer:
         """Measures the reference losses before any step and after the empty one."""
         import torch
 
-        from influbench.derivatives import gradients, graphed
-        from influbench.derivatives import step as updates
+        from influbench.derivatives import gradients, graphed, step
         from influbench.derivatives.similarity import mean_over_references
 
         student = self._student(ctx)
         batches, shares = student.batches(ctx.reference), self._shares(ctx)
-        trip = updates.excursion(self.update(student), student)
+        trip = step.excursion(self.update(student), student)
         single = graphed.one_by_one(student, trip.update.weights)
         rounds = any(w.dtype not in (torch.float32, torch.float64) for w in trip.update.weights)
 
@@ -122,9 +123,9 @@ class Exact:
 
     def update(self, student: Student) -> Update:
         """The student's next step, without the clipping where that is off."""
-        from influbench.derivatives import step as updates
+        from influbench.derivatives import step
 
-        update = updates.next_update(student)
+        update = step.next_update(student)
         return update if self.clip else dataclasses.replace(update, clip_norm=None)
 
     def _divided(self, gradient: Tensors) -> Tensors:
@@ -137,7 +138,7 @@ class Exact:
     def _student(self, ctx: Context) -> Student:
         if not self.pad_to:
             return ctx.student
-        student = requirements.language_student(ctx, "exact (option 'pad_to')")
+        student = ctx.language_student()
         return dataclasses.replace(student, pad_to=self.pad_to)
 
     def _shares(self, ctx: Context) -> Array:
@@ -145,7 +146,7 @@ class Exact:
         count, size = len(ctx.reference), self.batch_mean_reference
         if not size:
             return np.ones(count)
-        held = requirements.language_student(ctx, "exact (option 'batch_mean_reference')")
+        held = ctx.language_student()
         rows = [held.encode(e) for e in ctx.reference]
         tokens = np.array([len(row.learned) for row in rows], dtype=float)
         parts = [tokens[i : i + size] for i in range(0, count, size)]

@@ -22,14 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
-from influbench.derivatives import requirements
-from influbench.estimator import Array, Context, Scale, Scorer, Scores, as_scores
-from influbench.files import digest
+from influbench.estimator import Array, Context, Facts, Need, Scorer, Scores, as_scores
 from influbench.records import Example
+
+SOURCE = "Taylor expansion of arXiv 2410.14208"
 
 
 @dataclass(frozen=True)
@@ -40,24 +40,27 @@ class FirstOrder:
     probes: int = 8
     """Exact evaluations for the calibration, at most the size of the warm-up set."""
 
-    scale: ClassVar[Scale] = "nats"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "moments")
-    cost: ClassVar[str] = "3M; 3"
-    source: ClassVar[str] = "Taylor expansion of arXiv 2410.14208"
-
     def __post_init__(self) -> None:
         if self.probes < 2:
             raise ValueError(f"option 'probes' must be at least 2, got {self.probes}")
+
+    @property
+    def facts(self) -> Facts:
+        """A warm-up set, to calibrate on."""
+        needs: set[Need] = {"gradients", "moments"}
+        if self.curvature == "none":
+            return Facts("nats", SOURCE, needs, ("3M", "3"))
+        needs.add("warmup")
+        return Facts("nats", SOURCE, needs, (f"5M + {self.probes}(M+6)", "3"))
 
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the gradient of the mean reference loss after the empty step."""
         import torch
 
-        from influbench.derivatives import gradients, graphed
-        from influbench.derivatives import step as updates
+        from influbench.derivatives import gradients, graphed, step
 
         student = ctx.student
-        update = updates.next_update(student)
+        update = step.next_update(student)
         weights = update.weights
         saved = [w.detach().clone() for w in weights]
         try:
@@ -87,8 +90,7 @@ class FirstOrder:
     def _calibrate(self, ctx: Context, linear: Scorer) -> dict[str, float]:
         from influbench.estimators.exact import Exact
 
-        pool = requirements.warmup(ctx, "first_order (curvature = 'calibrated')", at_least=2)
-        probes = sorted(pool, key=lambda e: digest(f"first_order:{ctx.seed}:{e.id}"))[: self.probes]
+        probes = ctx.probes("first_order", self.probes)
         exact = as_scores(Exact(baseline="null").prepare(ctx)(probes), len(probes)).value
         missing = exact - as_scores(linear(probes), len(probes)).value
         return {

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from influbench.estimator import Context, Scale, Scorer
+from influbench.estimator import Context, Facts, Scorer
 from influbench.records import Example
 
 
@@ -26,18 +25,14 @@ class GradientDot:
 
     cosine: bool = False
 
-    scale: ClassVar[Scale] = "signed"
-    needs: ClassVar[tuple[str, ...]] = ("gradients",)
-    cost: ClassVar[str] = "3M; 3"
-    source: ClassVar[str] = "TracIn, arXiv 2002.08484"
+    facts = Facts("signed", "TracIn, arXiv 2002.08484", {"gradients"}, ("3M", "3"))
 
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the gradient of the mean reference loss."""
-        from influbench.derivatives import gradients, graphed
-        from influbench.derivatives import step as updates
+        from influbench.derivatives import gradients, graphed, step
 
         student = ctx.student
-        weights = updates.next_update(student, needs_moments=False).weights
+        weights = step.next_update(student, needs_moments=False).weights
         reference = gradients.mean_gradient(student, weights, ctx.reference)
         reference_norm = gradients.norm(reference)
         single = graphed.one_by_one(student, weights)

@@ -18,11 +18,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from influbench.estimator import Context, Scale, Scorer
+from influbench.estimator import Context, Facts, Scorer
 from influbench.records import Example
 
 
@@ -30,16 +29,13 @@ from influbench.records import Example
 class Ifd:
     """Ratio of conditional to unconditional response loss."""
 
-    scale: ClassVar[Scale] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ("language_model",)
-    cost: ClassVar[str] = "0; 2"
-    source: ClassVar[str] = "IFD, arXiv 2308.12032"
+    facts = Facts("rank", "IFD, arXiv 2308.12032", {"language_model"}, ("0", "2"))
 
     def prepare(self, ctx: Context) -> Scorer:
         """Takes the student."""
-        from influbench.derivatives import gradients, requirements
+        from influbench.derivatives import gradients
 
-        held = requirements.language_student(ctx, "ifd")
+        held = ctx.language_student()
         student = dataclasses.replace(held, learn="last")  # the answer that both losses are of
 
         def score(examples: Sequence[Example]) -> np.ndarray:

@@ -16,12 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from influbench.derivatives import requirements
-from influbench.estimator import Context, Scale, Scorer
+from influbench.estimator import Context, Facts, Scorer
 from influbench.records import Example
 
 
@@ -34,16 +32,13 @@ class JudgeRating:
     max_tokens: int = 256
     """Limit of a written reply; a judge that thinks aloud needs room for it."""
 
-    scale: ClassVar[Scale] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ("judge",)
-    cost: ClassVar[str] = "0; 1 request"
-    source: ClassVar[str] = "LLM-as-a-Judge in arXiv 2410.14208"
+    facts = Facts("rank", "LLM-as-a-Judge in arXiv 2410.14208", {"judge"}, ("0", "1 request"))
 
     def prepare(self, ctx: Context) -> Scorer:
         """Takes the judge; the student and the references play no part."""
         from influbench.judging import Request, rubric
 
-        judge = requirements.judge(ctx, "judge")
+        judge = ctx.ask_judge()
 
         def score(examples: Sequence[Example]) -> np.ndarray:
             requests = [

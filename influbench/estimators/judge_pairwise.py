@@ -16,12 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from influbench.derivatives import requirements
-from influbench.estimator import Context, Scale, Scorer
+from influbench.estimator import Context, Facts, Scorer
 from influbench.files import digest
 from influbench.records import Example
 
@@ -35,21 +33,23 @@ class JudgePairwise:
     """How often an unreadable reply is asked for again."""
     max_tokens: int = 256
 
-    scale: ClassVar[Scale] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ("judge",)
-    cost: ClassVar[str] = "0; 4 requests"
-    source: ClassVar[str] = "MT-Bench pairwise judge, arXiv 2306.05685"
-
     def __post_init__(self) -> None:
         if self.opponents < 1:
             raise ValueError(f"option 'opponents' must be at least 1, got {self.opponents}")
+
+    @property
+    def facts(self) -> Facts:
+        """Both orders are asked of each opponent."""
+        requests = f"{2 * self.opponents} requests"
+        source = "MT-Bench pairwise judge, arXiv 2306.05685"
+        return Facts("rank", source, {"judge", "warmup"}, ("0", requests))
 
     def prepare(self, ctx: Context) -> Scorer:
         """Takes the judge and the warm-up set."""
         from influbench.judging import Request, rubric
 
-        judge = requirements.judge(ctx, "judge_pairwise")
-        pool = requirements.warmup(ctx, "judge_pairwise", at_least=self.opponents)
+        judge = ctx.ask_judge()
+        pool = ctx.warmup_of(self.opponents)
 
         def opponents(example: Example) -> list[Example]:
             key = example.group or example.id

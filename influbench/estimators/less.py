@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from influbench.errors import UserError
-from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.files import digest
 from influbench.records import Example
 
@@ -43,23 +43,20 @@ class Less:
     """Width of the sketch; None = no projection (small models only)."""
     formula: Literal["code", "paper"] = "code"
 
-    scale: ClassVar[Scale] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "moments")
-    cost: ClassVar[str] = "3M; 3"
-    source: ClassVar[str] = "LESS, arXiv 2402.04333"
-    stderr: ClassVar[bool] = True
+    facts = Facts(
+        "rank", "LESS, arXiv 2402.04333", {"gradients", "moments"}, ("3M", "3"), stderr=True
+    )
 
     def prepare(self, ctx: Context) -> Scorer:
         """Projects the references' gradients."""
         import torch
 
-        from influbench.derivatives import gradients
-        from influbench.derivatives import step as updates
+        from influbench.derivatives import gradients, step
         from influbench.derivatives.similarity import mean_over_references
         from influbench.derivatives.sketches import SignSketch
 
         student = ctx.student
-        update = updates.next_update(student)
+        update = step.next_update(student)
         weights, slots = update.weights, update.slots
         if not all(slot.adam for slot in slots):
             raise UserError("estimator 'less' needs Adam's moments, got a student trained with SGD")

@@ -18,10 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from influbench.derivatives import requirements
-from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.files import digest
 from influbench.records import Example
 
@@ -35,11 +33,13 @@ class Logra:
     min_share: float = 0.0
     """Refuse to attribute a smaller share of the parameters; 0, as the method is partial."""
 
-    scale: ClassVar[Scale] = "signed"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "language_model")
-    cost: ClassVar[str] = "2W + 2M; 2"
-    source: ClassVar[str] = "LoGra, arXiv 2405.13954"
-    stderr: ClassVar[bool] = True
+    facts = Facts(
+        "signed",
+        "LoGra, arXiv 2405.13954",
+        {"gradients", "language_model", "warmup"},
+        ("2W + 2M", "2"),
+        stderr=True,
+    )
 
     def __post_init__(self) -> None:
         if self.damping <= 0:
@@ -52,10 +52,10 @@ class Logra:
         from influbench.derivatives.bottlenecks import Bottlenecks
         from influbench.derivatives.similarity import mean_over_references
 
-        student = requirements.language_student(ctx, "logra")
-        warmup = requirements.warmup(ctx, "logra")
+        student = ctx.language_student()
+        warmup = ctx.warmup_of(1)
         project = Bottlenecks(student, self.rank, int(digest(f"logra:{ctx.seed}")[:8], 16))
-        share = requirements.parameter_share(project.share(), self.min_share, "logra")
+        share = ctx.share(project.share(), self.min_share)
         fitted = project(warmup)
         covariance = torch.einsum("wli,wlj->lij", fitted, fitted) / len(fitted)
         mean_eigenvalue = covariance.diagonal(dim1=1, dim2=2).mean(1)

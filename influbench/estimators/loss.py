@@ -3,23 +3,20 @@
     score(z) = -ℓ(z)        prefer = "low"          score(z) = ℓ(z)        prefer = "high"
 
 ℓ is the mean negative log-likelihood of the response tokens, in nats. Low loss keeps what the
-student can nearly say already, high loss is the hardness criterion of ``llm2llm``.
+student can nearly say already; ``llm2llm`` is the name of the other end.
 
 Source: loss-based data selection, e.g. Marion et al., arXiv 2309.04564; the "training loss"
-ablation of Montessori-Instruct (arXiv 2410.14208) does not say which end it prefers.
+ablation of Montessori-Instruct (arXiv 2410.14208) does not say which end it prefers. LLM2LLM, Lee
+et al., arXiv 2403.15042, as the baseline of Montessori-Instruct has it: the original asks the
+teacher for more data like the examples that the student fails; here the same criterion ranks the
+candidates, and the loop's own pairs teach, so that only the criterion differs between methods.
 Cost: nothing to prepare, 1 forward pass per candidate.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-import numpy as np
-
-from influbench.estimator import Context, Scale, Scorer
-from influbench.records import Example
+from influbench.estimator import Context, Facts, Scorer
 
 
 @dataclass(frozen=True)
@@ -28,18 +25,19 @@ class Loss:
 
     prefer: Literal["low", "high"] = "low"
 
-    scale: ClassVar[Scale] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ()
-    cost: ClassVar[str] = "0; 1"
-    source: ClassVar[str] = "loss-based selection, arXiv 2309.04564"
+    facts = Facts("rank", "loss-based selection, arXiv 2309.04564", {"student"}, ("0", "1"))
 
     def prepare(self, ctx: Context) -> Scorer:
-        """Takes the student."""
         from influbench.derivatives import gradients
 
         sign = 1.0 if self.prefer == "high" else -1.0
+        return lambda examples: sign * gradients.losses(ctx.student, examples)
 
-        def score(examples: Sequence[Example]) -> np.ndarray:
-            return sign * gradients.losses(ctx.student, examples)
 
-        return score
+@dataclass(frozen=True)
+class Llm2llm(Loss):
+    """The candidate that the student gets most wrong is the most useful one."""
+
+    prefer: Literal["low", "high"] = "high"
+
+    facts = Facts("rank", "LLM2LLM, arXiv 2403.15042", {"student"}, ("0", "1"))

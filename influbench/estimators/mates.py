@@ -19,13 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from influbench.derivatives import requirements
-from influbench.estimator import Array, Context, Scale, Scorer, Scores, as_scores
-from influbench.files import digest
+from influbench.estimator import Array, Context, Facts, Need, Scorer, Scores, as_scores
 from influbench.records import Example
 
 if TYPE_CHECKING:
@@ -44,21 +42,22 @@ class Mates:
     features: Literal["student", "sentence"] = "student"
     baseline: Literal["null", "before"] = "null"
 
-    scale: ClassVar[Scale] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "moments", "language_model")
-    cost: ClassVar[str] = "128(M + 3) + 2M; 1"
-    source: ClassVar[str] = "MATES, arXiv 2406.06046"
-
     def __post_init__(self) -> None:
         if self.budget < 4:
             raise ValueError(f"option 'budget' must be at least 4, got {self.budget}")
+
+    @property
+    def facts(self) -> Facts:
+        """The budget is most of what it costs."""
+        needs: set[Need] = {"gradients", "moments", "language_model", "warmup"}
+        passes = f"{self.budget}(M+3) + 2M", "1"
+        return Facts("rank", "MATES, arXiv 2406.06046", needs, passes)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Scores the probes exactly and fits the regressor."""
         from influbench.estimators.exact import Exact
 
-        pool = requirements.warmup(ctx, "mates", at_least=4)
-        probes = sorted(pool, key=lambda e: digest(f"mates:{ctx.seed}:{e.id}"))[: self.budget]
+        probes = ctx.probes("mates", self.budget, at_least=4)
         encode = self._encoder(ctx)
         exact = as_scores(Exact(baseline=self.baseline).prepare(ctx)(probes), len(probes)).value
         slope, intercept, left_out = ridge(encode(probes), exact)
@@ -75,7 +74,7 @@ class Mates:
     def _encoder(self, ctx: Context) -> Encoder:
         from influbench.student import representations
 
-        student = requirements.language_student(ctx, "mates")
+        student = ctx.language_student()
         if self.features == "sentence":
             return representations.sentence_encoder("minilm-l6-v2", str(student.model.device))
         return lambda examples: representations.hidden_states(student, examples)

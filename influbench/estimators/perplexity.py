@@ -16,12 +16,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
-from influbench.derivatives import requirements
-from influbench.estimator import Context, Scale, Scorer
+from influbench.estimator import Context, Facts, Scorer
 from influbench.records import Example
 
 
@@ -31,10 +30,13 @@ class Perplexity:
 
     prefer: Literal["low", "high", "middle"] = "low"
 
-    scale: ClassVar[Scale] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ("language_model",)
-    cost: ClassVar[str] = "0; 1"
-    source: ClassVar[str] = "perplexity pruning, arXiv 2309.04564"
+    @property
+    def facts(self) -> Facts:
+        """The warm-up set says where the middle is."""
+        source = "perplexity pruning, arXiv 2309.04564"
+        if self.prefer == "middle":
+            return Facts("rank", source, {"language_model", "warmup"}, ("W", "1"))
+        return Facts("rank", source, {"language_model"}, ("0", "1"))
 
     def prepare(self, ctx: Context) -> Scorer:
         """Takes the student; measures the warm-up set for ``middle``."""
@@ -42,7 +44,7 @@ class Perplexity:
 
         from influbench.student.losses import Encoded
 
-        student = requirements.language_student(ctx, "perplexity")
+        student = ctx.language_student()
 
         def mean_nll(examples: Sequence[Example]) -> np.ndarray:
             out = np.empty(len(examples))
@@ -54,7 +56,7 @@ class Perplexity:
             return out
 
         if self.prefer == "middle":
-            middle = mean_nll(requirements.warmup(ctx, "perplexity")).mean()
+            middle = mean_nll(ctx.warmup_of(1)).mean()
             return lambda examples: -np.abs(mean_nll(examples) - middle)
         sign = 1.0 if self.prefer == "high" else -1.0
         return lambda examples: sign * np.exp(mean_nll(examples))

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-from influbench.derivatives import requirements
-from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.records import Example
 
 
@@ -26,18 +25,14 @@ class RepSim:
 
     aggregate: Literal["mean", "max"] = "mean"
 
-    scale: ClassVar[Scale] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ("language_model",)
-    cost: ClassVar[str] = "M; 1"
-    source: ClassVar[str] = "RDS+, arXiv 2503.01807"
-    stderr: ClassVar[bool] = True
+    facts = Facts("rank", "RDS+, arXiv 2503.01807", {"language_model"}, ("M", "1"), stderr=True)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Represents the references."""
         from influbench.derivatives.similarity import cosine_scores
         from influbench.student.representations import hidden_states
 
-        student = requirements.language_student(ctx, "repsim")
+        student = ctx.language_student()
         references = hidden_states(student, ctx.reference)
 
         def score(examples: Sequence[Example]) -> Scores:

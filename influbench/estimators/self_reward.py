@@ -16,13 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from influbench.derivatives import requirements
 from influbench.errors import UserError
-from influbench.estimator import Context, Scale, Scorer
+from influbench.estimator import Context, Facts, Scorer
 from influbench.records import Example
 
 
@@ -30,10 +28,7 @@ from influbench.records import Example
 class SelfReward:
     """The student as its own judge."""
 
-    scale: ClassVar[Scale] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ("language_model",)
-    cost: ClassVar[str] = "0; 1"
-    source: ClassVar[str] = "Self-Rewarding LMs, arXiv 2401.10020"
+    facts = Facts("rank", "Self-Rewarding LMs, arXiv 2401.10020", {"language_model"}, ("0", "1"))
 
     def prepare(self, ctx: Context) -> Scorer:
         """Takes the student."""
@@ -42,7 +37,7 @@ class SelfReward:
         from influbench import models
         from influbench.judging import rubric
 
-        student = requirements.language_student(ctx, "self_reward")
+        student = ctx.language_student()
         tokenizer, limit = student.tokenizer, models.context_length(student.model)
 
         def grade(example: Example) -> float:

@@ -75,9 +75,7 @@ def scorer(called: Worker, ctx: Context, options: Mapping[str, Any], *, min_shar
         UserError: the student does not fit the contract, the worker failed, broke the contract, or
             attributes a smaller share of the parameters than ``min_share``.
     """
-    from influbench.derivatives import requirements
-
-    student = requirements.language_student(ctx, called.method)
+    student = ctx.language_student()
     if student.compute != "float32" or any(p.dtype != _fp32() for p in student.model.parameters()):
         raise UserError(
             f"estimator '{called.method}' hands the student to another toolkit in fp32: "
@@ -88,7 +86,7 @@ def scorer(called: Worker, ctx: Context, options: Mapping[str, Any], *, min_shar
     process = Process(called, folder)
     shutil.rmtree(folder / "model")  # the worker holds it now
     facts = _checked(called, json.loads((folder / "worker.json").read_text(encoding="utf-8")))
-    share = requirements.parameter_share(float(facts["parameter_share"]), min_share, called.method)
+    share = ctx.share(float(facts["parameter_share"]), min_share)
 
     def score(examples: Sequence[Example]) -> Scores:
         values, meta = process.score(student, examples)

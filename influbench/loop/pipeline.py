@@ -93,8 +93,7 @@ def check(cfg: RunConfig) -> Sets:
         check_template(model)
     if cfg.scoring.estimator != BASELINE:
         method = registry.build(cfg.scoring.estimator, cfg.scoring.options)
-        stderr = registry.gives_stderr(cfg.scoring.estimator)
-        preferences.check(cfg.preferences.rule, method.scale, stderr)
+        preferences.check(cfg.preferences.rule, method.facts.scale, method.facts.stderr)
     reference = data.load_reference(cfg.data)
     evaluation = data.load_evaluation(cfg.data)
     if len(reference) < 2:

@@ -138,7 +138,7 @@ def _agreements(
     seed: int,
 ) -> dict[str, Agreement]:
     rng = np.random.default_rng(seed)
-    scales: dict[str, Scale] = {method: registry.load(method).scale for method, _ in others}
+    scales: dict[str, Scale] = {method: registry.build(method).facts.scale for method, _ in others}
     found = against_oracle.agreement_table(oracle, dict(others), dict(groups), scales, rng)
     return {**found, CEILING: against_oracle.ceiling(oracle, dict(groups), rng)}
 

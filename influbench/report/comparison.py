@@ -202,6 +202,10 @@ def _files(scores: Sequence[str | Path], oracle: str | Path) -> tuple[ScoreFile,
     return score_files.read(at), [score_files.read(path) for path in others]
 
 
+def _looks_at_student(file: ScoreFile) -> bool:
+    return bool(set(file.about.get("needs", ())) - {"judge", "warmup"})
+
+
 def _scale(file: ScoreFile) -> Scale:
     told = file.about.get("scale", "rank")
     try:
@@ -250,7 +254,7 @@ def _notes(oracle: ScoreFile, others: Sequence[ScoreFile]) -> list[str]:
         notes.append(f"without .meta.json (no costs, no sign): {', '.join(bare)}")
     for fact in ("candidates", "reference", "student"):
         own = oracle.about.get(fact, {}).get("digest")
-        looked = [f for f in others if fact != "student" or f.about.get("needs")]
+        looked = [f for f in others if fact != "student" or _looks_at_student(f)]
         odd = [f.name for f in looked if own and f.about.get(fact, {}).get("digest", own) != own]
         if odd:
             notes.append(f"scored with another {fact} than {oracle.name}: {', '.join(odd)}")

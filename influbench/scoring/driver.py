@@ -67,7 +67,7 @@ def score_candidates(
     Raises:
         UserError: see ``scoring.stage.score``.
     """
-    asks = "judge" in registry.needs(method.estimator)
+    asks = "judge" in registry.build(method.estimator, method.options).facts.needs
     method = method.model_copy(
         update={
             "judge": (method.judge or JudgeConfig()) if asks else None,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from influbench import registry
+from influbench import granting, registry
 from influbench.estimator import Context, Estimator, Student, as_scores
 from influbench.files import digest
 from influbench.records import Example, ModelRef
@@ -86,10 +86,12 @@ def noise_floor(
     values = np.stack(
         [
             as_scores(
-                estimator.prepare(
+                granting.prepare(
+                    estimator,
                     dataclasses.replace(
                         ctx, student=regrouped(ctx.student, f"noise:{ctx.seed}:{repeat}")
-                    )
+                    ),
+                    ctx.name,
                 )(candidates),
                 len(candidates),
             ).value
@@ -113,7 +115,14 @@ def measure(
     method = registry.build(cfg.estimator, options)
     held = hold(cfg, student, work)
     sample = sorted(candidates, key=lambda e: digest(f"noise:{cfg.seed}:{e.id}"))[:SAMPLE]
-    ctx = Context(held, tuple(reference), tuple(warmup), work.folder("scratch"), cfg.seed)
+    ctx = Context(
+        student=held,
+        reference=tuple(reference),
+        warmup=tuple(warmup),
+        scratch=work.folder("scratch"),
+        seed=cfg.seed,
+        name=cfg.estimator,
+    )
     with work.meter.phase("run", items=len(sample), models=[held.model]):
         work.meta["noise_floor"] = noise_floor(method, ctx, sample, repeats=REPEATS)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from influbench import judging, registry
+from influbench import granting, judging, registry
 from influbench.config import Config, transport
 from influbench.errors import UserError
 from influbench.estimator import Context, Scorer, Scores, as_scores
@@ -84,10 +84,11 @@ def score(
             asks a judge is to be shared by several processes.
     """
     args = cfg, candidates, reference, warmup, student
+    method = registry.build(cfg.estimator, cfg.options)
     chunks = -(-len(candidates) // cfg.chunk_size)
     workers = min(cfg.workers, chunks - work.finished("scores"))
     if workers > 1:
-        if "judge" in registry.needs(cfg.estimator):
+        if "judge" in method.facts.needs:
             raise UserError(
                 f"estimator '{cfg.estimator}' asks a judge, whose requests one process sends: set "
                 "workers = 1 (judge.concurrency is how many requests go at a time)"
@@ -96,7 +97,7 @@ def score(
     records = share_of_scores(*args, share=Share(), work=work, budget=budget)
     work.write("scores", records)
     facts = work.path / FACTS
-    work.meta["scale"] = registry.build(cfg.estimator, cfg.options).scale
+    work.meta["scale"] = method.facts.scale
     work.meta["diagnostics"] = json.loads(facts.read_text()) if facts.exists() else {}
 
 
@@ -118,26 +119,28 @@ def share_of_scores(
     """
     method = registry.build(cfg.estimator, cfg.options)
     facts = work.path / FACTS
-    judge = _judge(cfg, work, budget)
+    judge = _judge(cfg, work, budget) if "judge" in method.facts.needs else None
     networks = [] if judge is None else list(judge.models)
     scorer: Scorer | None = None
 
     def chunk(examples: list[Example]) -> list[Score]:
         nonlocal scorer
         if scorer is None:
-            held = hold(cfg, student, work, device_of(cfg.device, share))
-            check_lengths(held, [*candidates, *reference])
-            networks.append(held.model)
+            held: Any = None
+            if "student" in method.facts.needs:
+                held = hold(cfg, student, work, device_of(cfg.device, share))
+                check_lengths(held, [*candidates, *reference])
+                networks.append(held.model)
             context = Context(
                 student=held,
                 reference=tuple(reference),
                 warmup=tuple(warmup),
                 scratch=work.folder(f"scratch/{share.rank}"),
                 seed=cfg.seed,
-                services={} if judge is None else {"judge": judge},
+                judge=judge,
             )
             with work.meter.phase("prepare", items=len(reference), models=networks):
-                scorer = method.prepare(context)
+                scorer = granting.prepare(method, context, cfg.estimator)
         with work.meter.phase("score", items=len(examples), models=networks):
             scores = as_scores(_named(cfg.estimator, scorer, examples), len(examples))
         if share.rank == 0 and not facts.exists():
@@ -191,9 +194,7 @@ def hold(
         return load_student(student, settings)
 
 
-def _judge(cfg: MethodConfig, work: Work, budget: Budget | None) -> ArchivedJudge | None:
-    if "judge" not in registry.needs(cfg.estimator):
-        return None
+def _judge(cfg: MethodConfig, work: Work, budget: Budget | None) -> ArchivedJudge:
     if cfg.judge is None:
         raise UserError(f"estimator '{cfg.estimator}' asks a judge: set judge.kind and judge.model")
     return judging.build(cfg.judge, cfg.archive, buyer=work.path.name, budget=budget)

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from influbench.derivatives import gradients
-from influbench.derivatives import step as updates
+from influbench.derivatives import gradients, step
 from influbench.derivatives.similarity import mean_over_references
 from influbench.estimator import Array, Context, Scores, as_scores
 from influbench.estimators.exact import Exact
@@ -67,15 +66,15 @@ def group_influence(ctx: Context, trajectories: Sequence[Trajectory]) -> Scores:
     empty: dict[int, Array] = {}
 
     def losses_after(trajectory: Trajectory) -> Array:
-        first = updates.next_update(ctx.student)
-        with updates.excursion(first).undone():
+        first = step.next_update(ctx.student)
+        with step.excursion(first).undone():
             update = first
             for number, batch in enumerate(trajectory):
                 weights = update.weights
-                step = gradients.mean_gradient(ctx.student, weights, batch) if batch else None
+                mean = gradients.mean_gradient(ctx.student, weights, batch) if batch else None
                 # Before the weights move: SGD's weight decay enters its momentum.
-                after = update.following(step) if number + 1 < len(trajectory) else update
-                update.apply(step)
+                after = update.following(mean) if number + 1 < len(trajectory) else update
+                update.apply(mean)
                 update = after
             return gradients.losses_of(ctx.student, batches)
 

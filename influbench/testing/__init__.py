@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from influbench.testing.check import NEEDS, ContractError, check_estimator
+from influbench.testing.check import ContractError, Report, check_estimator
 from influbench.testing.small_students import (
     LeastSquares,
     ToyStudent,
@@ -15,9 +15,9 @@ from influbench.testing.small_students import (
 )
 
 __all__ = [
-    "NEEDS",
     "ContractError",
     "LeastSquares",
+    "Report",
     "ToyStudent",
     "check_estimator",
     "loss_of_each",

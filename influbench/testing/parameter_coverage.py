@@ -3,18 +3,19 @@
 Each part of the student (embeddings; norms and biases; every kind of block, such as attention and
 MLP) is made the only trainable one in turn, as in a student of which only that part was trained. A
 method that attributes the part gives different candidates different scores; one that skips it gives
-all of them the same, or refuses.
+all of them the same, or refuses with a ``UserError``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from influbench.errors import UserError
-from influbench.estimator import Context, Estimator, Student, as_scores
+from influbench.estimator import Context, Scorer, Student, as_scores
 from influbench.records import Example
 
 
@@ -51,13 +52,30 @@ def only(student: Student, part: str) -> None:
         del student.optimizer.state[parameter]
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """Which parts of the student the scores notice."""
+
+    share: float
+    """Of the trainable parameters, all but those of the skipped parts."""
+    noticed: list[str]
+    skipped: list[str]
+    unasked: dict[str, str]
+    """Parts for which the method failed when they were trained alone -> how."""
+
+
 def attributed(
-    estimator: Estimator, make_context: Callable[[], Context], candidates: Sequence[Example]
-) -> tuple[float, list[str]]:
-    """Share of the trainable parameters that the method notices, and the parts that it skips.
+    prepare: Callable[[Context], Scorer],
+    make_context: Callable[[], Context],
+    candidates: Sequence[Example],
+) -> Coverage:
+    """What the method notices of each part, trained alone.
+
+    A method that inverts a curvature may find it singular where few parameters are trained: that
+    says nothing about what it attributes, and is kept as a part that could not be asked about.
 
     Args:
-        estimator: the method.
+        prepare: the method.
         make_context: a fresh warmed student and its data, each time.
         candidates: two or more, of different texts.
     """
@@ -65,15 +83,19 @@ def attributed(
         part: sum(p.numel() for p in found)
         for part, found in parts(make_context().student.model).items()
     }
-    skipped = [p for p in sizes if not _notices(estimator, make_context(), p, candidates)]
-    total = sum(sizes.values())
-    return 1 - sum(sizes[part] for part in skipped) / total, skipped
-
-
-def _notices(estimator: Estimator, ctx: Context, part: str, candidates: Sequence[Example]) -> bool:
-    only(ctx.student, part)
-    try:
-        scores = as_scores(estimator.prepare(ctx)(candidates), len(candidates))
-    except UserError:
-        return False
-    return float(np.ptp(scores.value)) > 0
+    noticed: list[str] = []
+    skipped: list[str] = []
+    unasked: dict[str, str] = {}
+    for part in sizes:
+        ctx = make_context()
+        only(ctx.student, part)
+        try:
+            scores = as_scores(prepare(ctx)(candidates), len(candidates))
+        except UserError:
+            skipped.append(part)
+        except Exception as error:
+            unasked[part] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        else:
+            (noticed if float(np.ptp(scores.value)) > 0 else skipped).append(part)
+    share = 1 - sum(sizes[part] for part in skipped) / sum(sizes.values())
+    return Coverage(share, noticed, skipped, unasked)

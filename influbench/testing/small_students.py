@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch
 from influbench import models
 from influbench.estimator import Batch, Context, Student
 from influbench.files import digest
-from influbench.judging import Reply, Request
+from influbench.judging import Reply, Request, Usage
 from influbench.records import Example
 from influbench.student import LanguageStudent, packing
 
@@ -105,6 +105,10 @@ class SteadyJudge:
     """A judge whose answer depends on nothing but the request."""
 
     name = "steady"
+    small = False
+    note = ""
+    grading: Literal["probability", "text"] = "probability"
+    usage = Usage()
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """Probabilities from a hash of the messages; without choices, a grade as text."""
@@ -145,5 +149,5 @@ def tiny_context(scratch: Path, *, references: int = 4, seed: int = 0, **options
         warmup=warmup,
         scratch=scratch,
         seed=seed,
-        services={"judge": SteadyJudge()},
+        judge=SteadyJudge(),
     )

@@ -1,16 +1,15 @@
 """Every registered estimator, ours and foreign, keeps the promises of the contract."""
 
 import dataclasses
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from influbench import registry, testing
-from influbench.derivatives import gradients, requirements
+from influbench import granting, registry, testing
+from influbench.derivatives import gradients
 from influbench.errors import UserError
-from influbench.estimator import Scale, Scores
+from influbench.estimator import Facts, Scores
 
 OWN_ENVIRONMENT = ("ekfac", "bergson_dot")
 """Their toolkits cannot share our environment; where theirs is installed, tests/integration/
@@ -27,10 +26,7 @@ class Fault:
     """A gradient method with one promise broken."""
 
     kind: str
-    scale: ClassVar[Scale] = "signed"
-    needs: ClassVar[tuple[str, ...]] = ("gradients",)
-    cost: ClassVar[str] = "3M; 3"
-    source: ClassVar[str] = "a test"
+    facts = Facts("signed", "a test", {"gradients", "moments"})
 
     def prepare(self, ctx):  # noqa: C901
         from influbench.estimators.gradient_dot import GradientDot
@@ -104,10 +100,7 @@ class Partial:
     min_share: float = 0.0
     refuses: bool = True
 
-    scale: ClassVar[Scale] = "signed"
-    needs: ClassVar[tuple[str, ...]] = ("gradients",)
-    cost: ClassVar[str] = "3M; 3"
-    source: ClassVar[str] = "a test"
+    facts = Facts("signed", "a test", {"gradients"})
 
     def prepare(self, ctx):
         model = ctx.student.model
@@ -119,7 +112,7 @@ class Partial:
         if not kept:
             raise UserError("nothing to attribute")
         if self.share is not None and self.refuses:
-            requirements.parameter_share(self.share, self.min_share, "partial")
+            ctx.share(self.share, self.min_share)
         target = gradients.mean_gradient(ctx.student, kept, ctx.reference)
 
         def score(examples):
@@ -153,16 +146,123 @@ def test_a_method_that_says_what_it_skips_is_accepted_and_must_refuse_below_its_
 def test_standard_errors_that_are_promised_must_come():
     @dataclasses.dataclass(frozen=True)
     class Sure(Partial):
-        stderr: ClassVar[bool] = True
+        facts = Facts("signed", "a test", {"gradients"}, stderr=True)
 
     with pytest.raises(testing.ContractError, match="carry no standard errors"):
         testing.check_estimator(Sure(()))
 
 
-def test_unknown_needs_are_caught():
-    @dataclasses.dataclass(frozen=True)
-    class Greedy(Partial):
-        needs: ClassVar[tuple[str, ...]] = ("everything",)
+def test_facts_that_mean_nothing_are_refused():
+    with pytest.raises(ValueError, match="expected a set of some of"):
+        Facts("signed", "a test", {"everything"})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="expected a set of some of"):
+        Facts("signed", "a test", "judge")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="expected one of"):
+        Facts("percent", "a test")  # pyright: ignore[reportArgumentType]
+    assert Facts("rank", "a test", {"moments"}).needs == {"student", "moments"}
 
-    with pytest.raises(testing.ContractError, match="expected a tuple of some of"):
-        testing.check_estimator(Greedy(()))
+
+@dataclasses.dataclass(frozen=True)
+class Grabbing:
+    """Touches one thing of the context when it scores."""
+
+    what: str
+    needs: frozenset = frozenset()
+
+    @property
+    def facts(self):
+        return Facts("rank", "a test", self.needs)
+
+    def prepare(self, ctx):
+        def score(examples):
+            if self.what == "student":
+                return [float(x) for x in gradients.losses(ctx.student, examples)]
+            if self.what == "optimizer":
+                next(iter(ctx.student.optimizer.param_groups))
+            if self.what == "moments":
+                assert any(ctx.student.optimizer.state.values()), "there are none"
+            if self.what == "warm-up set":
+                assert list(ctx.warmup)
+            return [float(len(e.response)) for e in examples]
+
+        return score
+
+
+@pytest.mark.parametrize(
+    ("what", "enough", "missing"),
+    [
+        ("student", {"student"}, "student"),
+        ("optimizer", {"moments"}, "student"),
+        ("optimizer", {"gradients"}, "moments"),
+        ("warm-up set", {"warmup"}, "warmup"),
+    ],
+)
+def test_a_method_that_touches_what_it_did_not_name_is_caught(what, enough, missing):
+    named = {"student"} if missing == "moments" else set()
+    line = rf"touches the [\w-]+( set)? and does not name '{missing}' among its needs"
+    with pytest.raises(testing.ContractError, match=line):
+        testing.check_estimator(Grabbing(what, frozenset(named)))
+    if "gradients" not in enough and "moments" not in enough:
+        testing.check_estimator(Grabbing(what, frozenset(enough)))
+
+
+def test_moments_that_were_not_named_are_not_there(tmp_path):
+    ctx = testing.tiny_context(tmp_path)
+    candidates = testing.tiny_examples("candidate", 2)
+    with pytest.raises(AssertionError, match="there are none"):
+        granting.prepare(Grabbing("moments", frozenset({"gradients"})), ctx, "x")(candidates)
+    granting.prepare(Grabbing("moments", frozenset({"moments"})), ctx, "x")(candidates)
+
+
+def test_a_missing_judge_or_language_model_is_said_before_anything_is_computed(tmp_path):
+    ctx = dataclasses.replace(testing.tiny_context(tmp_path), judge=None)
+    with pytest.raises(UserError, match="'x' asks a judge and the run has none"):
+        granting.prepare(Grabbing("", frozenset({"judge"})), ctx, "x")
+
+
+def test_the_report_lists_what_was_checked():
+    text = str(testing.check_estimator(registry.build("gradient_dot")))
+    assert text.startswith("GradientDot keeps its promises:")
+    for promise in (
+        "scored one at a time",
+        "in reverse order",
+        "a copy of the only reference scores above 0",
+        "each trained alone: embeddings, self_attn, mlp, norms and biases",
+    ):
+        assert promise in text
+
+
+@dataclasses.dataclass(frozen=True)
+class Natural:
+    """Divides by a Fisher matrix of the last norm, which is singular where that is not trained."""
+
+    everything: bool = False
+    """Gradients by all parameters of the model, trained or not."""
+
+    facts = Facts("signed", "a test", {"gradients", "warmup"})
+
+    def prepare(self, ctx):
+        model = ctx.student.model
+        weights = [p for p in model.parameters() if p.requires_grad or self.everything]
+        norm = model.get_decoder().norm.weight
+        fitted = [gradients.gradient(ctx.student, weights, e) for e in ctx.warmup]
+        own = [[g[:2] for w, g in zip(weights, row, strict=True) if w is norm] for row in fitted]
+        rows = torch.stack([row[0] if row else torch.zeros(2) for row in own])
+        scale = torch.linalg.inv(rows.T @ rows).trace()
+        mean = gradients.mean_gradient(ctx.student, weights, ctx.reference)
+
+        def score(examples):
+            each = [gradients.gradient(ctx.student, weights, e) for e in examples]
+            return [gradients.dot(mean, row) / float(scale.abs()) for row in each]
+
+        return score
+
+
+def test_a_natural_gradient_that_is_singular_for_a_part_alone_is_not_failed_for_it():
+    text = str(testing.check_estimator(Natural()))
+    assert "not told whether they notice the embeddings: trained alone, _LinAlgError" in text
+
+
+def test_gradients_by_weights_that_are_not_trained_are_named_as_such():
+    with pytest.raises(testing.ContractError, match="takes gradients by weights that are not trai"):
+        testing.check_estimator(Natural(everything=True))

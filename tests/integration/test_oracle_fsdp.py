@@ -7,8 +7,7 @@ from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
 from influbench import testing
-from influbench.derivatives import gradients, sharding
-from influbench.derivatives import step as updates
+from influbench.derivatives import gradients, sharding, step
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.exact import Exact
@@ -42,14 +41,14 @@ def worker(rank, folder):
         each=scores.per_reference,
         again=again.value,
         restored=student_state.same(before, local_state(student)),
-        share=sum(w.numel() for w in updates.next_update(student).weights) / whole,
+        share=sum(w.numel() for w in step.next_update(student).weights) / whole,
         empty=all(p.grad is None for p in student.model.parameters()),
     )
     distributed.destroy_process_group()
 
 
 def local_state(student):
-    slots = updates.next_update(student).slots
+    slots = step.next_update(student).slots
     return [[t.clone() for t in (slot.weight, *slot.moments)] + [slot.step] for slot in slots]
 
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from influbench import testing
-from influbench.derivatives import directional, gradients, requirements
-from influbench.derivatives import step as updates
+from influbench.derivatives import directional, gradients, step
 from influbench.derivatives.bottlenecks import Bottlenecks
 from influbench.derivatives.sketches import SignSketch
 from influbench.errors import UserError
@@ -118,15 +117,15 @@ def test_variants_keep_the_contract(method):
 
 
 def test_the_chosen_step_reports_its_error_and_a_bad_step_is_worse(tiny):
-    update = updates.next_update(tiny.student)
+    update = step.next_update(tiny.student)
     direction = gradients.mean_gradient(tiny.student, update.weights, tiny.reference)
     probes = tiny.warmup[:3]
-    step, error = directional.chosen_step(tiny.student, update.weights, direction, probes)
+    size, error = directional.chosen_step(tiny.student, update.weights, direction, probes)
     exact = [
         gradients.dot(direction, gradients.gradient(tiny.student, update.weights, e))
         for e in probes
     ]
-    measured = directional.by_central_difference(tiny.student, update.weights, direction, step)(
+    measured = directional.by_central_difference(tiny.student, update.weights, direction, size)(
         probes
     )
     assert error == pytest.approx(np.linalg.norm(measured - exact) / np.linalg.norm(exact))
@@ -155,16 +154,16 @@ def test_ghost_that_misses_parameters_says_so_and_is_refused(tiny, monkeypatch):
 
 
 def test_ghost_needs_a_language_model_and_cosine_needs_gradients(toy):
-    with pytest.raises(UserError, match=r"adam_jvp .*needs a language model .*got ToyStudent"):
+    with pytest.raises(UserError, match=r"needs a language model .*got ToyStudent"):
         AdamJvp(method="ghost").prepare(toy)
     with pytest.raises(ValueError, match="cosine"):
         AdamJvp(cosine=True)
 
 
-def test_enough_share_passes():
-    assert requirements.parameter_share(0.8, 0.8, "x") == 0.8
+def test_enough_share_passes(tiny):
+    assert tiny.share(0.8, 0.8) == 0.8
     with pytest.raises(UserError, match=r"79\.0%"):
-        requirements.parameter_share(0.79, 0.8, "x")
+        tiny.share(0.79, 0.8)
 
 
 def relative_error(method, folder, lr):

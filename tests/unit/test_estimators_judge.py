@@ -51,7 +51,7 @@ def tiny(tmp_path):
 
 def with_judge(ctx, reply):
     judge = ScriptedJudge(reply)
-    return dataclasses.replace(ctx, services={"judge": judge}), judge
+    return dataclasses.replace(ctx, judge=judge), judge
 
 
 def test_rating_is_the_expectation_over_the_grades(tiny):
@@ -120,7 +120,7 @@ def test_a_reply_that_stays_unreadable_stops_with_the_candidates_name(tiny):
 
 
 def test_a_run_without_a_judge_is_told_so(tiny):
-    alone = dataclasses.replace(tiny, services={})
+    alone = dataclasses.replace(tiny, judge=None)
     for method in (JudgeRating(), JudgePairwise()):
         with pytest.raises(UserError, match=r"set judge\.kind"):
             method.prepare(alone)

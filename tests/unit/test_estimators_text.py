@@ -14,8 +14,7 @@ from influbench.estimator import as_scores
 from influbench.estimators.bm25 import Bm25
 from influbench.estimators.embedding import Embedding
 from influbench.estimators.ifd import Ifd
-from influbench.estimators.llm2llm import Llm2llm
-from influbench.estimators.loss import Loss
+from influbench.estimators.loss import Llm2llm, Loss
 from influbench.estimators.perplexity import Perplexity
 from influbench.estimators.repsim import RepSim
 from influbench.records import Example

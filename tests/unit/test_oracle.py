@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from influbench import testing
-from influbench.derivatives import step as updates
+from influbench.derivatives import step
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.estimators.exact import Exact
@@ -92,7 +92,7 @@ def test_adamw_influence_by_hand(baseline, decay, clip, tmp_path):
 def test_update_equals_torch_adamw_step():
     student = testing.tiny_student(learning_rate=1e-3)
     testing.warmed(student, testing.tiny_examples("warmup", 8))
-    update = updates.next_update(student)
+    update = step.next_update(student)
     testing.loss_of_each(student, testing.tiny_examples("next", 2)).mean().backward()
     gradients = [w.grad.clone() for w in update.weights if w.grad is not None]
     expected = [

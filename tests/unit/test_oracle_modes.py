@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from influbench import testing
-from influbench.derivatives import step as updates
+from influbench.derivatives import step
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.estimators.exact import PAPER_MODE, Exact
@@ -205,7 +205,7 @@ def test_a_single_step_on_one_example_is_the_exact_influence_and_adds_up(tmp_pat
 
 def test_share_of_moved_weights():
     weight = torch.nn.Parameter(torch.ones(4))
-    trip = updates.Excursion(updates.Update((slot(weight),), None), (weight.detach().clone(),))
+    trip = step.Excursion(step.Update((slot(weight),), None), (weight.detach().clone(),))
     with trip.undone(), torch.no_grad():
         weight[1] = 2.0
         assert trip.moved() == 0.25
@@ -213,7 +213,7 @@ def test_share_of_moved_weights():
 
 
 def slot(weight):
-    return updates.Slot(weight, (), 0.0, 0.1, 0.0, (0.0, 0.0), 0.0, adam=False)
+    return step.Slot(weight, (), 0.0, 0.1, 0.0, (0.0, 0.0), 0.0, adam=False)
 
 
 def test_effect_of_a_quirk_by_hand():

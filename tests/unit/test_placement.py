@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from influbench import testing
-from influbench.derivatives import gradients, graphed
-from influbench.derivatives import step as updates
+from influbench.derivatives import gradients, graphed, step
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.exact import Exact
@@ -47,7 +46,7 @@ def test_an_offloaded_student_gives_the_scores_of_one_on_the_device(method, comp
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_an_offloaded_student_is_left_as_it_was(kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(updates, "_room", lambda _: kept)
+    monkeypatch.setattr(step, "_room", lambda _: kept)
     ctx = context(tmp_path, "bfloat16", "offloaded")
     before = student_state.snapshot(ctx.student)
     first = scores(Exact(), ctx)
@@ -58,7 +57,7 @@ def test_an_offloaded_student_is_left_as_it_was(kept, tmp_path, monkeypatch):
 def test_what_is_offloaded_keeps_its_weights_in_fp32_and_multiplies_in_bf16(tmp_path):
     ctx = context(tmp_path, "bfloat16", "offloaded")
     narrow = {id(w) for w in ctx.student.model.parameters() if w.dtype == torch.bfloat16}
-    update = updates.next_update(ctx.student)
+    update = step.next_update(ctx.student)
     assert {
         id(slot.weight) for slot in update.slots if slot.weight.dtype != torch.float32
     } == narrow
@@ -77,8 +76,8 @@ def test_a_weight_rounded_once_a_step_is_autocasts_bit_for_bit(tmp_path, monkeyp
         taken.append(student)
         return whole(update)
 
-    whole = updates.excursion
-    monkeypatch.setattr(updates, "excursion", plain)
+    whole = step.excursion
+    monkeypatch.setattr(step, "excursion", plain)
     every_time = scores(Exact(), context(tmp_path, "bfloat16"))
     assert taken
     assert np.array_equal(once, every_time)

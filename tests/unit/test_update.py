@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from influbench import testing
-from influbench.derivatives import gradients, step_kernels, streamed
-from influbench.derivatives import step as updates
+from influbench.derivatives import gradients, step, step_kernels, streamed
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def student():
 
 
 def found(student):
-    update = updates.next_update(student)
+    update = step.next_update(student)
     example = testing.tiny_examples("candidate", 1)[0]
     return update, gradients.gradient(student, update.weights, example)
 
@@ -84,7 +83,7 @@ def test_a_narrow_gradient_is_clipped_by_its_norm_in_the_weights_dtype(student):
 def test_a_layer_with_a_narrow_copy_has_its_own_weight_again_afterwards():
     layer = torch.nn.Linear(3, 2)
     own = layer.weight
-    cast = updates.Cast(layer, torch.nn.Parameter(own.detach().bfloat16(), requires_grad=False))
+    cast = step.Cast(layer, torch.nn.Parameter(own.detach().bfloat16(), requires_grad=False))
     with cast.used():
         assert layer.weight is cast.copy
     assert layer.weight is own

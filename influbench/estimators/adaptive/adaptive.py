@@ -26,12 +26,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from influbench.derivatives import requirements
-from influbench.estimator import Array, Batch, Context, Scale, Scorer, Scores
+from influbench.estimator import Array, Batch, Context, Facts, Scorer, Scores
 from influbench.estimators.adaptive import settling
 from influbench.files import digest
 from influbench.records import Example
@@ -53,10 +52,12 @@ class Adaptive:
     probes: int = 8
     """Warm-up examples measured in full to learn how first order misses."""
 
-    scale: ClassVar[Scale] = "nats"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "moments")
-    cost: ClassVar[str] = "(4 + probes)M; 3 + part of M"
-    source: ClassVar[str] = "arXiv 2410.14208 with a difference estimator"
+    facts = Facts(
+        "nats",
+        "arXiv 2410.14208 with a difference estimator",
+        {"gradients", "moments", "warmup"},
+        ("(4 + probes)M", "3 + part of M"),
+    )
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.confidence < 1:
@@ -68,8 +69,7 @@ class Adaptive:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Gradients and losses of the clusters after the empty step, and what probes teach."""
-        probes = requirements.warmup(ctx, "adaptive", at_least=2)
-        probes = sorted(probes, key=lambda e: digest(f"adaptive:{ctx.seed}:{e.id}"))[: self.probes]
+        probes = ctx.probes("adaptive", self.probes)
         known = _prepare(ctx, self.clusters)
         missed = []
         for example in probes:
@@ -119,10 +119,9 @@ class Clustered:
 
     clusters: int = 8
 
-    scale: ClassVar[Scale] = "nats"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "moments")
-    cost: ClassVar[str] = "4M; 3"
-    source: ClassVar[str] = "Taylor expansion of arXiv 2410.14208"
+    facts = Facts(
+        "nats", "Taylor expansion of arXiv 2410.14208", {"gradients", "moments"}, ("4M", "3")
+    )
 
     def prepare(self, ctx: Context) -> Scorer:
         """Gradients of the clusters after the empty step."""
@@ -204,12 +203,11 @@ class _Known:
 def _prepare(ctx: Context, clusters: int) -> _Known:
     import torch
 
-    from influbench.derivatives import gradients
-    from influbench.derivatives import step as updates
+    from influbench.derivatives import gradients, step
 
     members = deal(len(ctx.reference), clusters, ctx.seed)
     clustered = [[ctx.reference[i] for i in part] for part in members]
-    trip = updates.excursion(updates.next_update(ctx.student))
+    trip = step.excursion(step.next_update(ctx.student))
     empty = trip.update.delta(None)
     kept: list[Tensors] = []
     with trip.stepped(None):

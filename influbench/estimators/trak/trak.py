@@ -30,11 +30,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from influbench.derivatives import requirements
 from influbench.errors import UserError
-from influbench.estimator import Context, Scale, Scorer, Scores
+from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.files import digest
 from influbench.records import Example
 
@@ -77,11 +76,13 @@ class Trak:
     min_share: float = 0.0
     """Refuse to attribute a smaller share of the parameters; 0, as projections are partial."""
 
-    scale: ClassVar[Scale] = "signed"
-    needs: ClassVar[tuple[str, ...]] = ("gradients", "language_model")
-    cost: ClassVar[str] = "3W + 3M; 4"
-    source: ClassVar[str] = "TRAK, arXiv 2303.14186 (traker)"
-    stderr: ClassVar[bool] = True
+    facts = Facts(
+        "signed",
+        "TRAK, arXiv 2303.14186 (traker)",
+        {"gradients", "language_model", "warmup"},
+        ("3W + 3M", "4"),
+        stderr=True,
+    )
 
     def __post_init__(self) -> None:
         if self.regularisation <= 0:
@@ -89,17 +90,17 @@ class Trak:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Fits the kernel on the warm-up set and applies its inverse to the references."""
-        requirements.package("trak", "trak", "trak")
+        ctx.package("trak", "trak")
         import torch
         from trak.score_computers import BasicScoreComputer
 
         from influbench.derivatives.similarity import mean_over_references
 
-        student = requirements.language_student(ctx, "trak")
-        warmup = requirements.warmup(ctx, "trak")
+        student = ctx.language_student()
+        warmup = ctx.warmup_of(1)
         seed = int(digest(f"trak:{ctx.seed}")[:7], 16)
         with self._attributed(student, seed) as chosen:
-            share = requirements.parameter_share(chosen.share, self.min_share, "trak")
+            share = ctx.share(chosen.share, self.min_share)
             project = self._projection(student, chosen, seed)
             phi = _features(student, chosen, project, warmup)
             targets = _features(student, chosen, project, ctx.reference)

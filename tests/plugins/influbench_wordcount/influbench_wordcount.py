@@ -7,11 +7,10 @@ Cost: none.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from influbench import Context, Example
+from influbench import Context, Example, Facts
 
 
 @dataclass(frozen=True)
@@ -20,10 +19,7 @@ class WordCount:
 
     min_letters: int = 1
 
-    scale: ClassVar[str] = "rank"
-    needs: ClassVar[tuple[str, ...]] = ()
-    cost: ClassVar[str] = "0; 0"
-    source: ClassVar[str] = "an example of a foreign package"
+    facts = Facts("rank", "an example of a foreign package")
 
     def prepare(self, ctx: Context):
         """Nothing to prepare."""
