@@ -63,6 +63,7 @@ def laid_out(
     pad: int,
     pad_to: int,
     device: torch.device,
+    limit: int | None = None,
 ) -> list[TokenBatch]:
     """Batches of similar length whose padded tokens stay under ``budget``.
 
@@ -73,8 +74,22 @@ def laid_out(
         pad: the token behind the end of shorter rows.
         pad_to: pad to at least so many tokens.
         device: where the batches lie.
+        limit: rows longer than this never share a batch with shorter ones.
     """
     lengths = [max(pad_to, len(row.ids)) for row in rows]
+    sides = (
+        [range(len(rows))]
+        if limit is None
+        else [
+            [i for i, n in enumerate(lengths) if n <= limit],
+            [i for i, n in enumerate(lengths) if n > limit],
+        ]
+    )
+    parts = [
+        [side[i] for i in part]
+        for side in sides
+        for part in token_batches([lengths[i] for i in side], budget)
+    ]
     return [
         TokenBatch(
             positions=tuple(positions),
@@ -84,5 +99,5 @@ def laid_out(
             pad_to=pad_to,
             device=device,
         )
-        for positions in token_batches(lengths, budget)
+        for positions in parts
     ]

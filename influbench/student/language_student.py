@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from influbench.errors import UserError
 from influbench.models import conversation
@@ -85,6 +85,7 @@ class LanguageStudent:
             pad=pad,
             pad_to=self.pad_to,
             device=self.model.device,
+            limit=short_positions(self.model.config),
         )
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
@@ -130,6 +131,21 @@ class LanguageStudent:
                 yield
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def short_positions(config: PreTrainedConfig) -> int | None:
+    """The length beyond which a model turns the positions of a whole batch otherwise (LongRoPE).
+
+    A short row beside a long one would have another loss than alone.
+    """
+    told = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    layers = [told] if "rope_type" in told else [own for own in told.values() if own]
+    limits = [
+        int(own["original_max_position_embeddings"])
+        for own in layers
+        if own.get("rope_type") == "longrope"
+    ]
+    return min(limits, default=None)
 
 
 def _encode(

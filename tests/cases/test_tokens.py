@@ -258,3 +258,29 @@ def test_dpo_trains_on_the_ids_that_the_teacher_sampled(folders: dict[str, Path]
         own = loaded.tokenizer(one.text, add_special_tokens=False).input_ids
         differ += own != list(one.ids)
     assert differ, "text tokenised alone would have given the same: the case shows nothing"
+
+
+def test_a_long_example_turns_no_positions_of_a_short_one_in_its_batch(tmp_path: Path) -> None:
+    half = families.SIZES["head_dim"] // 2
+    folder = families.build(
+        *("phi3", tmp_path),
+        original_max_position_embeddings=64,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0] * half,
+            "long_factor": [1.0, 4.0, 16.0, 60.0],
+            "original_max_position_embeddings": 64,
+            "factor": 64.0,
+        },
+    )
+    student, plain = held(folder), Plain(folder)
+    long = Example(id="long", instruction="Write about rivers. " * 20, response="The moon. " * 9)
+    rows = [plain.exchange(e.turns, ENDS["phi"]) for e in (*EXAMPLES, long)]
+    assert len(rows[0][0]) < 64 < len(rows[-1][0])
+    with torch.no_grad():
+        expected = [float(plain.loss(ids, range(start, len(ids)))) for ids, start in rows]
+        got = np.empty(len(rows))
+        for batch in student.batches([*EXAMPLES, long]):
+            got[list(batch.positions)] = student.loss(batch).numpy()
+    np.testing.assert_allclose(got, expected, rtol=2e-6)
