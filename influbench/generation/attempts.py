@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from influbench import models
 from influbench.config import Config, transport
@@ -61,12 +61,29 @@ class GenerationSettings(Config):
         default=8, ge=1, description="prompts between two safe points; later ones see earlier ones"
     )
     batch_size: int = Field(default=32, ge=1, description="rows decoded at a time")
+    response_request: str = Field(
+        default="{instruction}",
+        description="what the teacher is asked to respond to; the student sees the instruction "
+        "alone, so that '{instruction} Answer in one sentence.' teaches it brevity",
+    )
+    unfinished: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="responses that reach max_new_tokens: kept and learnt without an end of turn, "
+        "or dropped; counted either way",
+    )
 
     @model_validator(mode="after")
     def _one_line_needs_prefill(self) -> Self:
         if self.one_line and not self.prefill:
             raise ValueError("one_line needs prefill: without it the first line may be a preamble")
         return self
+
+    @field_validator("response_request")
+    @classmethod
+    def _holds_the_instruction(cls, value: str) -> str:
+        if "{instruction}" not in value:
+            raise ValueError("expected a text with {instruction} in it")
+        return value
 
 
 class GenerationConfig(GenerationSettings):
@@ -98,8 +115,8 @@ class Attempt:
     raw_completion: str
     instruction: str
     response: str
-    truncated: bool
-    """The response ended at ``max_new_tokens``; it is kept."""
+    finished: bool
+    """The response ended by itself and not at ``max_new_tokens``."""
     dropped: str
     """Why it is no candidate; empty where it is one."""
     prompt_ids: tuple[int, ...]
@@ -179,7 +196,7 @@ class Teacher:
                     raw_completion=completion.text,
                     instruction=text or "",
                     response="",
-                    truncated=False,
+                    finished=False,
                     dropped=reason_to_drop(text, cfg.filters),
                     prompt_ids=completion.prompt_ids,
                     completion_ids=completion.ids,
@@ -189,13 +206,23 @@ class Teacher:
 
     def _respond(self, attempts: Sequence[Attempt]) -> list[Attempt]:
         passed = [a for a in attempts if not a.dropped]
-        rows = [
-            (chat_prompt(self.loaded.tokenizer, [("user", a.instruction)]), f"{a.id}:response")
-            for a in passed
-        ]
+        rows = [(self._question(a.instruction), f"{a.id}:response") for a in passed]
         written = self._complete("responses", rows, self.cfg.response)
         answers = {a.id: c for a, c in zip(passed, written, strict=True)}
-        return [_answered(a, answers[a.id]) if a.id in answers else a for a in attempts]
+        return [self._answered(a, answers[a.id]) if a.id in answers else a for a in attempts]
+
+    def _question(self, instruction: str) -> str:
+        asked = self.cfg.response_request.replace("{instruction}", instruction)
+        return chat_prompt(self.loaded.tokenizer, [("user", asked)])
+
+    def _answered(self, attempt: Attempt, completion: Completion) -> Attempt:
+        response = completion.text.strip()
+        reason = "" if response else "empty_response"
+        if not completion.finished and self.cfg.unfinished == "drop":
+            reason = "unfinished_response"
+        return dataclasses.replace(
+            attempt, response=response, finished=completion.finished, dropped=reason
+        )
 
     def _complete(
         self,
@@ -214,13 +241,3 @@ class Teacher:
                 batch_size=self.cfg.batch_size,
                 stop=stop,
             )
-
-
-def _answered(attempt: Attempt, completion: Completion) -> Attempt:
-    response = completion.text.strip()
-    return dataclasses.replace(
-        attempt,
-        response=response,
-        truncated=not completion.finished,
-        dropped="" if response else "empty_response",
-    )

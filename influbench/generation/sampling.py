@@ -9,22 +9,14 @@ Rows that share a prompt (the siblings of a seed prompt) read it once: keys and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from transformers import (
-    Cache,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from influbench.errors import UserError
-from influbench.judging.token_choice import Sampling, processors
+from influbench.generation.choosing import Chooser, Sampling
+from influbench.generation.decoding import Reader
 from influbench.models import context_length, conversation
 
 __all__ = ["Completion", "Sampling", "complete"]
@@ -87,12 +79,23 @@ def complete(
     rows.sort(key=lambda row: (len(row.tokens), first[row.tokens], row.position))
     done: dict[int, Completion] = {}
     ends = _end_tokens(model, tokenizer)
-    with torch.inference_mode(), _own_settings_aside(model):
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            written = _decode(model, tokenizer, batch, seed, sampling, ends, stop)
-            for row, tokens in zip(batch, written, strict=True):
-                done[row.position] = _completion(row.tokens, tokens, tokenizer, ends, stop)
+    pad = tokenizer.pad_token_id
+    assert isinstance(pad, int)
+    reader = Reader(model, pad)
+    end = _End(tokenizer, frozenset(ends), stop)
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        read = [row.tokens for row in batch]
+        chooser = Chooser.start(
+            sampling,
+            read,
+            [f"{seed}:{row.id}" for row in batch],
+            vocabulary=model.config.get_text_config().vocab_size,
+            device=model.device,
+        )
+        written = reader.decode(read, chooser, end, sampling.max_new_tokens)
+        for row, tokens in zip(batch, written, strict=True):
+            done[row.position] = _completion(row.tokens, tokens, tokenizer, ends, stop)
     return [done[position] for position in range(len(rows))]
 
 
@@ -118,103 +121,30 @@ def _rows(
     return rows
 
 
-@contextmanager
-def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
-    """Puts the model's generation settings aside: ``generate`` would fill ours up with them."""
-    own = model.generation_config
-    model.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = own
-
-
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Tokens that end a turn: the model's own, its template's, the tokenizer's end, begin, pad."""
     others = (tokenizer.bos_token_id, tokenizer.pad_token_id)
     own = conversation.stop_ids(model, tokenizer)
-    return sorted({*own, *(token for token in others if token is not None)})
+    return sorted({*own, *(token for token in others if isinstance(token, int))})
 
 
-def _decode(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    batch: Sequence[_Row],
-    seed: int,
-    sampling: Sampling,
-    ends: list[int],
-    stop: Sequence[str],
-) -> list[list[int]]:
-    """New tokens of each row, padded where it ended before the others."""
-    distinct = list(dict.fromkeys(row.tokens for row in batch))
-    width = max(map(len, distinct))
-    pad = tokenizer.pad_token_id
-    padded = torch.tensor([[*[pad] * (width - len(t)), *t] for t in distinct], device=model.device)
-    lengths = torch.tensor([len(t) for t in distinct], device=model.device)
-    real = (torch.arange(width, device=model.device) >= width - lengths[:, None]).long()
-    which = torch.tensor([distinct.index(row.tokens) for row in batch], device=model.device)
-    shared: dict[str, Cache] = {}
-    if len(distinct) < len(batch) and width > 1:
-        shared["past_key_values"] = _read_once(model, padded, real, which)
-    mask = real[which]
-    criteria = [_StopStrings(tokenizer, stop, width)] if stop else []
-    output = model.generate(  # pyright: ignore[reportCallIssue]
-        input_ids=padded[which],
-        attention_mask=mask,
-        logits_processor=processors(sampling, mask, [f"{seed}:{row.id}" for row in batch]),
-        stopping_criteria=StoppingCriteriaList(criteria),
-        generation_config=GenerationConfig(
-            do_sample=False,
-            max_new_tokens=sampling.max_new_tokens,
-            eos_token_id=ends,
-            pad_token_id=pad,
-            use_cache=True,
-        ),
-        **shared,
-    )
-    return output[:, width:].tolist()
+@dataclass(frozen=True)
+class _End:
+    """Says of what a row has written whether it has ended: an end token, or a stop string."""
 
+    tokenizer: PreTrainedTokenizerFast
+    ends: frozenset[int]
+    stop: Sequence[str]
 
-def _read_once(
-    model: PreTrainedModel, padded: torch.Tensor, real: torch.Tensor, which: torch.Tensor
-) -> Cache:
-    """Keys and values of all but the last prompt token, read once and repeated for its rows."""
-    positions = (real.cumsum(-1) - 1).clamp(min=0)
-    cache = model(
-        input_ids=padded[:, :-1],
-        attention_mask=real[:, :-1],
-        position_ids=positions[:, :-1],
-        use_cache=True,
-        logits_to_keep=1,
-    ).past_key_values
-    cache.batch_select_indices(which)
-    return cache
-
-
-class _StopStrings(StoppingCriteria):
-    """Ends a row whose last tokens complete a stop string.
-
-    Decodes every row's tail at every step: cheaper than transformers' ``stop_strings``, which first
-    matches each string against the whole vocabulary.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, stop: Sequence[str], width: int) -> None:
-        self.tokenizer = tokenizer
-        self.stop = stop
-        self.width = width
+    def __call__(self, tokens: list[int]) -> bool:
+        if tokens[-1] in self.ends:
+            return True
+        if not self.stop:
+            return False
         # A token is at least a byte long, so a stop string spans no more tokens than it has bytes.
-        self.tail = max(len(text.encode()) for text in stop)
-
-    def __call__(
-        self,
-        input_ids: torch.Tensor,
-        scores: tuple[torch.Tensor] | None,  # noqa: ARG002
-        **kwargs: object,  # noqa: ARG002
-    ) -> torch.BoolTensor:
-        tail = input_ids[:, max(self.width, input_ids.shape[1] - self.tail) :]
-        texts = self.tokenizer.batch_decode(tail)
-        found = [any(stop in text for stop in self.stop) for text in texts]
-        return torch.tensor(found, device=input_ids.device)  # pyright: ignore[reportReturnType]
+        tail = max(len(text.encode()) for text in self.stop)
+        text = self.tokenizer.decode(tokens[-tail:])
+        return any(stop in text for stop in self.stop)
 
 
 def _completion(

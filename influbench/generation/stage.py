@@ -87,7 +87,7 @@ def write_candidates(
         attempts=len(attempts),
         accepted=len(accepted),
         dropped=_reasons(attempts),
-        truncated_responses=sum(a.truncated for a in accepted),
+        unfinished_responses=sum(not a.finished for a in attempts if a.response),
         seed_prompts_too_long=len(seed_prompts) - len(seeds),
     )
 
@@ -141,10 +141,10 @@ def _candidate(attempt: Attempt) -> Candidate:
         raw_completion=attempt.raw_completion,
         instruction=attempt.instruction,
         response=attempt.response,
-        finished=not attempt.truncated,
+        finished=attempt.finished,
         prompt_ids=attempt.prompt_ids,
         completion_ids=attempt.completion_ids,
     )
 
 
-STAGE = Stage("generate", 3, write_candidates)
+STAGE = Stage("generate", 4, write_candidates)

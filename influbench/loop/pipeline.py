@@ -193,6 +193,12 @@ class Loop:
         )
         inputs = self.sets.seeds, teacher, salt
         entry = self.session.run(generation.STAGE, cfg, *inputs, label=label or salt)
+        if unfinished := entry.meta["unfinished_responses"]:
+            done = "dropped" if cfg.unfinished == "drop" else "kept, without an end of turn"
+            self.session.note(
+                f"{label or salt}: {unfinished} responses did not end within "
+                f"{cfg.response.max_new_tokens} tokens ({count} pairs wanted): {done}"
+            )
         return entry.records("candidates", Candidate)
 
     def warm_up(self, student: ModelRef, rows: Sequence[Candidate]) -> ModelRef:

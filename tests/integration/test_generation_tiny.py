@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from influbench import generation, models
 from influbench.errors import UserError
@@ -16,6 +17,7 @@ from influbench.models import LoadedModel
 from influbench.progress import SilentProgress
 from influbench.records import Answer, Candidate, ModelRef, Question, SeedPrompt
 from influbench.store import Store, Work
+from influbench.student import load_student
 
 SEEDS = [SeedPrompt(id=f"s{i}", instruction=f"Tell me about {w}.") for i, w in enumerate("abcde")]
 CFG = GenerationConfig(
@@ -143,6 +145,54 @@ def test_siblings_share_the_prompt_and_nothing_else(tmp_path: Path, teacher: Mod
         siblings = [c for c in found if c.group == group]
         assert len({c.teacher_prompt for c in siblings}) == 1
         assert len({c.raw_completion for c in siblings}) == len(siblings)
+
+
+def test_unfinished_responses_are_marked_and_learnt_without_an_end_of_turn(
+    tmp_path: Path, teacher: ModelRef
+):
+    found, meta = run(tmp_path, CFG, teacher)
+    unfinished = [c for c in found if not c.finished]
+    assert unfinished
+    assert meta["unfinished_responses"] == len(unfinished)
+    student = load_student(teacher)
+    end = student.tokenizer.eos_token_id
+    for candidate in found:
+        row = student.encode(candidate.example())
+        learnt = [row.ids[place] for place in row.learned]
+        assert (learnt.count(end), learnt[-1] == end) == (
+            (1, True) if candidate.finished else (0, False)
+        )
+
+
+def test_unfinished_responses_are_dropped_and_counted_where_a_run_says_so(
+    tmp_path: Path, teacher: ModelRef
+):
+    cfg = CFG.model_copy(
+        update={"unfinished": "drop", "num_candidates": 3, "attempts_per_candidate": 60}
+    )
+    found, meta = run(tmp_path, cfg, teacher)
+    assert len(found) == 3
+    assert all(c.finished for c in found)
+    assert meta["dropped"]["unfinished_response"] == meta["unfinished_responses"] > 0
+
+
+def test_what_the_teacher_is_asked_may_say_more_than_the_student_sees(
+    tmp_path: Path, teacher: ModelRef, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+
+    def listening(*args: object, **kwargs: object) -> list[sampling.Completion]:
+        asked.extend(args[2])  # type: ignore[arg-type]
+        return complete(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("influbench.generation.attempts.complete", listening)
+    cfg = CFG.model_copy(update={"response_request": "Briefly: {instruction}!"})
+    found, _ = run(tmp_path, cfg, teacher)
+    for candidate in found:
+        assert any(f"Briefly: {candidate.instruction}!" in prompt for prompt in asked)
+        assert "Briefly" not in candidate.instruction
+    with pytest.raises(ValidationError, match="instruction"):
+        GenerationConfig(response_request="Briefly!")
 
 
 class Killed(BaseException):

@@ -5,6 +5,7 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 
 from influbench.generation.attempts import Attempt, GenerationConfig
+from influbench.generation.choosing import Chooser, Sampling, draw
 from influbench.generation.instructions import (
     FilterConfig,
     Novelty,
@@ -14,7 +15,6 @@ from influbench.generation.instructions import (
     request,
 )
 from influbench.generation.stage import _next_prompts, _plan
-from influbench.judging.token_choice import Sampling, draw, processors
 from influbench.records import SeedPrompt
 
 
@@ -26,8 +26,10 @@ def attempt(number: int, dropped: str = "") -> Attempt:
         raw_completion="c",
         instruction=f"own {number}",
         response="r",
-        truncated=False,
+        finished=True,
         dropped=dropped,
+        prompt_ids=(),
+        completion_ids=(),
     )
 
 
@@ -156,28 +158,32 @@ def test_draws_follow_the_distribution():
     assert torch.allclose(share, expected, atol=0.012)
 
 
+def chooser(sampling: Sampling, prompts: list[list[int]], keys: list[str], vocabulary: int):
+    device = torch.device("cpu")
+    return Chooser.start(sampling, prompts, keys, vocabulary=vocabulary, device=device)
+
+
 def test_penalties_follow_vllm():
     sampling = Sampling(
         temperature=0, presence_penalty=1, frequency_penalty=0.5, repetition_penalty=2
     )
-    mask = torch.tensor([[0, 1, 1]])  # the first token is padding: id 0 is not penalised for it
-    chain = processors(sampling, mask, ["k"])
-    ids = torch.LongTensor([[0, 1, 2]])
-    logits = torch.tensor([[4.0, 4.0, -4.0, 4.0, 4.0]])
-    # Prompt tokens: the repetition factor only.
-    assert chain(ids, logits.clone()).tolist() == [[4, 2, -8, 4, 4]]
-    # Token 3 written once, then twice: factor, presence once, frequency each time.
-    ids = torch.LongTensor([[0, 1, 2, 3]])
-    assert chain(ids, logits.clone()).tolist() == [[4, 2, -8, 2 - 1 - 0.5, 4]]
-    ids = torch.LongTensor([[0, 1, 2, 3, 3]])
-    assert chain(ids, logits.clone()).tolist() == [[4, 2, -8, 2 - 1 - 1, 4]]
+    ours = chooser(sampling, [[1, 2]], ["k"], 5)
+    # Prompt tokens get the repetition factor only, a negative logit the other way round.
+    assert ours.choose(torch.tensor([[1.0, 4.0, -1.0, 2.1, 0.0]])).tolist() == [3]
+    # Token 3 written once: (4 / 2) - 1 - 0.5 is less than 0.6, but more than 0.4.
+    logits = torch.tensor([[0.4, 0.9, -4.0, 4.0, 0.0]])
+    assert ours.choose(logits.clone()).tolist() == [3]
+    # Twice: presence once, frequency each time: (4 / 2) - 1 - 1 = 0, less than 0.4.
+    assert ours.choose(logits.clone()).tolist() == [1]
 
 
-def test_a_rows_numbers_depend_on_its_key_alone():
-    sampling = Sampling(temperature=1)
-    logits = torch.FloatTensor(2, 5000).zero_()
-    prompts = torch.LongTensor([[1] * 7] * 2)
-    two = processors(sampling, prompts[:, :3], ["a", "b"])(prompts[:, :3], logits)  # type: ignore[arg-type]
-    one = processors(sampling, prompts[:1], ["b"])(prompts[:1], logits[:1])  # type: ignore[arg-type]
-    assert two[1].argmax() == one[0].argmax()
-    assert two[0].argmax() != two[1].argmax()
+def test_a_rows_numbers_depend_on_its_key_alone_and_rows_may_leave():
+    sampling = Sampling(temperature=1, presence_penalty=0.5)
+    logits = torch.zeros(2, 5000)
+    both = chooser(sampling, [[1]] * 2, ["a", "b"], 5000)
+    one = chooser(sampling, [[1]], ["b"], 5000)
+    first = both.choose(logits)
+    assert first[1] == one.choose(logits[:1])[0]
+    assert first[0] != first[1]
+    both.keep(torch.tensor([1]))
+    assert both.choose(logits[:1]).tolist() == one.choose(logits[:1]).tolist()

@@ -8,14 +8,10 @@ with the same ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from pydantic import Field
-from transformers import (
-    LogitsProcessor,
-    LogitsProcessorList,
-    RepetitionPenaltyLogitsProcessor,
-)
 
 from influbench.config import Config
 from influbench.files import digest
@@ -40,30 +36,76 @@ class Sampling(Config):
     max_new_tokens: int = Field(default=1024, ge=1)
 
 
-def processors(sampling: Sampling, mask: torch.Tensor, keys: Sequence[str]) -> LogitsProcessorList:
-    """What ``generate(do_sample=False)`` needs to sample.
+@dataclass
+class Chooser:
+    """Chooses a token a row, step after step; rows may leave on the way."""
 
-    Args:
-        sampling: the rules.
-        mask: attention mask of the prompts, padded on the left, shape [row, time].
-        keys: one a row; all that its random numbers are made from.
-    """
-    width = mask.shape[1]
-    chain: list[LogitsProcessor] = []
-    if sampling.repetition_penalty != 1:
-        padding = width - mask.sum(-1)
-        chain.append(
-            RepetitionPenaltyLogitsProcessor(
-                sampling.repetition_penalty, prompt_ignore_length=padding
-            )
-        )
-    if sampling.presence_penalty or sampling.frequency_penalty:
-        chain.append(_OutputPenalty(sampling.presence_penalty, sampling.frequency_penalty, width))
-    if sampling.temperature > 0:
+    sampling: Sampling
+    uniforms: torch.Tensor
+    """A number of the row's own for every step, shape [row, step]."""
+    counts: torch.Tensor | None
+    """How often the row wrote each token, shape [row, token]; None where no penalty asks."""
+    seen: torch.Tensor | None
+    """Whether prompt or output has the token, shape [row, token]; None where no penalty asks."""
+    step: int = 0
+
+    @classmethod
+    def start(
+        cls,
+        sampling: Sampling,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[str],
+        *,
+        vocabulary: int,
+        device: torch.device,
+    ) -> Chooser:
+        """A chooser for rows that have written nothing.
+
+        Args:
+            sampling: the rules.
+            prompts: tokens of each row's prompt.
+            keys: one a row; all that its random numbers are made from.
+            vocabulary: number of tokens that logits are about.
+            device: of the logits.
+        """
+        shape = len(prompts), vocabulary
+        counts = seen = None
+        if sampling.presence_penalty or sampling.frequency_penalty:
+            counts = torch.zeros(shape, device=device)
+        if sampling.repetition_penalty != 1:
+            seen = torch.zeros(shape, dtype=torch.bool, device=device)
+            for row, prompt in enumerate(prompts):
+                seen[row, list(prompt)] = True
         uniforms = torch.stack([_uniforms(key, sampling.max_new_tokens) for key in keys])
-        uniforms = uniforms.to(mask.device)
-        chain.append(_Draw(sampling.temperature, sampling.top_p, uniforms, width))
-    return LogitsProcessorList(chain)
+        return cls(sampling, uniforms.to(device), counts, seen)
+
+    def choose(self, logits: torch.Tensor) -> torch.Tensor:
+        """The next token of each row, shape [row], from logits of shape [row, token]."""
+        rules, scores = self.sampling, logits.float()
+        if self.seen is not None:
+            factor = rules.repetition_penalty
+            worse = torch.where(scores < 0, scores * factor, scores / factor)
+            scores = torch.where(self.seen, worse, scores)
+        if self.counts is not None:
+            scores = scores - rules.presence_penalty * (self.counts > 0)
+            scores -= rules.frequency_penalty * self.counts
+        if rules.temperature > 0:
+            uniform = self.uniforms[:, self.step]
+            token = draw(scores / rules.temperature, rules.top_p, uniform)
+        else:
+            token = scores.argmax(-1)
+        self.step += 1
+        if self.counts is not None:
+            self.counts.scatter_add_(1, token[:, None], torch.ones_like(scores[:, :1]))
+        if self.seen is not None:
+            self.seen.scatter_(1, token[:, None], True)
+        return token
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Goes on with these rows only, shape [row], positions among the present ones."""
+        self.uniforms = self.uniforms[rows]
+        self.counts = None if self.counts is None else self.counts[rows]
+        self.seen = None if self.seen is None else self.seen[rows]
 
 
 def draw(logits: torch.Tensor, top_p: float, uniform: torch.Tensor) -> torch.Tensor:
@@ -105,37 +147,3 @@ def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 def _uniforms(key: str, count: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(int(digest(key)[:15], 16))
     return torch.rand(count, generator=generator)
-
-
-class _OutputPenalty(LogitsProcessor):
-    """Lowers the logits of tokens that the row has written: presence once, frequency each time."""
-
-    def __init__(self, presence: float, frequency: float, width: int) -> None:
-        self.presence = presence
-        self.frequency = frequency
-        self.width = width
-        self.counts = torch.empty(0)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if input_ids.shape[1] == self.width:
-            self.counts = torch.zeros_like(scores)
-            return scores
-        self.counts.scatter_add_(1, input_ids[:, -1:], torch.ones_like(scores[:, :1]))
-        return scores - self.presence * (self.counts > 0) - self.frequency * self.counts
-
-
-class _Draw(LogitsProcessor):
-    """Draws each row's token with a number of its own and leaves only that token standing."""
-
-    def __init__(
-        self, temperature: float, top_p: float, uniforms: torch.Tensor, width: int
-    ) -> None:
-        self.temperature = temperature
-        self.top_p = top_p
-        self.uniforms = uniforms
-        self.width = width
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        uniform = self.uniforms[:, input_ids.shape[1] - self.width]
-        token = draw(scores.float() / self.temperature, self.top_p, uniform)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)

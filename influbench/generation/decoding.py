@@ -1,0 +1,149 @@
+"""One batch of rows decoded: the prompt read once, rows that have ended leave.
+
+transformers' ``generate`` keeps a row that has ended in every further pass until the last one ends,
+and copies all keys and values at every token: on two CPU cores, 32 rows after prompts of 250
+tokens, those copies were 41 % of a step in fp32 (``benchmarks/decoding.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from influbench.generation.choosing import Chooser
+
+LEAVE = 8
+"""Rows leave when an eighth of those present has ended: each time, all keys are copied."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model that reads prompts and goes on from them."""
+
+    model: PreTrainedModel
+    pad: int
+    """Token that fills up shorter prompts, on the left."""
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        chooser: Chooser,
+        ended: Callable[[list[int]], bool],
+        limit: int,
+    ) -> list[list[int]]:
+        """The tokens that each row writes, the one that ended it included.
+
+        Args:
+            prompts: tokens of each row's prompt, at least one; equal ones are read once.
+            chooser: chooses the tokens of these rows.
+            ended: whether a row that has written these tokens is done.
+            limit: most tokens a row.
+        """
+        device = self.model.device
+        logits, cache, mask = self._read(prompts)
+        mask = torch.cat([mask, mask.new_ones(len(prompts), limit)], 1)
+        width = mask.shape[1] - limit
+        positions = mask[:, :width].sum(-1, keepdim=True)
+        written: list[list[int]] = [[] for _ in prompts]
+        present = list(range(len(prompts)))
+        done = [False] * len(prompts)
+        make_room(cache, limit)
+        for step in range(limit):
+            token = chooser.choose(logits)
+            for row, value in zip(present, token.tolist(), strict=True):
+                if not done[row]:
+                    written[row].append(value)
+                    done[row] = ended(written[row])
+            places = [place for place, row in enumerate(present) if not done[row]]
+            if not places or step == limit - 1:
+                break
+            if (len(present) - len(places)) * LEAVE >= len(present):
+                stay = torch.tensor(places, device=device)
+                present = [present[place] for place in places]
+                token, mask, positions = token[stay], mask[stay], positions[stay]
+                cache.batch_select_indices(stay)
+                chooser.keep(stay)
+            logits = self.model(
+                input_ids=token[:, None],
+                attention_mask=mask[:, : width + step + 1],
+                position_ids=positions + step,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
+        return written
+
+    def _read(self, prompts: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, Cache, torch.Tensor]:
+        """Next-token logits of each row, keys and values, and the mask of its prompt."""
+        device = self.model.device
+        distinct = list(dict.fromkeys(prompts))
+        width = max(map(len, distinct))
+        ids = torch.tensor([[*[self.pad] * (width - len(t)), *t] for t in distinct], device=device)
+        lengths = torch.tensor([len(t) for t in distinct], device=device)
+        mask = (torch.arange(width, device=device) >= width - lengths[:, None]).long()
+        # Without a mask attention is plainly causal, which is faster where no row needs one.
+        needed: dict[str, Any] = {} if bool(mask.all()) else {"attention_mask": mask}
+        output = self.model(
+            input_ids=ids,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            use_cache=True,
+            logits_to_keep=1,
+            **needed,
+        )
+        logits, cache = output.logits[:, -1], output.past_key_values
+        which = torch.tensor([distinct.index(tokens) for tokens in prompts], device=device)
+        if len(distinct) < len(prompts):
+            cache.batch_select_indices(which)
+        return logits[which], cache, mask[which]
+
+
+def make_room(cache: Cache, tokens: int) -> None:
+    """Gives the layers of a cache room for so many tokens more, so that none copies to grow."""
+    for number, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer:  # layers that slide or compress keep their own ways
+            cache.layers[number] = _Roomy(layer, tokens)
+
+
+class _Roomy(DynamicLayer):
+    """A layer whose keys and values lie at the beginning of larger tensors."""
+
+    def __init__(self, layer: DynamicLayer, tokens: int) -> None:
+        super().__init__()
+        assert layer.keys is not None
+        assert layer.values is not None
+        self.lazy_initialization(layer.keys, layer.values)
+        self._used = layer.keys.shape[-2]
+        self._room = [_larger(part, tokens) for part in (layer.keys, layer.values)]
+        self._show()
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        *args: Any,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes the new keys and values after those there are; returns all."""
+        end = self._used + key_states.shape[-2]
+        for room, new in zip(self._room, (key_states, value_states), strict=True):
+            room[..., self._used : end, :] = new
+        self._used = end
+        return self._show()
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps these rows."""
+        self._room = [room[indices] for room in self._room]
+        self._show()
+
+    def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
+        self.keys, self.values = (room[..., : self._used, :] for room in self._room)
+        return self.keys, self.values
+
+
+def _larger(part: torch.Tensor, tokens: int) -> torch.Tensor:
+    return torch.cat([part, part.new_zeros(*part.shape[:-2], tokens, part.shape[-1])], -2)
