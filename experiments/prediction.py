@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from influbench.data import load_evaluation
-from influbench.evaluation.suite import held_out
+from influbench.evaluation.suites.losses import held_out
 from influbench.models import ModelConfig
 from influbench.progress import RichProgress
 from influbench.report.agreement_tables import metrics_table

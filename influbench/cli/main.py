@@ -18,6 +18,7 @@ import typer
 from influbench import terminal
 from influbench.cli import evaluation as cli_evaluation
 from influbench.cli import score as cli_score
+from influbench.cli.options import RESULTS, STORE, Results, Seed, Set, StoreRoot
 from influbench.errors import UserError
 
 app = typer.Typer(
@@ -25,19 +26,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override any setting")
-]
-Seed = Annotated[int | None, typer.Option(help="seed of the run")]
-Results = Annotated[Path, typer.Option(help="where result files go")]
-StoreRoot = Annotated[
-    Path,
-    typer.Option(
-        "--store", envvar="INFLUBENCH_STORE", help="where finished and half-done work is kept"
-    ),
-]
-STORE, RESULTS = Path(".influbench"), Path("results")
 
 
 def _version(asked: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
@@ -15,19 +16,45 @@ from influbench.records import Answer, ModelRef, Question
 from influbench.store import Stage, Work
 
 
-class AnswerConfig(Config):
-    """How a model answers."""
+class AnswerSampling(Sampling):
+    """Greedy unless a temperature is given."""
 
-    seed: int = 0
-    sampling: Sampling = Sampling(temperature=0.0)
+    temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token")
+
+
+class AnswerSettings(Config):
+    """How a model answers: what a user may set."""
+
+    sampling: AnswerSampling = AnswerSampling()
     temperatures: dict[str, float] = Field(
         default_factory=dict, description="by category, where it is not sampling.temperature"
     )
     questions_per_chunk: int = Field(default=32, ge=1, description="between two safe points")
     batch_size: int = Field(default=32, ge=1, description="rows decoded at a time")
+
+
+class AnswerConfig(AnswerSettings):
+    """The same, with what holds for the whole evaluation."""
+
+    seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
-    chat_template: str | None = None
     device: str = transport("auto")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Written:
+    """An answer, and how many of its turns did not end by themselves."""
+
+    id: str
+    category: str
+    turns: tuple[str, ...]
+    responses: tuple[str, ...]
+    cut: int
+
+    def answer(self) -> Answer:
+        return Answer(
+            id=self.id, category=self.category, turns=self.turns, responses=self.responses
+        )
 
 
 def answer_questions(
@@ -35,30 +62,55 @@ def answer_questions(
 ) -> None:
     """Writes ``answers``: one a question, in order; earlier turns are in a turn's prompt.
 
-    ``work.meta`` counts the empty ones, which are kept.
+    ``work.meta`` counts the turns that are empty and those that were cut at the limit of tokens;
+    both are kept.
 
     Raises:
         UserError: a conversation does not fit the model's context.
     """
     loaded: list[LoadedModel] = []
 
-    def chunk(part: list[Question]) -> list[Answer]:
+    def chunk(part: list[Question]) -> list[_Written]:
         if not loaded:
-            loaded.append(
-                models.load(
-                    student, dtype=cfg.dtype, device=cfg.device, chat_template=cfg.chat_template
-                )
-            )
+            loaded.append(models.load(student, dtype=cfg.dtype, device=cfg.device))
         with work.meter.phase("answers", items=len(part), models=[loaded[0].model]):
             return _answers(cfg, part, loaded[0])
 
-    answers = work.chunks("answers", questions, chunk, size=cfg.questions_per_chunk, kind=Answer)
-    work.write("answers", answers)
-    work.meta["empty_answers"] = sum(not text for a in answers for text in a.responses)
+    found = work.chunks("answers", questions, chunk, size=cfg.questions_per_chunk, kind=_Written)
+    work.write("answers", [written.answer() for written in found])
+    work.meta["empty_answers"] = sum(not text for w in found for text in w.responses)
+    work.meta["cut_answers"] = sum(w.cut for w in found)
 
 
-def _answers(cfg: AnswerConfig, questions: Sequence[Question], loaded: LoadedModel) -> list[Answer]:
+def said_of(entry_meta: dict[str, int], who: str, questions: Sequence[Question]) -> list[str]:
+    """What a reader must know of a model's answers, from the stage's ``meta``; a note each."""
+    turns = sum(len(question.turns) for question in questions)
+    counts = {
+        "empty": entry_meta["empty_answers"],
+        "cut at the limit of tokens": entry_meta["cut_answers"],
+    }
+    return [f"answers of {who}: {n} of {turns} turns {what}" for what, n in counts.items() if n]
+
+
+def described(cfg: AnswerConfig) -> str:
+    """How answers are written, in one line."""
+    sampling = cfg.sampling
+    said = _degrees(sampling.temperature)
+    if cfg.temperatures:
+        said += " (" + ", ".join(f"{k} {v:g}" for k, v in sorted(cfg.temperatures.items())) + ")"
+    usual = Sampling()
+    more = ("top_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+    given = {name: getattr(sampling, name) for name in more}
+    said += "".join(f", {k} {v:g}" for k, v in given.items() if v != getattr(usual, k))
+    said += f", at most {sampling.max_new_tokens} tokens, {cfg.dtype}"
+    return f"{said}, batches of {cfg.batch_size}, seed {cfg.seed}"
+
+
+def _answers(
+    cfg: AnswerConfig, questions: Sequence[Question], loaded: LoadedModel
+) -> list[_Written]:
     said: dict[str, list[str]] = {question.id: [] for question in questions}
+    cut = dict.fromkeys(said, 0)
     temperatures = sorted({_temperature(cfg, question) for question in questions})
     for turn in range(max(len(question.turns) for question in questions)):
         for temperature in temperatures:
@@ -75,8 +127,11 @@ def _answers(cfg: AnswerConfig, questions: Sequence[Question], loaded: LoadedMod
             )
             for question, completion in zip(asked, written, strict=True):
                 said[question.id].append(completion.text.strip())
+                cut[question.id] += not completion.finished
     return [
-        Answer(id=q.id, category=q.category, turns=q.turns, responses=tuple(said[q.id]))
+        _Written(
+            id=q.id, category=q.category, turns=q.turns, responses=tuple(said[q.id]), cut=cut[q.id]
+        )
         for q in questions
     ]
 
@@ -94,4 +149,8 @@ def _prompt(loaded: LoadedModel, question: Question, said: Sequence[str]) -> str
     return chat_prompt(loaded.tokenizer, messages)
 
 
-STAGE = Stage("answer", 2, answer_questions)
+def _degrees(value: float) -> str:
+    return "greedy" if value == 0 else f"temperature {value:g}"
+
+
+STAGE = Stage("answer", 3, answer_questions)

@@ -1,57 +1,37 @@
-"""How good a judge is: agreement with recorded preferences, position bias, length bias, silence.
+"""How good a judge is: on recorded preferences, and while it gave a score.
 
-Measured with the AlpacaEval question in both orders, on pairs whose better output is on record.
+``check`` measures agreement with the record, position bias, length bias and silence with the
+AlpacaEval question in both orders. ``quality`` reads the same from the outcomes of any suite, and
+stands beside every score. A liking for the first place shows a judge that does not read; a liking
+for the longer answer may be right (the longer one may be better), so it is no proof.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from influbench.data.examples import claim_id, instruction, row_id
-from influbench.data.rows import Row, read_rows
-from influbench.errors import UserError
+from influbench.config import Config
+from influbench.evaluation.recorded import Preference
+from influbench.evaluation.suite import VerdictConfig, verdicts
 from influbench.evaluation.suites import alpaca_eval
+from influbench.judging import JudgeConfig
 from influbench.judging.protocol import Judge
 from influbench.records import Answer, Outcome, Question
+from influbench.session import Session
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.outcomes import by_item, summarise, values
 
-SOURCES = (
-    "instruction, output_1, output_2 and preference (1 = output_1 … 2 = output_2), or a prompt "
-    "(instruction, prompt or conversations), chosen and rejected"
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Preference:
-    """Two outputs and how probably the first is the better one, according to the record."""
-
-    id: str
-    instruction: str
-    output_1: str
-    output_2: str
-    first: float
-    """In [0, 1]; 0.5 is a tie."""
-
-
-def read_preferences(source: str | Path, limit: int | None = None) -> list[Preference]:
-    """Preferences from a file or a hub data set.
-
-    Raises:
-        UserError: a row is of neither form, holds a null where a text should be, or has the id of
-            an earlier one.
-    """
-    found: list[Preference] = []
-    seen: dict[str, str] = {}
-    for row in read_rows(source, limit):
-        preference = _preference(row)
-        claim_id(preference.id, row, seen)
-        found.append(preference)
-    return found
+PREFERS_FIRST = "judge_prefers_first"
+"""Preference for the answer shown first, percent; 50 = no position bias."""
+CONSISTENT = "judge_consistent"
+"""Share of the items where both orders favour the same answer, percent."""
+PREFERS_LONGER = "judge_prefers_longer"
+"""Preference for the longer answer, percent."""
+UNPARSEABLE = "judge_unparseable"
+"""Share of replies that give no verdict, percent."""
 
 
 def check(preferences: Sequence[Preference], judge: Judge) -> list[Outcome]:
@@ -99,7 +79,7 @@ def summaries(outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
     return {m: summarise(values(outcomes, m), "percent", 100.0) for m in metrics}
 
 
-def describe(judge: Judge, outcomes: Sequence[Outcome]) -> str:
+def describe(judge: str, note: str, outcomes: Sequence[Outcome]) -> str:
     """What to print beside every score of this judge, in one line."""
     found = summaries(outcomes)
 
@@ -112,11 +92,11 @@ def describe(judge: Judge, outcomes: Sequence[Outcome]) -> str:
 
     pairs = found["agreement"].n if "agreement" in found else 0
     return (
-        f"judge {judge.name}: agrees with the record on {shown('agreement')} of {pairs} pairs, "
+        f"judge {judge}: agrees with the record on {shown('agreement')} of {pairs} pairs, "
         f"prefers the first shown {shown('first')} (50 = no position bias), is consistent over "
         f"both orders on {shown('consistent')}, prefers the longer {shown('longer')} (the record: "
         f"{shown('recorded_longer')}), names none in {shown('unparseable')}"
-        + (f"; {judge.note}" if judge.note else "")
+        + (f"; {note}" if note else "")
     )
 
 
@@ -136,46 +116,107 @@ def _numbers(pair: Preference, found: dict[str, float | None]) -> dict[str, floa
     return numbers
 
 
-def _preference(row: Row) -> Preference:
-    fields = row.fields
-    if {"output_1", "output_2", "preference"} <= fields.keys():
-        value = fields["preference"]
-        try:
-            preference = float("nan") if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            preference = float("nan")
-        if not 1 <= preference <= 2:
-            raise UserError(
-                f"{row.where}: expected a preference from 1 (output_1) to 2 (output_2), got "
-                f"{value!r}"
-            )
-        return Preference(
-            id=row_id(row, "id"),
-            instruction=instruction(row),
-            output_1=_output(row, "output_1"),
-            output_2=_output(row, "output_2"),
-            first=2.0 - preference,
-        )
-    asked = next((n for n in ("instruction", "prompt", "conversations") if n in fields), None)
-    if asked is None or not {"chosen", "rejected"} <= fields.keys():
-        raise UserError(f"{row.where}: expected {SOURCES}, got {sorted(fields)}")
-    return Preference(
-        id=row_id(row, "id"),
-        instruction=instruction(row) if asked == "instruction" else _output(row, asked),
-        output_1=_output(row, "chosen"),
-        output_2=_output(row, "rejected"),
-        first=1.0,
+def quality(outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
+    """All of the above that the outcomes of one suite tell, with standard errors over items."""
+    found = {
+        PREFERS_FIRST: _prefers_first(outcomes),
+        CONSISTENT: _consistent(outcomes),
+        PREFERS_LONGER: _prefers_longer(outcomes),
+        UNPARSEABLE: [o.value for o in outcomes if _plain(o) == "unparseable"],
+    }
+    return {name: summarise(v, "percent", 100.0) for name, v in found.items() if v}
+
+
+def _prefers_first(outcomes: Sequence[Outcome]) -> list[float]:
+    duels = _mean_by_item([o for o in outcomes if _plain(o) == "first"])
+    first, second = by_item(outcomes, "win_first"), by_item(outcomes, "win_second")
+    shown = {
+        item: [
+            *([first[item]] if item in first else []),
+            *([1 - second[item]] if item in second else []),
+        ]
+        for item in dict.fromkeys([*first, *second])
+    }
+    return [*duels, *(float(np.mean(v)) for v in shown.values())]
+
+
+def _consistent(outcomes: Sequence[Outcome]) -> list[float]:
+    duels = _mean_by_item([o for o in outcomes if _plain(o) == "disagreement"])
+    first, second = by_item(outcomes, "win_first"), by_item(outcomes, "win_second")
+    pairs = [
+        float(np.sign(first[i] - 0.5) == np.sign(second[i] - 0.5)) for i in first if i in second
+    ]
+    return [*(1 - value for value in duels), *pairs]
+
+
+def _prefers_longer(outcomes: Sequence[Outcome]) -> list[float]:
+    wins, ours = by_item(outcomes, "win"), by_item(outcomes, "length")
+    theirs = by_item(outcomes, "baseline_length")
+    return [
+        win if ours[item] > theirs[item] else 1 - win
+        for item, win in wins.items()
+        if item in ours and ours[item] != theirs[item]
+    ]
+
+
+def _plain(outcome: Outcome) -> str:
+    """The metric without the turn that a two-turn comparison appends."""
+    return outcome.metric.removesuffix("_1").removesuffix("_2")
+
+
+def _mean_by_item(outcomes: Sequence[Outcome]) -> list[float]:
+    found: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        found.setdefault(outcome.item, []).append(outcome.value)
+    return [float(np.mean(v)) for v in found.values()]
+
+
+def _check(_: VerdictConfig, judge: Judge, preferences: Sequence[Preference]) -> list[Outcome]:
+    return check(preferences, judge)
+
+
+STAGE = verdicts("judge_check", 2, _check)
+
+
+class JudgeCheckConfig(Config):
+    """Who is examined by the command ``judge-check``."""
+
+    judge: JudgeConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What is known of a judge."""
+
+    judge: str
+    note: str
+    summaries: dict[str, Estimate]
+    """By metric of :func:`check`, in percent."""
+    described: str
+    """The same in one line."""
+
+
+def examine(judge: JudgeConfig, preferences: Sequence[Preference], session: Session) -> Examination:
+    """Asks a judge about recorded preferences, in both orders.
+
+    Args:
+        judge: who is examined.
+        preferences: see ``recorded.read_preferences``.
+        session: keeps the judgements and the ledger.
+
+    Raises:
+        UserError: the judge fails.
+    """
+    cfg = VerdictConfig(judge=judge, archive=session.archive)
+    entry = session.ask(STAGE, cfg, preferences, label="preferences")
+    outcomes, name, note = (
+        entry.records("outcomes", Outcome),
+        entry.meta["judge"],
+        entry.meta["note"],
     )
-
-
-def _output(row: Row, name: str) -> str:
-    """Text as it is, an empty one too, or the last message of a conversation."""
-    value = row.fields[name]
-    if isinstance(value, list) and value:
-        value = value[-1]
-    if isinstance(value, dict):
-        value = value.get("content", value.get("value"))
-    if not isinstance(value, str):
-        got = "nothing (null)" if value is None else f"{type(value).__name__} {str(value)[:60]!r}"
-        raise row.refuse(f"text in '{name}'", got, "fill it in or remove the row")
-    return value
+    return Examination(
+        judge=name,
+        note=note,
+        summaries=summaries(outcomes),
+        described=describe(name, note, outcomes),
+    )

@@ -1,42 +1,81 @@
-"""Evaluate one student on the suites asked for: ``influbench evaluate``.
-
-Every step is a stage of the store: killed and started again, it goes on where it was, and what was
-judged before is not asked again. All that can be refused is refused before the first answer.
-"""
+"""Evaluate one student by itself, and file the result: ``influbench evaluate``."""
 
 from __future__ import annotations
 
+import datetime
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from influbench.config import Config
+from pydantic import Field
+
+from influbench import data, models
+from influbench.config import Config, transport
+from influbench.data import DataConfig
+from influbench.errors import UserError
 from influbench.evaluation import answers as answering
-from influbench.evaluation import judge_quality, numbers, plan, suite, verdicts
-from influbench.evaluation.answers import AnswerConfig
-from influbench.evaluation.numbers import Numbers
-from influbench.evaluation.plan import HARNESS, EvaluateConfig, Plan
-from influbench.evaluation.suite import VerdictConfig
-from influbench.evaluation.suites import harness_task
-from influbench.evaluation.suites.harness_task import TaskNumber
+from influbench.evaluation import evaluator, judge_check, recorded
+from influbench.evaluation.answers import AnswerSettings
+from influbench.evaluation.evaluator import Evaluated, EvaluationConfig, Evaluator
+from influbench.evaluation.judge_check import Examination
+from influbench.evaluation.suite import Baseline, Material
 from influbench.files import digest
-from influbench.judging import Budget
-from influbench.records import Answer, LedgerRow, ModelRef, Outcome, Question
+from influbench.judging import JudgeConfig
+from influbench.models import ModelConfig
+from influbench.models.embedded import is_embedded
+from influbench.models.templates import templated
+from influbench.records import LedgerRow, ModelRef, Question, ResultRow
+from influbench.results import result_file
+from influbench.results.provenance import provenance
+from influbench.results.result_file import RunResult
+from influbench.session import Session
 from influbench.statistics.estimate import Estimate
-from influbench.store import Entry, Stage, Store
+
+MT_BENCH_TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
+"""FastChat's, by category; all others are answered greedily."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One suite's share of the result."""
+class TurnSettings(AnswerSettings):
+    """Two-turn answers as FastChat has them."""
 
-    suite: str
-    numbers: Numbers
-    quality: dict[str, Estimate]
-    """How the judge behaved here: see ``judge_quality``."""
-    outcomes: Sequence[Outcome]
+    temperatures: dict[str, float] = MT_BENCH_TEMPERATURES
+
+
+class SuiteSettings(EvaluationConfig):
+    """As in a run, with MT-Bench's own temperatures."""
+
+    turns: TurnSettings = TurnSettings()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class SourceSettings(DataConfig):
+    """As in a run, with the public benchmarks for defaults."""
+
+    evaluation: str = "alpaca_eval"
+    questions: str = "mt_bench"
+
+
+class EvaluateConfig(Config):
+    """Which student is evaluated, on what, and how; names are those of a run's settings."""
+
+    student: ModelConfig
+    baseline: str | None = Field(
+        default=None, description="a model, or a file of outputs; None = the prompts' own outputs"
+    )
+    seed: int = 0
+    device: str = transport("auto", "where all models stand; judge.device for the judge")
+    limit: int | None = Field(default=None, ge=1, description="the first N items of each suite")
+    judge: JudgeConfig | None = None
+    data: SourceSettings = SourceSettings()
+    evaluation: SuiteSettings = SuiteSettings()
+    preferences: str | None = Field(default=None, description="what the judge is checked on")
+    preferences_limit: int | None = Field(default=None, ge=1)
+
+    def placed_judge(self) -> JudgeConfig | None:
+        """The judge, which stands where the student does unless its own settings say where."""
+        return self.judge and self.judge.placed(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,157 +85,179 @@ class Evaluation:
     cfg: EvaluateConfig
     student: str
     baseline: str
-    parts: Sequence[Part]
+    marks: Evaluated
+    examined: Examination | None
+    decoding: Sequence[str]
+    """How answers were written, a line each kind."""
     ledger: Sequence[LedgerRow]
-    notes: Sequence[str]
-    judge: str
-    """Its name; empty where none was asked."""
     identity: str
     """Digest of the settings, the student and the baseline."""
+    notes: Sequence[str]
 
 
-@dataclass
-class _Desk:
-    """The stages of one evaluation over one store, and what they cost."""
-
-    cfg: EvaluateConfig
-    store: Store
-    plan: Plan
-    budget: Budget
-    ledger: dict[tuple[str, str], LedgerRow] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    judges: dict[str, str] = field(default_factory=dict)
-
-    def do(self, stage: Stage, cfg: Config, *inputs: Any, label: str) -> Entry:
-        entry = self.store.run(stage, cfg, *inputs, label=label)
-        rows = {(entry.key, row.phase): row for row in entry.ledger()}
-        if entry.cached and not rows.keys() <= self.ledger.keys():
-            # The cap is on what this evaluation costs, whichever attempt paid.
-            self.budget.spent += sum(row.money for row in rows.values())
-        self.ledger |= rows
-        return entry
-
-    def ask(self, stage: Stage, *inputs: Any, label: str) -> list[Outcome]:
-        assert self.cfg.judge is not None, "the plan refuses judged suites without a judge"
-        cfg = VerdictConfig(
-            judge=self.cfg.judge,
-            orders=self.cfg.orders,
-            seed=self.cfg.seed,
-            archive=suite.archive(self.store),
-        )
-        within = replace(stage, function=partial(stage.function, budget=self.budget))
-        entry = self.do(within, cfg, *inputs, label=label)
-        self.judges[entry.meta["judge"]] = entry.meta["note"]
-        if "described" in entry.meta:
-            self.notes.append(entry.meta["described"])
-        return entry.records("outcomes", Outcome)
-
-    def answer(self, questions: Sequence[Question]) -> list[Answer]:
-        """The student's own answers."""
-        return self._answers(self._decoding(questions), questions, *self._student())
-
-    def against(self, questions: Sequence[Question]) -> list[Answer]:
-        """The answers to beat."""
-        if self.plan.baseline_ref is None:
-            return list(self.plan.outputs)
-        # The template is the student's: a baseline has its own.
-        cfg = self._decoding(questions).model_copy(update={"chat_template": None})
-        return self._answers(cfg, questions, self.plan.baseline, self.plan.baseline_ref)
-
-    def _student(self) -> tuple[str, ModelRef]:
-        return self.plan.student, self.plan.student_ref
-
-    def _decoding(self, questions: Sequence[Question]) -> AnswerConfig:
-        return self.cfg.turns if self._several(questions) else self.cfg.answers
-
-    def _answers(
-        self, cfg: AnswerConfig, questions: Sequence[Question], who: str, ref: ModelRef
-    ) -> list[Answer]:
-        label = f"{who}-turns" if self._several(questions) else who
-        entry = self.do(answering.STAGE, cfg, questions, ref, label=label)
-        if empty := entry.meta["empty_answers"]:
-            self.notes.append(f"answers of {label}: {empty} turns of {len(questions)} items empty")
-        return entry.records("answers", Answer)
-
-    def _several(self, questions: Sequence[Question]) -> bool:
-        return any(len(question.turns) > 1 for question in questions)
-
-
-def evaluate(cfg: EvaluateConfig, store: Store) -> Evaluation:
+def evaluate(cfg: EvaluateConfig, session: Session) -> Evaluation:
     """Evaluates a student.
 
     Args:
         cfg: the suites and all settings.
-        store: keeps answers, judgements and harness results.
+        session: keeps answers, judgements and harness results.
 
     Raises:
-        UserError: something given cannot work (see ``plan.make``), or the judge fails or reaches
-            its spending cap; what was bought is kept.
+        UserError: something given cannot work, which is said before the first second of compute;
+            or the judge fails or reaches its spending cap; what was bought is kept.
     """
-    made = plan.make(cfg)
-    desk = _Desk(cfg, store, made, Budget(cfg.judge.max_dollars if cfg.judge else None))
-    if made.preferences:
-        desk.ask(verdicts.JUDGE_CHECK, made.preferences, label="preferences")
-    parts = [_part(desk, name) for name in cfg.suites]
-    notes = [note for note in desk.judges.values() if note]
-    told = [cfg.identity(), made.student_ref.digest, made.baseline_identity()]
+    needs = evaluator.needs(cfg.evaluation.suites)
+    turns = {need.turns for need in needs}
+    material = Material(
+        source=cfg.data.evaluation,
+        prompts=data.load_evaluation(cfg.data)[: cfg.limit] if "one" in turns else (),
+        questions=data.load_questions(cfg.data)[: cfg.limit] if "two" in turns else (),
+    )
+    ready = evaluator.prepare(
+        _limited(cfg), material, cfg.placed_judge(), seed=cfg.seed, device=cfg.device
+    )
+    preferences = (
+        recorded.read_preferences(cfg.preferences, cfg.preferences_limit) if cfg.preferences else []
+    )
+    if preferences and cfg.judge is None:
+        raise UserError("preferences: they are for a judge to be checked on: give --judge")
+    baseline = _baseline(cfg, {need.baseline for need in needs}, material.prompts)
+    name = called(cfg.student.name)
+    student = templated(cfg.student, session.run)
+    examined = None
+    if preferences and (judge := cfg.placed_judge()) is not None:
+        examined = judge_check.examine(judge, preferences, session)
+    marks = ready.evaluate(session, student, label=name, baseline=baseline)
+    decoding = _decoding(ready)
+    told = [cfg.identity(), student.digest, _identity(baseline)]
     return Evaluation(
         cfg=cfg,
-        student=made.student,
-        baseline=made.baseline,
-        parts=parts,
-        ledger=list(desk.ledger.values()),
-        notes=list(dict.fromkeys([*made.notes, *notes, *desk.notes, *_unjudged(parts)])),
-        judge=", ".join(desk.judges),
+        student=name,
+        baseline=baseline.name if baseline else "",
+        marks=marks,
+        examined=examined,
+        decoding=decoding,
+        ledger=session.ledger,
         identity=digest(json.dumps(told, sort_keys=True)),
+        notes=_notes(student, baseline, marks, examined),
     )
 
 
-def _part(desk: _Desk, name: str) -> Part:
-    if name.startswith(HARNESS):
-        return _harness(desk, name)
-    made, label = desk.plan, desk.plan.student
-    if name in ("alpaca_eval", "head_to_head"):
-        ours = desk.answer(made.prompts)
-        pair = (made.prompts, ours, desk.against(made.prompts))
-        if name == "head_to_head":
-            outcomes = desk.ask(verdicts.HEAD_TO_HEAD, *pair, label=label)
-            found = numbers.head_to_head_numbers(outcomes)
-        else:
-            outcomes = desk.ask(suite.COMPARE, *pair, label=label)
-            found = numbers.alpaca_eval_numbers(outcomes, made.difficulty, made.gamed)
-    else:
-        ours = desk.answer(made.questions)
-        if name == "mt_bench":
-            outcomes = desk.ask(suite.GRADE, made.questions, ours, label=label)
-            found = numbers.mt_bench_numbers(outcomes)
-        else:
-            theirs = desk.against(made.questions)
-            outcomes = desk.ask(verdicts.PAIRWISE, made.questions, ours, theirs, label=label)
-            found = numbers.pairwise_numbers(outcomes)
-    quality = judge_quality.quality(outcomes)
-    return Part(suite=name, numbers=found, quality=quality, outcomes=outcomes)
+def called(model: str) -> str:
+    """A short name for a model: a hub or embedded name, or the last two parts of a folder."""
+    folder = Path(model).expanduser()
+    if is_embedded(model) or not folder.is_dir():
+        return model
+    return "/".join(folder.resolve().parts[-2:]).lstrip("/")
 
 
-def _harness(desk: _Desk, name: str) -> Part:
-    cfg, content = desk.plan.tasks[name]
-    entry = desk.do(
-        harness_task.STAGE,
-        cfg,
-        content,
-        desk.plan.student_ref,
-        label=f"{cfg.task}-{desk.plan.student}",
+def run_name(found: Evaluation) -> str:
+    """What an evaluation's file is called: the student, and a digest of what it was put through."""
+    plain = re.sub(r"[^\w.=+-]+", "-", found.student).strip("-.") or "student"
+    return f"{plain},{found.identity[:8]}"
+
+
+def save(found: Evaluation, root: Path, study: str, run: str) -> Path:
+    """Writes ``root/study/run.json``; one that holds this very result keeps its date and commit.
+
+    Metrics and outcomes begin with their suite, such as ``alpaca_eval/win_rate``; the judge's
+    behaviour stands beside them as ``alpaca_eval/judge_prefers_first``. Harness numbers are
+    ``harness:TASK/metric/filter``.
+
+    Raises:
+        UserError: a name that is no file name.
+    """
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    result = RunResult(
+        config=_settings(found),
+        provenance=provenance(
+            datetime.datetime.now(datetime.UTC), device=device, threads=torch.get_num_threads()
+        ),
+        rows=[_row(found, study, run, *number) for number in found.marks.numbers().items()],
+        ledger=found.ledger,
+        outcomes={found.student: found.marks.outcomes()},
+        notes=[*found.decoding, *found.notes],
     )
-    found = {
-        n.name: Estimate(value=n.value, stderr=n.stderr, n=n.n, unit="fraction")
-        for n in entry.records("numbers", TaskNumber)
-    }
-    shots = ", ".join(f"{task} {count}" for task, count in entry.meta["shots"].items())
-    desk.notes.append(f"{name}: few-shot examples: {shots}")
-    outcomes = entry.records("outcomes", Outcome)
-    return Part(suite=name, numbers=found, quality={}, outcomes=outcomes)
+    return result_file.write_if_new(root, study, run, result)
 
 
-def _unjudged(parts: Sequence[Part]) -> list[str]:
-    judged = [part for part in parts if not part.suite.startswith(HARNESS)]
-    return [note for p in judged if (note := numbers.unjudged(p.suite, p.numbers, p.quality))]
+def _limited(cfg: EvaluateConfig) -> EvaluationConfig:
+    harness = cfg.evaluation.harness.model_copy(update={"limit": cfg.limit})
+    return cfg.evaluation.model_copy(update={"harness": harness} if cfg.limit else {})
+
+
+def _baseline(
+    cfg: EvaluateConfig, wanted: set[str], prompts: Sequence[Question]
+) -> Baseline | None:
+    """A model or its outputs; None where nothing is compared."""
+    is_file = cfg.baseline is not None and Path(cfg.baseline).is_file()
+    if "model" in wanted and (cfg.baseline is None or is_file):
+        raise UserError(
+            "mt_bench_pairwise needs --baseline MODEL, a model that answers both turns, got "
+            f"{cfg.baseline or 'none'}"
+        )
+    if cfg.baseline is None:
+        if "answers" not in wanted:
+            return None
+        source = cfg.data.evaluation
+        return Baseline(
+            name=f"outputs of {called(source)}", outputs=recorded.own_outputs(prompts, source)
+        )
+    if is_file:
+        name, found = recorded.read_outputs(Path(cfg.baseline), prompts)
+        return Baseline(name=name, outputs=found)
+    # The template is the student's: a baseline has its own.
+    return Baseline(name=called(cfg.baseline), model=models.resolve(cfg.baseline))
+
+
+def _identity(baseline: Baseline | None) -> str:
+    if baseline is None:
+        return ""
+    return baseline.model.digest if baseline.model else digest(baseline.outputs)
+
+
+def _decoding(ready: Evaluator) -> list[str]:
+    named = {suite.needs.turns for suite in ready.suites if suite.name != "losses"}
+    kinds = {"one": "one-turn answers", "two": "two-turn answers"}
+    return [
+        f"{said}: {answering.described(ready.decoding[turns])}"
+        for turns, said in kinds.items()
+        if turns in named
+    ]
+
+
+def _notes(
+    student: ModelRef, baseline: Baseline | None, marks: Evaluated, examined: Examination | None
+) -> list[str]:
+    notes = list(marks.notes)
+    if baseline and baseline.model and baseline.model.digest == student.digest:
+        notes.insert(0, f"the baseline {baseline.name} is the student itself: equal answers tie")
+    return notes if examined is None else [*notes, examined.described]
+
+
+def _settings(found: Evaluation) -> Mapping[str, Any]:
+    judge = found.cfg.judge
+    prices = (
+        {}
+        if judge is None
+        else {"prompt_price": judge.prompt_price, "completion_price": judge.completion_price}
+    )
+    # Not all of it: an address may hold a name or a password.
+    return {**found.cfg.identity(), **prices, "baseline_name": found.baseline}
+
+
+def _row(found: Evaluation, study: str, run: str, metric: str, number: Estimate) -> ResultRow:
+    return ResultRow(
+        study=study,
+        run=run,
+        estimator=found.student,
+        round=1,
+        seed=found.cfg.seed,
+        metric=metric,
+        value=number.value,
+        stderr=number.stderr,
+        n=number.n,
+        unit=number.unit,
+    )

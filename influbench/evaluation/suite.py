@@ -1,177 +1,180 @@
-"""The marks of one student: held-out loss, win rate against the baseline student, two-turn grade.
+"""What a suite of the evaluation is, and the sitting in which it marks one student.
 
-Each mark is a stage of its own, so that another judge buys judgements and nothing else again.
+A suite asks a student questions, has the answers judged or measured in stages of their own (so
+that another judge buys judgements and nothing else again), keeps one outcome an item, and makes
+numbers of the outcomes. The loop and ``influbench evaluate`` ask the same suites.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
+from typing import Any, Literal, Protocol
 
 from influbench import judging
 from influbench.config import Config, transport
-from influbench.derivatives.gradients import losses
 from influbench.evaluation import answers as answering
 from influbench.evaluation.answers import AnswerConfig
-from influbench.evaluation.suites import alpaca_eval, mt_bench
 from influbench.judging import ArchivedJudge, Budget, JudgeConfig
 from influbench.records import Answer, Example, ModelRef, Outcome, Question
-from influbench.store import Entry, Stage, Store, Work
-from influbench.student import StudentSettings, load_student
+from influbench.session import Session
+from influbench.statistics.estimate import Estimate
+from influbench.store import Entry, Stage, Work
 
-
-class EvaluationConfig(Config):
-    """How students are marked."""
-
-    answers: AnswerConfig = AnswerConfig()
-    turns: AnswerConfig = Field(
-        default=AnswerConfig(), description="answers of the two-turn questions"
-    )
-    orders: Literal["both", "random"] = Field(
-        default="both", description="orders in which the judge sees two answers"
-    )
-    seed: int = 0
-
-
-class LossConfig(Config):
-    """Nothing to set but where it runs."""
-
-    device: str = transport("auto")
+Numbers = Mapping[str, Estimate]
+"""What a suite publishes, by name."""
+Orders = Literal["both", "random"]
 
 
 class VerdictConfig(Config):
     """A judge's marks."""
 
     judge: JudgeConfig
-    orders: Literal["both", "random"] = "both"
+    orders: Orders = "both"
     seed: int = 0
     archive: Path | None = transport(None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a suite must be given; known before anything is read."""
+
+    turns: Literal["one", "two", "none"] = "none"
+    """Of the questions that it asks."""
+    judge: bool = False
+    baseline: Literal["none", "answers", "model"] = "none"
+    """Whom the student is compared with: answers may come from a file, a model writes them."""
+
+
 @dataclass(frozen=True)
-class Evaluated:
-    """A student's answers and marks."""
+class Marks:
+    """What a suite says of one student."""
 
-    answers: Sequence[Answer]
     outcomes: Sequence[Outcome]
-    notes: frozenset[str]
-    """What the judge's stages say of the judge."""
+    """One an item and metric."""
+    numbers: Numbers
+    """Made of the outcomes, or by the suite's own program (the harness)."""
 
 
-Do = Callable[..., Entry]
-"""Runs a stage: ``do(stage, config, *inputs, label=…)``."""
+class Suite(Protocol):
+    """One suite; it holds what it read when it was made, and nothing of a student."""
+
+    @property
+    def name(self) -> str:
+        """As settings and results call it."""
+        ...
+
+    @property
+    def needs(self) -> Needs:
+        """Holds for every suite of this name."""
+        ...
+
+    def mark(self, sitting: Sitting) -> Marks:
+        """Runs the suite's stages on the student of a sitting."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Suite:
-    """What a student is marked on."""
+class Material:
+    """What students are evaluated on."""
 
-    cfg: EvaluationConfig
-    judge: JudgeConfig
-    evaluation: Sequence[Question]
-    """Single-turn prompts with a reference answer each."""
-    questions: Sequence[Question]
-    """Two-turn questions."""
-    reference: Sequence[Example]
-    archive: Path
+    source: str = ""
+    """Of the prompts, as ``data.evaluation`` says it."""
+    prompts: Sequence[Question] = ()
+    """Of one turn."""
+    questions: Sequence[Question] = ()
+    """Of two turns."""
+    reference: Sequence[Example] = ()
+    """The held-out pairs that define what helps; empty where there are none."""
 
-    def evaluate(
-        self, do: Do, student: ModelRef, baseline: Evaluated | None, *, label: str
-    ) -> Evaluated:
-        """All marks of one student; the win rate only where there is a baseline to beat."""
-        seed = {"seed": self.cfg.seed}
-        single = self.cfg.answers.model_copy(update=seed)
-        several = self.cfg.turns.model_copy(update=seed)
-        answered = do(answering.STAGE, single, self.evaluation, student, label=label)
-        answers = answered.records("answers", Answer)
-        outcomes = do(
-            LOSSES, LossConfig(), held_out(self.evaluation), self.reference, student, label=label
-        ).records("outcomes", Outcome)
-        verdict = VerdictConfig(
-            judge=self.judge, orders=self.cfg.orders, seed=self.cfg.seed, archive=self.archive
-        )
-        notes: set[str] = set()
-        if baseline is not None:
-            entry = do(COMPARE, verdict, self.evaluation, answers, baseline.answers, label=label)
-            outcomes += entry.records("outcomes", Outcome)
-            notes.add(entry.meta["note"])
-        if self.questions:
-            turns = do(answering.STAGE, several, self.questions, student, label=f"{label}-turns")
-            rows = turns.records("answers", Answer)
-            graded = do(GRADE, verdict, self.questions, rows, label=label)
-            outcomes += graded.records("outcomes", Outcome)
-            notes.add(graded.meta["note"])
-        return Evaluated(answers, outcomes, frozenset(notes - {""}))
+    def of(self, turns: str) -> Sequence[Question]:
+        """The questions of ``one`` or ``two`` turns."""
+        return self.prompts if turns == "one" else self.questions
 
 
-def held_out(evaluation: Sequence[Question]) -> list[Example]:
-    """The evaluation prompts that carry a good answer, as examples."""
-    return [
-        Example(id=q.id, instruction=q.turns[0], response=q.reference[0])
-        for q in evaluation
-        if q.reference
-    ]
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """Whom a student is compared with."""
+
+    name: str
+    model: ModelRef | None = None
+    outputs: Sequence[Answer] = ()
+    """Where it is no model."""
 
 
-def archive(store: Store) -> Path:
-    """Where a store keeps judgements, so that none is bought twice."""
-    return store.root / "judgements.jsonl"
+@dataclass(frozen=True, kw_only=True)
+class Sitting:
+    """One student before all of its suites: what they share, and what they leave."""
+
+    session: Session
+    student: ModelRef
+    label: str
+    """What the student is called in stages and results."""
+    material: Material
+    baseline: Baseline | None
+    decoding: Mapping[str, AnswerConfig]
+    """By ``one`` and ``two`` turns."""
+    verdict: VerdictConfig | None
+    device: str
+    judges: dict[str, str] = field(default_factory=dict)
+    """Name of each judge that was asked -> what a reader of its marks must know."""
+    notes: list[str] = field(default_factory=list)
+
+    def answers(self, turns: str) -> list[Answer]:
+        """The student's own."""
+        return self._answers(turns, self.label, self.student)
+
+    def baseline_answers(self, turns: str) -> list[Answer]:
+        """Those to beat."""
+        against = self.baseline
+        assert against is not None, "a suite that needs a baseline is not asked without one"
+        if against.model is None:
+            return list(against.outputs)
+        return self._answers(turns, against.name, against.model)
+
+    def run(self, stage: Stage, cfg: Config, *inputs: Any, label: str = "") -> Entry:
+        """Runs a stage of a suite; what it costs is in the session's ledger."""
+        return self.session.run(stage, cfg, *inputs, label=label or self.label)
+
+    def judged(self, stage: Stage, *inputs: Any, label: str = "") -> list[Outcome]:
+        """Runs a stage that asks the judge, under the spending cap of the whole command."""
+        assert self.verdict is not None, "a suite that needs a judge is not asked without one"
+        entry = self.session.ask(stage, self.verdict, *inputs, label=label or self.label)
+        self.judges[entry.meta["judge"]] = entry.meta["note"]
+        return entry.records("outcomes", Outcome)
+
+    def _answers(self, turns: str, who: str, model: ModelRef) -> list[Answer]:
+        questions = self.material.of(turns)
+        label = f"{who}-turns" if turns == "two" else who
+        entry = self.run(answering.STAGE, self.decoding[turns], questions, model, label=label)
+        self.notes.extend(answering.said_of(entry.meta, label, questions))
+        return entry.records("answers", Answer)
 
 
-def measure_losses(
-    cfg: LossConfig,
-    evaluation: Sequence[Example],
-    reference: Sequence[Example],
-    student: ModelRef,
-    *,
-    work: Work,
-) -> None:
-    """Writes ``outcomes``: ``heldout_loss`` and ``reference_loss``, nats per response token."""
-    held = load_student(student, StudentSettings(device=cfg.device))
-    outcomes: list[Outcome] = []
-    for metric, examples in (("heldout_loss", evaluation), ("reference_loss", reference)):
-        with work.meter.phase(metric, items=len(examples), models=[held.model]):
-            values = losses(held, examples)
-        outcomes += [
-            Outcome(metric=metric, item=e.id, value=float(v))
-            for e, v in zip(examples, values, strict=True)
-        ]
-    work.write("outcomes", outcomes)
+def verdicts(name: str, version: int, ask: Callable[..., list[Outcome]]) -> Stage:
+    """A stage that asks a judge and writes ``outcomes``.
+
+    Args:
+        name: of the stage.
+        version: of the stage.
+        ask: ``ask(cfg, judge, items, *answers)``; a function of a module, for other processes.
+    """
+    return Stage(name, version, partial(_judge, ask))
 
 
-def compare(
+def _judge(
+    ask: Callable[..., list[Outcome]],
     cfg: VerdictConfig,
-    questions: Sequence[Question],
-    answers: Sequence[Answer],
-    baseline: Sequence[Answer],
-    *,
+    items: Sequence[Any],
+    *answers: Sequence[Answer],
     work: Work,
     budget: Budget | None = None,
 ) -> None:
-    """Writes ``outcomes``: the judge's preference for ``answers`` over ``baseline``."""
-    with asked(cfg, work, len(questions), budget) as judge:
-        outcomes = alpaca_eval.judge_pairs(
-            questions, answers, baseline, judge, orders=cfg.orders, seed=cfg.seed
-        )
-    work.write("outcomes", outcomes)
-
-
-def grade(
-    cfg: VerdictConfig,
-    questions: Sequence[Question],
-    answers: Sequence[Answer],
-    *,
-    work: Work,
-    budget: Budget | None = None,
-) -> None:
-    """Writes ``outcomes``: the judge's grade a turn."""
-    with asked(cfg, work, len(questions), budget) as judge:
-        outcomes = mt_bench.grade(questions, answers, judge)
+    with asked(cfg, work, len(items), budget) as judge:
+        outcomes = ask(cfg, judge, items, *answers)
     work.write("outcomes", outcomes)
 
 
@@ -195,8 +198,3 @@ def asked(
         bought = judge.usage.since(judging.booked(work.meter))
         phase.add_api(bought.calls, bought.prompt_tokens, bought.completion_tokens, bought.money)
     work.meta.update(judge=judge.name, note=judge.note)
-
-
-LOSSES = Stage("losses", 2, measure_losses)
-COMPARE = Stage("compare", 1, compare)
-GRADE = Stage("grade", 1, grade)

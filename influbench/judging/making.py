@@ -203,7 +203,7 @@ def build(
         archive: where replies are kept (a path is opened); None = in memory, gone afterwards.
         buyer: who pays, e.g. the key of a stage's entry: ``usage`` then starts with what an
             earlier, killed attempt of the same buyer bought, so that the ledger misses nothing.
-        budget: a cap shared with other judges of one command; None = ``cfg.max_dollars`` for this.
+        budget: what one command may spend on judges; ``cfg.max_dollars`` holds for it too.
 
     Raises:
         UserError: the model, the address or the key is missing.
@@ -218,7 +218,8 @@ def build(
         return ArchivedJudge(LocalBackend(cfg), store, buyer, *limits)
     from influbench.judging.openai_client import OpenAIBackend
 
-    budget = budget or Budget(cfg.max_dollars)
+    budget = budget or Budget()
+    budget.cap(cfg.max_dollars)
     if buyer:
         budget.spent += store.bought_by(buyer).money
     return ArchivedJudge(OpenAIBackend(cfg, budget), store, buyer, *limits)

@@ -160,6 +160,10 @@ class JudgeConfig(Config):
             )
         return self
 
+    def placed(self, device: str) -> JudgeConfig:
+        """The same judge; it stands on ``device`` unless its own settings say where."""
+        return self.model_copy(update={"device": device}) if self.device == "auto" else self
+
     def price(self, prompt_tokens: int, completion_tokens: int) -> float:
         """US dollars for so many tokens."""
         return (prompt_tokens * self.prompt_price + completion_tokens * self.completion_price) / 1e6
@@ -173,6 +177,11 @@ class Budget:
     spent: float = 0.0
     _reserved: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def cap(self, limit: float | None) -> None:
+        """Lowers the cap to ``limit``; None leaves it. Every judge that states one is heeded."""
+        if limit is not None:
+            self.limit = limit if self.limit is None else min(self.limit, limit)
 
     def reserve(self, key: str, most: float) -> bool:
         """Sets ``most`` aside for a request; False where it might exceed the cap."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from influbench import data, generation, preferences, registry, scoring, training
 from influbench.errors import UserError
-from influbench.evaluation import suite
-from influbench.evaluation.suite import Evaluated
+from influbench.evaluation import evaluator
+from influbench.evaluation.evaluator import Evaluated, Evaluator
+from influbench.evaluation.suite import Baseline, Material
 from influbench.generation.attempts import GenerationConfig
 from influbench.loop.settings import BASELINE, RunConfig
 from influbench.models.templates import check_template, templated
@@ -18,9 +19,7 @@ from influbench.records import (
     Example,
     LedgerRow,
     ModelRef,
-    Outcome,
     Pair,
-    Question,
     Score,
     SeedPrompt,
 )
@@ -44,8 +43,8 @@ class Round:
     pairs: Sequence[Pair] = ()
     teaching: Mapping[str, Any] = field(default_factory=dict)
     """What DPO reports: losses, held-out accuracy."""
-    outcomes: Sequence[Outcome] = ()
-    """The trained student's, item by item."""
+    marks: Evaluated = field(default_factory=Evaluated)
+    """The trained student's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +55,8 @@ class Run:
     methods: Mapping[str, Mapping[str, Any]]
     """All options of every method that scored, its defaults spelt out."""
     rounds: Sequence[Round]
-    baseline: Sequence[Outcome]
-    """The student of the untaught teacher, item by item."""
+    baseline: Evaluated
+    """The student of the untaught teacher."""
     ledger: Sequence[LedgerRow]
     notes: Sequence[str]
 
@@ -68,8 +67,8 @@ class Sets:
 
     seeds: Sequence[SeedPrompt]
     reference: Sequence[Example]
-    evaluation: Sequence[Question]
-    questions: Sequence[Question]
+    evaluator: Evaluator | None
+    """None where the run ends at its scores."""
     overlap: int
     """Reference examples that are also evaluation prompts: 0 unless the run is leaky by name."""
 
@@ -101,11 +100,20 @@ def check(cfg: RunConfig) -> Sets:
             f"the reference set has {len(reference)} example: expected 2 or more, since every "
             "score carries a standard error over them; raise data.num_reference"
         )
+    material = Material(
+        source=cfg.data.evaluation,
+        prompts=evaluation,
+        questions=data.load_questions(cfg.data),
+        reference=reference,
+    )
+    told = cfg.evaluation, material, cfg.placed_judge()
+    ready = None
+    if cfg.stop_after == "end":
+        ready = evaluator.prepare(*told, seed=cfg.seed, device=cfg.device)
     return Sets(
         seeds=data.load_seed_prompts(cfg.data),
         reference=reference,
-        evaluation=evaluation,
-        questions=data.load_questions(cfg.data),
+        evaluator=ready,
         overlap=data.check_overlap(reference, evaluation, leaky=cfg.data.leaky),
     )
 
@@ -125,9 +133,10 @@ def run(cfg: RunConfig, session: Session) -> Run:
         session.note(f"leaky: {loop.sets.overlap} reference examples are also evaluation prompts")
     name = cfg.scoring.estimator
     teacher, student = (templated(model, session.run) for model in (cfg.teacher, cfg.student))
-    baseline = Evaluated((), (), frozenset())
+    untaught, against = Evaluated(), None
     if cfg.stop_after == "end":
-        baseline = loop.train_and_evaluate(BASELINE, teacher, student)
+        model, untaught = loop.train_and_evaluate(BASELINE, teacher, student)
+        against = Baseline(name=BASELINE, model=model)
     rounds: list[Round] = []
     methods: dict[str, Mapping[str, Any]] = {}
     for number in range(1, cfg.rounds + 1):
@@ -152,14 +161,14 @@ def run(cfg: RunConfig, session: Session) -> Run:
             )
             taught = loop.teach(teacher, pairs)
             teacher = taught.model("teacher")
-            outcomes = loop.train_and_evaluate(name, teacher, student, baseline)
-            turn = replace(turn, pairs=pairs, teaching=taught.meta, outcomes=outcomes.outcomes)
+            _, marks = loop.train_and_evaluate(name, teacher, student, against)
+            turn = replace(turn, pairs=pairs, teaching=taught.meta, marks=marks)
         rounds.append(turn)
     return Run(
         config=cfg,
         methods=methods,
         rounds=rounds,
-        baseline=baseline.outcomes,
+        baseline=untaught,
         ledger=session.ledger,
         notes=session.notes,
     )
@@ -232,24 +241,19 @@ class Loop:
         return self.session.run(dpo.DPO, cfg, pairs, teacher, label=self.cfg.scoring.estimator)
 
     def train_and_evaluate(
-        self, name: str, teacher: ModelRef, student: ModelRef, baseline: Evaluated | None = None
-    ) -> Evaluated:
-        """The teacher's training set, the student trained on it, and its marks."""
+        self, name: str, teacher: ModelRef, student: ModelRef, baseline: Baseline | None = None
+    ) -> tuple[ModelRef, Evaluated]:
+        """The student trained on what the teacher writes, and its marks."""
         rows = self.generate(teacher, self.cfg.sizes.training, "training", f"training-{name}")
         cfg = self.cfg.sft.into(SFTConfig, **self._everywhere)
         entry = self.session.run(training.SFT, cfg, _examples(rows), student, label=name)
-        marks = suite.Suite(
-            cfg=self.cfg.evaluation.model_copy(update={"seed": self.cfg.seed}),
-            judge=self.cfg.placed_judge(),
-            evaluation=self.sets.evaluation,
-            questions=self.sets.questions,
-            reference=self.sets.reference,
-            archive=self.session.archive,
-        )
-        evaluated = marks.evaluate(self.session.run, entry.model("student"), baseline, label=name)
-        for note in sorted(evaluated.notes):
+        trained = entry.model("student")
+        ready = self.sets.evaluator
+        assert ready is not None, "a run that ends at its scores trains and evaluates nothing"
+        marks = ready.evaluate(self.session, trained, baseline=baseline, label=name)
+        for note in marks.notes:
             self.session.note(note)
-        return evaluated
+        return trained, marks
 
 
 def _examples(rows: Sequence[Candidate]) -> list[Example]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 
 from influbench import models, registry
 from influbench.estimator import Scale
+from influbench.evaluation.evaluator import Evaluated
 from influbench.files import digest
 from influbench.loop.pipeline import Round, Run
 from influbench.loop.settings import BASELINE
@@ -34,6 +37,9 @@ QUALITY = {
     "reference_loss": ("reference_loss", 1.0, "nats/token"),
 }
 """Outcome metric -> published metric, factor, unit."""
+HEADLINES = {"alpaca_eval/win_rate", "mt_bench/grade", "heldout_loss", "reference_loss"}
+"""Numbers of suites that are published under the names above."""
+_SHORT = re.compile(r"alpaca_eval/(?=win$)|mt_bench/(?=grade_)")
 
 
 def publish(run: Run, root: Path, study: str, run_id: str) -> Path:
@@ -44,7 +50,9 @@ def publish(run: Run, root: Path, study: str, run_id: str) -> Path:
     """
     last = run.rounds[-1]
     name = run.config.scoring.estimator
-    outcomes = {BASELINE: run.baseline} | ({} if name == BASELINE else {name: last.outcomes})
+    outcomes = {BASELINE: items(run.baseline)}
+    if name != BASELINE:
+        outcomes[name] = items(last.marks)
     result = RunResult(
         config={**run.config.model_dump(mode="json"), "methods": run.methods},
         provenance=provenance(
@@ -108,8 +116,8 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
                 above = sum(pair.margin > floor for pair in turn.pairs) / len(turn.pairs)
                 blank = base(name, turn.number)
                 out.append(_row(blank, "pairs_above_floor", above, None, len(turn.pairs), ""))
-            out += _quality(turn.outcomes, base(name, turn.number))
-            out += _change(turn.outcomes, run.baseline, base(name, turn.number))
+            out += _quality(turn.marks, base(name, turn.number))
+            out += _change(items(turn.marks), items(run.baseline), base(name, turn.number))
     return out
 
 
@@ -143,17 +151,25 @@ def _agreements(
     return {**found, CEILING: against_oracle.ceiling(oracle, dict(groups), rng)}
 
 
-def _quality(outcomes: Sequence[Outcome], base: ResultRow) -> list[ResultRow]:
+def items(marks: Evaluated) -> list[Outcome]:
+    """A student's outcomes; those behind the headline numbers by their short names."""
+    return [replace(o, metric=_SHORT.sub("", o.metric)) for o in marks.outcomes()]
+
+
+def _quality(marks: Evaluated, base: ResultRow) -> list[ResultRow]:
     out: list[ResultRow] = []
-    for metric, items in _by_metric(outcomes).items():
+    for metric, found in _by_metric(items(marks)).items():
         if metric not in QUALITY:
             continue
         name, factor, unit = QUALITY[metric]
         # Seeded by the metric: an interval does not depend on which others there are.
         rng = np.random.default_rng(int(digest(f"{base.seed}:{name}"), 16))
-        mean = statistics.summary(items, rng).scaled(factor, unit)
+        mean = statistics.summary(found, rng).scaled(factor, unit)
         row = _row(base, name, mean.value, mean.stderr, mean.n, unit)
         out += with_interval(row, mean.low, mean.high)
+    for name, number in marks.numbers().items():
+        if name not in HEADLINES:
+            out.append(_row(base, name, number.value, number.stderr, number.n, number.unit))
     return out
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from influbench.config import Config, transport
 from influbench.data import DataConfig
-from influbench.evaluation.suite import EvaluationConfig
+from influbench.evaluation.evaluator import EvaluationConfig
 from influbench.generation.attempts import GenerationSettings
 from influbench.judging import JudgeConfig
 from influbench.models import ModelConfig
@@ -70,5 +70,4 @@ class RunConfig(Config):
 
     def placed_judge(self) -> JudgeConfig:
         """The judge, which stands where the run does unless its own settings say where."""
-        auto = self.judge.device == "auto"
-        return self.judge.model_copy(update={"device": self.device}) if auto else self.judge
+        return self.judge.placed(self.device)

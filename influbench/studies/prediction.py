@@ -24,7 +24,8 @@ from scipy import stats
 from influbench import training
 from influbench.config import Config, transport
 from influbench.errors import UserError
-from influbench.evaluation.suite import LOSSES, LossConfig
+from influbench.evaluation.suites.losses import STAGE as LOSSES
+from influbench.evaluation.suites.losses import LossConfig
 from influbench.files import digest
 from influbench.records import Example, ModelRef, Outcome, ResultRow
 from influbench.results import with_interval

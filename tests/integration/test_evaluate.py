@@ -53,11 +53,16 @@ def files(tmp_path_factory):
     }
 
 
+def setting(key, value):
+    return ["--set", f"{key}={value}"]
+
+
 def arguments(files, suites, *more):
     return [
         *("evaluate", "--student", "tiny", "--suite", suites, "--max-new-tokens", "8"),
         *("--prompts", files["prompts"], "--questions", files["questions"]),
-        *("--question-answers", files["references"], *more),
+        *setting("data.question_answers", files["references"]),
+        *more,
     ]
 
 
@@ -102,7 +107,9 @@ def test_all_suites_with_a_local_judge_and_again_from_the_store(command, files, 
     pytest.importorskip("lm_eval")
     suites = "alpaca_eval,mt_bench,mt_bench_pairwise,head_to_head,harness:gsm8k_local"
     words = arguments(files, suites, "--judge", "local:tiny", "--baseline", "tiny:1")
-    words += ["--gsm8k-train", files["math"], "--gsm8k-test", files["math"], "--shots", "1"]
+    words += setting("evaluation.harness.gsm8k_train", files["math"])
+    words += setting("evaluation.harness.gsm8k_test", files["math"])
+    words += setting("evaluation.harness.shots", 1)
     words += ["--preferences", files["preferences"], "--limit", "5"]
     code, out, err = command(*words)
     assert code == 0, err
@@ -137,7 +144,7 @@ def test_all_suites_with_a_local_judge_and_again_from_the_store(command, files, 
 def endpoint(server, *more):
     return [
         *("--judge", "openai:judge-1", "--judge-url", server.url),
-        *("--judge-set", "backoff_s=0.02", "--judge-set", "timeout_s=30", *more),
+        *(*setting("judge.backoff_s", 0.02), *setting("judge.timeout_s", 30), *more),
     ]
 
 
@@ -164,7 +171,7 @@ def assert_no_key(folder, *said):
 
 def test_killed_and_resumed_nothing_is_asked_twice(command, faulty, files, tmp_path):
     words = arguments(files, "alpaca_eval,mt_bench", "--baseline", files["outputs"])
-    words += endpoint(faulty, "--concurrency", "2")
+    words += endpoint(faulty, *setting("judge.concurrency", 2))
     for kill_after in (3, 14):  # once among the comparisons, once among the grades
         process = subprocess.Popen(
             [sys.executable, "-m", "influbench", *words],
@@ -209,7 +216,8 @@ def hold(server, after, process, in_flight=2):
 
 def test_a_spending_cap_holds_over_suites_and_attempts(command, faulty, files, tmp_path):
     words = arguments(files, "alpaca_eval,mt_bench") + endpoint(faulty)
-    priced = ["--prompt-price", "1000", "--completion-price", "1000", "--judge-set", "max_tokens=4"]
+    priced = ["--prompt-price", "1000", "--completion-price", "1000"]
+    priced += setting("judge.max_tokens", 4)
     code, _, err = command(*words, *priced)
     assert code == 0, err
     money = {row.stage: row.money for row in saved(tmp_path).ledger if row.phase == "judge"}
@@ -256,20 +264,26 @@ def test_a_judge_is_checked_by_itself(command, faulty, files, tmp_path):
     assert (code, again, counted(faulty)[0]) == (0, out, 4)
 
 
+ONE_ORDER, TEMPO, GAMED = (
+    setting(*pair)
+    for pair in (("evaluation.orders", "one"), ("judge.tempo", 1), ("evaluation.gamed", "no.csv"))
+)
+
+
 @pytest.mark.parametrize(
     ("suites", "more", "expected"),
     [
-        ("alpaca", [], "expected one or more of alpaca_eval, head_to_head"),
-        ("", [], "--suite: expected one or more of"),
+        ("alpaca", [], "expected one or more of losses, alpaca_eval"),
+        ("", [], "evaluation.suites: expected one or more of"),
         ("alpaca_eval", [], "needs a judge: give --judge KIND:MODEL"),
         ("alpaca_eval", ["--judge", "gpt-4"], "expected KIND:MODEL"),
-        ("alpaca_eval", ["--judge", "local:tiny", "--orders", "one"], "setting orders"),
+        ("alpaca_eval", ["--judge", "local:tiny", *ONE_ORDER], "'evaluation.orders'"),
         ("alpaca_eval", ["--judge", "openai:x", "--max-dollars", "1"], "needs prompt_price"),
-        ("alpaca_eval", ["--judge", "local:tiny", "--judge-set", "tempo=1"], "setting tempo"),
+        ("alpaca_eval", ["--judge", "local:tiny", *TEMPO], "no setting 'judge.tempo'"),
         ("alpaca_eval", ["--judge", "local:tiny", "--baseline", "./none"], "expected a folder"),
-        ("alpaca_eval", ["--judge", "local:tiny", "--gamed", "no.csv"], "df_gamed.csv"),
+        ("alpaca_eval", ["--judge", "local:tiny", *GAMED], "df_gamed.csv"),
         ("mt_bench_pairwise", ["--judge", "local:tiny"], "needs --baseline MODEL"),
-        ("harness:gsm8k_local", [], "needs --gsm8k-train FILE"),
+        ("harness:gsm8k_local", [], "needs evaluation.harness.gsm8k_train"),
         ("alpaca_eval", ["--judge", "recorded:gpt-4"], "is recorded, and 12 of the judgements"),
     ],
 )

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from influbench.evaluation import suite
 from influbench.evaluation.suite import VerdictConfig
+from influbench.evaluation.suites import alpaca_eval
 from influbench.judging import JudgeConfig
 from influbench.records import Answer, Question
+from influbench.session import Session
 from influbench.store import Store
 
 
@@ -19,16 +20,17 @@ def test_a_stage_that_dies_after_its_last_judgement_is_not_booked_twice(tmp_path
     )
 
     def dying(*inputs, work):
-        suite.compare(*inputs, work=work)
+        alpaca_eval.STAGE.function(*inputs, work=work)
         raise RuntimeError("the disk is gone")
 
     store = Store(tmp_path)
     judge = JudgeConfig(kind="local", model="tiny")
-    cfg = VerdictConfig(judge=judge, archive=suite.archive(store))
+    session = Session(store)
+    cfg = VerdictConfig(judge=judge, archive=session.archive)
     with pytest.raises(RuntimeError, match="gone"):
-        store.run(replace(suite.COMPARE, function=dying), cfg, questions, ours, theirs)
-    entry = store.run(suite.COMPARE, cfg, questions, ours, theirs)
+        store.run(replace(alpaca_eval.STAGE, function=dying), cfg, questions, ours, theirs)
+    entry = store.run(alpaca_eval.STAGE, cfg, questions, ours, theirs)
     row = next(row for row in entry.ledger() if row.phase == "judge")
     assert row.api_calls == row.api_completion_tokens == 6
-    lines = suite.archive(store).read_text().splitlines()
+    lines = session.archive.read_text().splitlines()
     assert len(lines) == 6

@@ -2,7 +2,11 @@
 
 import pytest
 
-from influbench.evaluation import numbers
+from influbench.evaluation.evaluator import Part, unjudged
+from influbench.evaluation.suites.alpaca_eval import AlpacaEval
+from influbench.evaluation.suites.head_to_head import HeadToHead
+from influbench.evaluation.suites.mt_bench import MTBench
+from influbench.evaluation.suites.mt_bench_pairwise import MTBenchPairwise
 from influbench.records import Outcome
 from influbench.statistics.estimate import Estimate
 
@@ -20,35 +24,39 @@ def judged(wins: list[float]) -> list[Outcome]:
 
 
 def test_alpaca_eval_names_its_variant_and_counts_ties_half():
-    found = numbers.alpaca_eval_numbers(judged([0.9, 0.6, 0.5, 0.1, 0.4]))
+    found = AlpacaEval().numbers(judged([0.9, 0.6, 0.5, 0.1, 0.4]))
     assert found["win_rate"].value == pytest.approx(50.0)
     assert found["win_rate_discrete"].value == pytest.approx(50.0)
     assert {n for n in found if "lc" in n} == {"win_rate_lc_length_only"}
     assert found["length"].value == 12.0
     difficulty = {f"q{n}": 0.1 * n for n in range(5)}
-    found = numbers.alpaca_eval_numbers(judged([0.9, 0.6, 0.5, 0.1, 0.4]), difficulty)
+    found = AlpacaEval(difficulty).numbers(judged([0.9, 0.6, 0.5, 0.1, 0.4]))
     assert {n for n in found if "lc" in n} == {"win_rate_lc_difficulty"}
 
 
 def test_too_few_prompts_have_no_length_controlled_rate():
-    found = numbers.alpaca_eval_numbers(judged([0.9, 0.6, 0.5, 0.1]))
+    found = AlpacaEval().numbers(judged([0.9, 0.6, 0.5, 0.1]))
     assert not [name for name in found if "lc" in name]
 
 
 def test_a_silent_judge_gives_lengths_and_a_note_but_no_score():
     silent = [o for o in judged([0.5] * 6) if o.metric != "win"]
-    found = numbers.alpaca_eval_numbers(silent)
+    found = AlpacaEval().numbers(silent)
     assert set(found) == {"length", "baseline_length"}
-    quality = {"judge_unparseable": Estimate(value=100.0, stderr=None, n=6, unit="percent")}
-    note = numbers.unjudged("alpaca_eval", found, quality)
+    quality = {"judge_unparseable": Estimate(value=100.0, n=6, unit="percent")}
+
+    def part(numbers):
+        return Part(suite="alpaca_eval", numbers=numbers, quality=quality, outcomes=())
+
+    note = unjudged(part(found))
     assert note == "alpaca_eval: no score, since 100 % of the judge's replies give no verdict"
-    assert numbers.unjudged("x", numbers.alpaca_eval_numbers(judged([0.5])), quality) == ""
-    assert numbers.mt_bench_numbers([outcome("unparseable", "q", 1.0)]) == {}
-    assert numbers.head_to_head_numbers([outcome("unparseable", "q", 1.0)]) == {}
+    assert unjudged(part(AlpacaEval().numbers(judged([0.5])))) == ""
+    assert MTBench().numbers([outcome("unparseable", "q", 1.0)]) == {}
+    assert HeadToHead().numbers([outcome("unparseable", "q", 1.0)]) == {}
 
 
 def test_mt_bench_by_turn_and_category():
-    found = numbers.mt_bench_numbers(
+    found = MTBench().numbers(
         [
             outcome("grade_1", "a", 8.0, "math"),
             outcome("grade_2", "a", 4.0, "math"),
@@ -68,7 +76,7 @@ def test_mt_bench_by_turn_and_category():
 def test_pairwise_keeps_the_turns_apart():
     won = {"win": 1.0, "tie": 0.0, "lose": 0.0}
     lost = {"win": 0.0, "tie": 0.0, "lose": 1.0}
-    found = numbers.pairwise_numbers(
+    found = MTBenchPairwise().numbers(
         [
             *(outcome(f"{name}_1", item, v) for item in "ab" for name, v in won.items()),
             *(outcome(f"{name}_2", "a", v) for name, v in lost.items()),

@@ -3,8 +3,8 @@
 import pytest
 
 from influbench.errors import UserError
-from influbench.evaluation.suites import harness_task
-from influbench.evaluation.suites.harness_task import TaskConfig
+from influbench.evaluation.suites import harness
+from influbench.evaluation.suites.harness import HarnessSettings
 
 pytest.importorskip("lm_eval")
 
@@ -21,26 +21,32 @@ def tasks(tmp_path):
     return folder
 
 
+def suite(task, **settings):
+    return harness.suite(
+        f"harness:{task}", HarnessSettings(**settings), dtype="float32", device="cpu"
+    )
+
+
 def test_data_that_a_task_file_names_is_part_of_its_content(tasks, tmp_path):
-    cfg = TaskConfig(task="own", include_path=tasks)
-    before = harness_task.check(cfg)
-    assert harness_task.check(cfg) == before
+    before = suite("own", include_path=tasks).content
+    assert suite("own", include_path=tasks).content == before
     (tmp_path / "data.jsonl").write_text('{"q": 2}\n')
-    changed = harness_task.check(cfg)
+    changed = suite("own", include_path=tasks).content
     assert changed != before
     (tasks / "helper.py").write_text("def run(): ...\n")
-    assert harness_task.check(cfg) != changed
-    assert "include_path" not in cfg.identity()
+    found = suite("own", include_path=tasks)
+    assert found.content != changed
+    assert "include_path" not in found.cfg.identity()
 
 
 def test_missing_files_are_named(tasks, tmp_path):
-    with pytest.raises(UserError, match="needs --gsm8k-train FILE"):
-        harness_task.check(TaskConfig(task="gsm8k_local"))
+    with pytest.raises(UserError, match=r"needs evaluation\.harness\.gsm8k_train"):
+        suite("gsm8k_local")
     gone = tmp_path / "gone.jsonl"
     with pytest.raises(UserError, match=r"expected a file at .*gone\.jsonl"):
-        harness_task.check(TaskConfig(task="gsm8k_local", gsm8k_train=gone, gsm8k_test=gone))
+        suite("gsm8k_local", gsm8k_train=gone, gsm8k_test=gone)
     with pytest.raises(UserError, match="expected a folder of task files"):
-        harness_task.check(TaskConfig(task="own", include_path=tmp_path / "none"))
+        suite("own", include_path=tmp_path / "none")
     (tasks / "bad.yaml").write_text("task: [unclosed\n")
     with pytest.raises(UserError, match=r"bad\.yaml: expected YAML"):
-        harness_task.check(TaskConfig(task="own", include_path=tasks))
+        suite("own", include_path=tasks)

@@ -5,8 +5,8 @@ from typing import Literal
 import pytest
 
 from influbench.errors import UserError
-from influbench.evaluation import judge_check
-from influbench.evaluation.judge_check import Preference
+from influbench.evaluation import judge_check, recorded
+from influbench.evaluation.recorded import Preference
 from influbench.judging.protocol import Reply, Request, Usage
 
 
@@ -67,13 +67,13 @@ def test_a_silent_judge_and_the_line_that_is_printed():
     numbers = values(lambda r: None if r.answers[0] == "x" else 0.5)
     assert numbers["unparseable"] == pytest.approx(50 / 3)
     judge = Scripted(lambda r: 0.9 if r.answers[0] == "long one" else 0.1)
-    line = judge_check.describe(judge, judge_check.check(PAIRS, judge))
+    line = judge_check.describe(judge.name, judge.note, judge_check.check(PAIRS, judge))
     assert "\n" not in line
     assert "of 2 pairs" in line
     assert line.endswith("plumbing only")
     mute = Scripted(lambda r: None)
     assert "names none in 100.0 ± 0.0 %" in judge_check.describe(
-        mute, judge_check.check(PAIRS, mute)
+        mute.name, mute.note, judge_check.check(PAIRS, mute)
     )
 
 
@@ -89,7 +89,7 @@ def test_both_forms_of_file(tmp_path):
         {"prompt": "i", "chosen": [{"role": "assistant", "content": "c"}], "rejected": "d"},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    first, second, third = judge_check.read_preferences(path)
+    first, second, third = recorded.read_preferences(path)
     assert (first.first, first.output_2) == (0.75, "b")
     assert (second.instruction, second.output_1, second.output_2) == ("hi", "yes", "no")
     assert (third.output_1, third.first) == ("c", 1.0)
@@ -107,4 +107,4 @@ def test_a_bad_row_is_named(tmp_path, row):
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(UserError, match=r"p\.jsonl:1: expected"):
-        judge_check.read_preferences(path)
+        recorded.read_preferences(path)

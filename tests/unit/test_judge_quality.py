@@ -2,7 +2,7 @@
 
 import pytest
 
-from influbench.evaluation.judge_quality import (
+from influbench.evaluation.judge_check import (
     CONSISTENT,
     PREFERS_FIRST,
     PREFERS_LONGER,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from influbench.errors import UserError
-from influbench.evaluation.suites import head_to_head, mt_bench
+from influbench.evaluation.suites import head_to_head, mt_bench, mt_bench_pairwise
 from influbench.judging.protocol import Reply, Request, Usage
 from influbench.records import Answer, Outcome, Question
 
@@ -192,7 +192,7 @@ def test_shares_of_wins():
 def test_pairwise_mode_compares_every_turn():
     judge = Scripted(lambda r: "[[A]]" if r.answers[0] in ("o1", "t2") else "[[B]]")
     numbers = found(
-        mt_bench.compare(
+        mt_bench_pairwise.compare(
             [question("a")], [answer("a", "o1", "o2")], [answer("a", "t1", "t2")], judge
         )
     )

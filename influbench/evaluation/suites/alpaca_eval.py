@@ -9,12 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from influbench.evaluation.length_control import Gamed, length_controlled_win_rate
-from influbench.evaluation.pairing import matched
+from influbench.evaluation.length_control import (
+    FOLDS,
+    Gamed,
+    length_controlled_win_rate,
+    variant,
+)
+from influbench.evaluation.questions import matched
+from influbench.evaluation.suite import (
+    Marks,
+    Needs,
+    Numbers,
+    Orders,
+    Sitting,
+    VerdictConfig,
+    verdicts,
+)
 from influbench.files import digest
 from influbench.judging import written
 from influbench.judging.protocol import Judge, Message, Reply, Request
@@ -22,10 +35,11 @@ from influbench.records import Answer, Outcome, Question
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.outcomes import by_item, summarise, values
 
-Orders = Literal["both", "random"]
 NAMES = ("m", "M")
 """What the answers shown first and second are called."""
 PERCENT = "percent"
+CHARACTERS = "characters"
+"""Unit of what no judge has a part in."""
 
 SYSTEM = (
     "You compare the outputs of language models quickly and carefully, and choose the better one "
@@ -59,6 +73,43 @@ output is better. Reply with its identifier alone, m or M: no quotes, no spaces,
 
 ## Identifier of the better model
 """
+
+
+@dataclass(frozen=True)
+class AlpacaEval:
+    """The suite ``alpaca_eval``."""
+
+    difficulty: dict[str, float] | None = None
+    """Of each prompt, where that table is available."""
+    gamed: Gamed | None = None
+    name = "alpaca_eval"
+    needs = Needs(turns="one", judge=True, baseline="answers")
+
+    def mark(self, sitting: Sitting) -> Marks:
+        """See :func:`judge_pairs`."""
+        answers = sitting.answers("one"), sitting.baseline_answers("one")
+        outcomes = sitting.judged(STAGE, sitting.material.prompts, *answers)
+        return Marks(outcomes, self.numbers(outcomes))
+
+    def numbers(self, outcomes: Sequence[Outcome]) -> Numbers:
+        """``win_rate``, ``win_rate_discrete``, ``win_rate_lc_VARIANT``, lengths.
+
+        Only the lengths where the judge was silent. The length-controlled rate needs ``FOLDS``
+        judged prompts; its variant is ``length_only``, ``difficulty`` or ``official`` (see
+        ``length_control``): they are different numbers.
+        """
+        judged = len(values(outcomes, "win"))
+        found: dict[str, Estimate] = {}
+        if judged:
+            found["win_rate"] = win_rate(outcomes)
+            found["win_rate_discrete"] = discrete_win_rate(outcomes)
+        if judged >= FOLDS:
+            found[f"win_rate_lc_{variant(self.difficulty, self.gamed)}"] = length_controlled(
+                outcomes, difficulty=self.difficulty, gamed=self.gamed
+            )
+        for metric in ("length", "baseline_length"):
+            found[metric] = summarise(values(outcomes, metric), CHARACTERS)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,3 +253,16 @@ def length_controlled(
         difficulty=None if difficulty is None else np.array([difficulty[i] for i in items]),
         gamed=gamed,
     )
+
+
+def _compare(
+    cfg: VerdictConfig,
+    judge: Judge,
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    baseline: Sequence[Answer],
+) -> list[Outcome]:
+    return judge_pairs(questions, answers, baseline, judge, orders=cfg.orders, seed=cfg.seed)
+
+
+STAGE = verdicts("compare", 2, _compare)

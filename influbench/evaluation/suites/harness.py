@@ -1,30 +1,30 @@
 """lm-eval harness as a library: accuracy on MMLU, GPQA, ARC-C, GSM8K, HellaSwag and others.
 
 The numbers are the harness's own; what is added are the paper's shots, outcomes item by item, and
-standard errors from them.
+standard errors from them. One task is one stage.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
+from influbench import models
 from influbench.config import Config, transport
 from influbench.errors import UserError
-from influbench.files import write_bytes
-from influbench.records import Outcome
+from influbench.evaluation.suite import Marks, Needs, Sitting
+from influbench.evaluation.suites import harness_files
+from influbench.models import LoadedModel
+from influbench.records import ModelRef, Outcome
 from influbench.statistics.estimate import Estimate
+from influbench.store import Stage, Work
 
-if TYPE_CHECKING:
-    from influbench.models import LoadedModel
-
+PREFIX = "harness:"
 PAPER_SHOTS = {
     "mmlu": 0,
     "gpqa_main_zeroshot": 0,
@@ -33,47 +33,135 @@ PAPER_SHOTS = {
     "hellaswag": 8,
 }
 """Tasks and few-shot examples of the paper (8 for HellaSwag is its own choice; 10 is usual)."""
-TEMPLATE = Path(__file__).parent / "tasks" / "gsm8k_local.yaml"
-OFFLINE_GSM8K = "gsm8k_local"
 
 
-class HarnessConfig(Config):
-    """What the harness measures."""
+class HarnessSettings(Config):
+    """How tasks of the harness are put; the files that they read are an input, by content."""
 
-    tasks: tuple[str, ...] = tuple(PAPER_SHOTS)
-    shots: dict[str, int] = Field(default_factory=dict)
-    """By task; else the paper's, else the task's own."""
-    limit: int | None = Field(default=None, gt=0)
-    """Items of each task; None = all. The first ones, as the harness takes them."""
-    include_path: Path | None = None
-    """A folder of task files; with it only tasks from there are offered: nothing is indexed."""
-    chat: bool = False
-    """Whether questions are put through the chat template, few-shot examples as turns."""
-    seed: int = 1234
-    """For the choice of few-shot examples; the harness's own default."""
+    shots: int | None = Field(default=None, ge=0, description="None = the paper's, else its own")
+    limit: int | None = Field(default=None, ge=1, description="the first N items of each task")
+    chat: bool = Field(
+        default=False, description="questions through the chat template, examples as turns"
+    )
+    seed: int = Field(default=1234, description="of the choice of few-shot examples; its own")
+    max_length: int | None = Field(default=None, description="of the context; None = the model's")
     batch_size: int = transport(8, gt=0)
-    max_length: int | None = None
-    """Tokens of context; None = the model's."""
+    include_path: Path | None = transport(
+        None, "a folder of task files, which are then all that is offered"
+    )
+    gsm8k_train: Path | None = transport(None, "files of the task gsm8k_local")
+    gsm8k_test: Path | None = transport(None)
 
 
-@dataclass(frozen=True)
+class TaskConfig(HarnessSettings):
+    """One task."""
+
+    task: str
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = transport("auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Harness:
+    """The suite ``harness:TASK``."""
+
+    cfg: TaskConfig
+    content: str
+    """Digest of the files that the task reads."""
+    needs = Needs()
+
+    @property
+    def name(self) -> str:
+        """With the task, which is how settings ask for it."""
+        return f"{PREFIX}{self.cfg.task}"
+
+    def mark(self, sitting: Sitting) -> Marks:
+        """The harness's own numbers, as fractions, and its outcomes by item and metric."""
+        entry = sitting.run(
+            STAGE, self.cfg, self.content, sitting.student, label=f"{self.cfg.task}-{sitting.label}"
+        )
+        shots = ", ".join(f"{task} {count}" for task, count in entry.meta["shots"].items())
+        sitting.notes.append(f"{self.name}: few-shot examples: {shots}")
+        numbers = {n.name: n.estimate() for n in entry.records("numbers", TaskNumber)}
+        return Marks(entry.records("outcomes", Outcome), numbers)
+
+
+def suite(name: str, settings: HarnessSettings, *, dtype: str, device: str) -> Harness:
+    """The suite of one task, whose files are read and checked.
+
+    Raises:
+        UserError: lm-eval is not installed, or a file is missing.
+    """
+    task = name.removeprefix(PREFIX)
+    own = task == harness_files.OFFLINE_GSM8K and settings.gsm8k_train and settings.gsm8k_test
+    unused: dict[str, None] = (
+        {"include_path": None} if own else {"gsm8k_train": None, "gsm8k_test": None}
+    )
+    cfg = settings.into(TaskConfig, task=task, dtype=dtype, device=device, **unused)
+    files = (settings.gsm8k_train, settings.gsm8k_test)
+    given = [path for path in files if path is not None] if own else []
+    return Harness(cfg=cfg, content=harness_files.content(task, given, cfg.include_path))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskNumber:
+    """One number of the harness, as it says it."""
+
+    name: str
+    """``task/metric`` or ``task/metric/filter``."""
+    value: float
+    """A fraction."""
+    stderr: float | None
+    n: int
+
+    def estimate(self) -> Estimate:
+        """The same as it is published."""
+        return Estimate(value=self.value, stderr=self.stderr, n=self.n, unit="fraction")
+
+
+@dataclass(frozen=True, kw_only=True)
 class HarnessResult:
     """What the harness says, and what it is made of."""
 
-    summaries: dict[str, Estimate]
-    """By ``task/metric`` or ``task/metric/filter``, as fractions like the harness's own."""
-    outcomes: list[Outcome]
-    """By item of each leaf task: ``metric`` as above, ``category`` the task."""
-    shots: dict[str, int]
+    numbers: Sequence[TaskNumber]
+    outcomes: Sequence[Outcome]
+    """By item of each leaf task: ``metric`` as in ``numbers``, ``category`` the task."""
+    shots: Mapping[str, int]
     """Few-shot examples that were used, by leaf task."""
 
 
-def evaluate(model: LoadedModel, cfg: HarnessConfig) -> HarnessResult:
-    """Scores a model on tasks of the harness.
+def measure(cfg: TaskConfig, content: str, student: ModelRef, *, work: Work) -> None:  # noqa: ARG001
+    """Writes ``numbers`` and ``outcomes``; ``work.meta`` has the shots of each task.
+
+    Args:
+        cfg: the task.
+        content: see ``harness_files.content``; only there so that other files make another entry.
+        student: the model.
+        work: where the stage writes.
+
+    Raises:
+        UserError: see :func:`evaluate`.
+    """
+    loaded = models.load(student, dtype=cfg.dtype, device=cfg.device)
+    if cfg.gsm8k_train and cfg.gsm8k_test:
+        shots = PAPER_SHOTS["gsm8k"] if cfg.shots is None else cfg.shots
+        folder = work.folder("scratch")
+        harness_files.offline_gsm8k(folder, cfg.gsm8k_train, cfg.gsm8k_test, shots=shots)
+        cfg = cfg.model_copy(update={"include_path": folder})
+    with work.meter.phase("harness", models=[loaded.model]) as phase:
+        found = evaluate(loaded, cfg)
+        phase.cost.items = len({outcome.item for outcome in found.outcomes})
+    work.write("numbers", found.numbers)
+    work.write("outcomes", found.outcomes)
+    work.meta["shots"] = dict(found.shots)
+
+
+def evaluate(model: LoadedModel, cfg: TaskConfig) -> HarnessResult:
+    """Scores a model on a task of the harness.
 
     Args:
         model: with its tokenizer; the pair of ``models.load``.
-        cfg: tasks and settings.
+        cfg: the task and how it is put.
 
     Raises:
         UserError: lm-eval is not installed, there is no such task, or its data cannot be had.
@@ -89,12 +177,10 @@ def evaluate(model: LoadedModel, cfg: HarnessConfig) -> HarnessResult:
         # Indexing the harness's own 228 folders takes 18 seconds.
         include_defaults=cfg.include_path is None,
     )
-    unknown = sorted(set(cfg.tasks) - set(manager.all_tasks))
-    if unknown:
-        where = cfg.include_path or "the harness"
-        some = [t for t in manager.all_tasks if t[:4] in {u[:4] for u in unknown}][:8]
+    if cfg.task not in manager.all_tasks:
+        some = [task for task in manager.all_tasks if task[:4] == cfg.task[:4]][:8]
         raise UserError(
-            f"no task named {unknown} in {where}; "
+            f"no task named '{cfg.task}' in {cfg.include_path or 'the harness'}; "
             + (f"near it: {some}" if some else "'lm_eval ls tasks' lists the harness's own")
         )
     wrapped = HFLM(
@@ -104,65 +190,26 @@ def evaluate(model: LoadedModel, cfg: HarnessConfig) -> HarnessResult:
         device=str(model.model.device),
         max_length=cfg.max_length,
     )
-    summaries: dict[str, Estimate] = {}
-    outcomes: list[Outcome] = []
-    used: dict[str, int] = {}
-    for task in cfg.tasks:
-        with _data_errors(task):
-            found = simple_evaluate(
-                model=wrapped,
-                tasks=[task],
-                num_fewshot=cfg.shots.get(task, PAPER_SHOTS.get(task)),
-                limit=cfg.limit,
-                bootstrap_iters=0,
-                apply_chat_template=cfg.chat,
-                fewshot_as_multiturn=cfg.chat,
-                task_manager=manager,
-                fewshot_random_seed=cfg.seed,
-                log_samples=True,
-            )
-        assert found is not None, "the harness returns results in the main process"
-        own = list(_outcomes(found))
-        summaries |= _summaries(found, own)
-        outcomes += own
-        used |= {name: int(shots) for name, shots in found["n-shot"].items()}
-    return HarnessResult(summaries, outcomes, used)
-
-
-def offline_gsm8k(folder: Path, train: Path, test: Path, *, shots: int = 8) -> Path:
-    """Writes a task ``gsm8k_local`` over local files, to be given as ``include_path``.
-
-    Args:
-        folder: made where it is missing.
-        train: JSONL with ``question`` and ``answer``; its first ``shots`` rows are the examples.
-        test: JSONL with ``question`` and ``answer``.
-        shots: few-shot examples.
-
-    Returns:
-        ``folder``.
-
-    Raises:
-        UserError: a file is missing or its first row has no question and answer.
-    """
-    for path in (train, test):
-        if not path.is_file():
-            raise UserError(f"expected a GSM8K file (JSONL with question, answer) at {path}")
-        with path.open(encoding="utf-8") as file:
-            line = file.readline()
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict) or not {"question", "answer"} <= row.keys():
-            raise UserError(f"{path}:1: expected question and answer, got {line.strip()[:80]!r}")
-    task = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
-    task["dataset_kwargs"]["data_files"] = {
-        "train": str(train.resolve()),
-        "test": str(test.resolve()),
-    }
-    task["num_fewshot"] = shots
-    write_bytes(folder / TEMPLATE.name, yaml.safe_dump(task, sort_keys=False).encode())
-    return folder
+    with _data_errors(cfg.task):
+        found = simple_evaluate(
+            model=wrapped,
+            tasks=[cfg.task],
+            num_fewshot=PAPER_SHOTS.get(cfg.task) if cfg.shots is None else cfg.shots,
+            limit=cfg.limit,
+            bootstrap_iters=0,
+            apply_chat_template=cfg.chat,
+            fewshot_as_multiturn=cfg.chat,
+            task_manager=manager,
+            fewshot_random_seed=cfg.seed,
+            log_samples=True,
+        )
+    assert found is not None, "the harness returns results in the main process"
+    outcomes = list(_outcomes(found))
+    return HarnessResult(
+        numbers=_numbers(found, outcomes),
+        outcomes=outcomes,
+        shots={name: int(shots) for name, shots in found["n-shot"].items()},
+    )
 
 
 def _lm_eval() -> tuple[Any, Any, Any]:
@@ -210,27 +257,23 @@ def _outcomes(found: dict[str, Any]) -> Iterator[Outcome]:
                     )
 
 
-def _summaries(found: dict[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
+def _numbers(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[TaskNumber]:
     """The harness's numbers, with standard errors from the items where those are plain means."""
     spread: dict[str, list[float]] = {}
     for outcome in outcomes:
         spread.setdefault(outcome.metric, []).append(outcome.value)
-    summaries: dict[str, Estimate] = {}
-    for task, numbers in found["results"].items():
-        for key, value in numbers.items():
+    numbers: list[TaskNumber] = []
+    for task, stated in found["results"].items():
+        count = found["n-samples"].get(task, {}).get("effective")
+        for key, value in stated.items():
             metric, _, choice = key.partition(",")
             if not choice or metric.endswith("_stderr") or not isinstance(value, (int, float)):
                 continue
             name = _name(task, metric, choice)
-            count = found["n-samples"].get(task, {}).get("effective")
-            items = spread.get(name, [])
-            summaries[name] = Estimate(
-                value=float(value),
-                stderr=_stderr(items, float(value)),
-                n=int(count or _leaves(found, task)),
-                unit="fraction",
-            )
-    return summaries
+            error = _stderr(spread.get(name, []), float(value))
+            size = int(count or _leaves(found, task))
+            numbers.append(TaskNumber(name=name, value=float(value), stderr=error, n=size))
+    return numbers
 
 
 def _stderr(items: list[float], value: float) -> float | None:
@@ -251,3 +294,6 @@ def _leaves(found: dict[str, Any], group: str) -> int:
         else _leaves(found, name)
         for name in inside
     )
+
+
+STAGE = Stage("harness", 3, measure)

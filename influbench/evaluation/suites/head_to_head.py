@@ -12,13 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from influbench.evaluation.conversation import reference_block, shown_conversation
-from influbench.evaluation.pairing import matched
+from influbench.evaluation.questions import matched, reference_block, shown_conversation
+from influbench.evaluation.suite import Marks, Needs, Numbers, Sitting, VerdictConfig, verdicts
 from influbench.judging import written
 from influbench.judging.protocol import Judge, Reply, Request
 from influbench.records import Answer, Outcome, Question
 from influbench.statistics.estimate import Estimate
-from influbench.statistics.outcomes import by_item, summarise
+from influbench.statistics.outcomes import by_item, summarise, values
 
 Verdict = Literal["A", "B", "C"]
 VERDICTS: tuple[Verdict, ...] = ("A", "B", "C")
@@ -44,6 +44,23 @@ CHOSEN = (
     "Reply with one letter and nothing else: A if assistant A is better, B if assistant B is "
     "better, C for a tie."
 )
+
+
+class HeadToHead:
+    """The suite ``head_to_head``: the first turn, against the baseline's answers."""
+
+    name = "head_to_head"
+    needs = Needs(turns="one", judge=True, baseline="answers")
+
+    def mark(self, sitting: Sitting) -> Marks:
+        """See :func:`compare`."""
+        answers = sitting.answers("one"), sitting.baseline_answers("one")
+        outcomes = sitting.judged(STAGE, sitting.material.prompts, *answers)
+        return Marks(outcomes, self.numbers(outcomes))
+
+    def numbers(self, outcomes: Sequence[Outcome]) -> Numbers:
+        """Shares ``win``, ``tie`` and ``lose`` in percent; empty if none was judged."""
+        return shares(outcomes) if len(values(outcomes, "win")) else {}
 
 
 def compare(
@@ -142,3 +159,16 @@ def _numbers(verdicts: list[Verdict | None] | None) -> list[tuple[str, float]]:
         ("first", first),
         ("unparseable", 0.0),
     ]
+
+
+def _duel(
+    _: VerdictConfig,
+    judge: Judge,
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    baseline: Sequence[Answer],
+) -> list[Outcome]:
+    return compare(questions, answers, baseline, judge)
+
+
+STAGE = verdicts("head_to_head", 2, _duel)

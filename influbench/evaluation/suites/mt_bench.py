@@ -18,9 +18,8 @@ from typing import Literal
 import numpy as np
 
 from influbench.errors import UserError
-from influbench.evaluation.conversation import reference_block, shown_conversation
-from influbench.evaluation.pairing import matched
-from influbench.evaluation.suites import head_to_head
+from influbench.evaluation.questions import matched, reference_block, shown_conversation
+from influbench.evaluation.suite import Marks, Needs, Numbers, Sitting, VerdictConfig, verdicts
 from influbench.judging import written
 from influbench.judging.protocol import Judge, Reply, Request
 from influbench.records import Answer, Outcome, Question
@@ -49,6 +48,30 @@ WRITTEN = (
     '"[[rating]]", for example: "Rating: [[5]]".'
 )
 CHOSEN = "Reply with the rating alone: a whole number from 1 (worst) to 10 (best), nothing else."
+
+
+class MTBench:
+    """The suite ``mt_bench``."""
+
+    name = "mt_bench"
+    needs = Needs(turns="two", judge=True)
+
+    def mark(self, sitting: Sitting) -> Marks:
+        """See :func:`grade`."""
+        outcomes = sitting.judged(STAGE, sitting.material.questions, sitting.answers("two"))
+        return Marks(outcomes, self.numbers(outcomes))
+
+    def numbers(self, outcomes: Sequence[Outcome]) -> Numbers:
+        """``grade`` over all turns, ``grade_N`` a turn, ``grade/CATEGORY``; empty if none read."""
+        metrics = {outcome.metric for outcome in outcomes}
+        turns = sorted(int(m[6:]) for m in metrics if re.fullmatch(r"grade_\d+", m))
+        if not turns:
+            return {}
+        return {
+            "grade": score(outcomes),
+            **{f"grade_{turn}": score(outcomes, turn) for turn in turns},
+            **{f"grade/{name}": found for name, found in by_category(outcomes).items() if name},
+        }
 
 
 def grade(
@@ -159,18 +182,10 @@ def by_category(outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
     return {name: score([o for o in outcomes if o.category == name]) for name in graded}
 
 
-def compare(
-    questions: Sequence[Question],
-    answers: Sequence[Answer],
-    other_answers: Sequence[Answer],
-    judge: Judge,
+def _grade(
+    _: VerdictConfig, judge: Judge, questions: Sequence[Question], answers: Sequence[Answer]
 ) -> list[Outcome]:
-    """Pairwise mode: :func:`head_to_head.compare` of every turn, metrics ending in _1, _2."""
-    turns = max((len(question.turns) for question in questions), default=0)
-    return [
-        Outcome(metric=f"{o.metric}_{turn + 1}", item=o.item, value=o.value, category=o.category)
-        for turn in range(turns)
-        for o in head_to_head.compare(
-            [q for q in questions if len(q.turns) > turn], answers, other_answers, judge, turn=turn
-        )
-    ]
+    return grade(questions, answers, judge)
+
+
+STAGE = verdicts("grade", 2, _grade)

@@ -1,17 +1,35 @@
-"""What a student is compared with where that is no student: outputs in a file; difficulties."""
+"""What others recorded: outputs of a baseline, difficulties of prompts, preferences."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from influbench.data import ALIASES
-from influbench.data.examples import instruction, row_id
+from influbench.data.examples import claim_id, instruction, row_id
 from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
 from influbench.evaluation.length_control import Gamed
 from influbench.records import Answer, Question
+
+_PREFERENCES = (
+    "instruction, output_1, output_2 and preference (1 = output_1 … 2 = output_2), or a prompt "
+    "(instruction, prompt or conversations), chosen and rejected"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preference:
+    """Two outputs and how probably the first is the better one, according to the record."""
+
+    id: str
+    instruction: str
+    output_1: str
+    output_2: str
+    first: float
+    """In [0, 1]; 0.5 is a tie."""
 
 
 def read_outputs(path: Path, questions: Sequence[Question]) -> tuple[str, list[Answer]]:
@@ -108,6 +126,22 @@ def gamed_difficulties(
     return _complete(_by_place(source, gamed.by_index, questions), questions, path)
 
 
+def read_preferences(source: str | Path, limit: int | None = None) -> list[Preference]:
+    """Preferences from a file or a hub data set.
+
+    Raises:
+        UserError: a row is of neither form, holds a null where a text should be, or has the id of
+            an earlier one.
+    """
+    found: list[Preference] = []
+    seen: dict[str, str] = {}
+    for row in read_rows(source, limit):
+        preference = _preference(row)
+        claim_id(preference.id, row, seen)
+        found.append(preference)
+    return found
+
+
 def _by_place(
     source: str, table: dict[int, float], questions: Sequence[Question]
 ) -> dict[str, float]:
@@ -158,5 +192,50 @@ def _number(row: Row, name: str) -> float:
         return float(row.fields[name])
     except (KeyError, TypeError, ValueError) as error:
         raise row.refuse(
-            f"a number in '{name}'", f"{row.fields.get(name)!r}", "see --difficulty"
+            f"a number in '{name}'", f"{row.fields.get(name)!r}", "see evaluation.difficulty"
         ) from error
+
+
+def _preference(row: Row) -> Preference:
+    fields = row.fields
+    if {"output_1", "output_2", "preference"} <= fields.keys():
+        value = fields["preference"]
+        try:
+            preference = float("nan") if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            preference = float("nan")
+        if not 1 <= preference <= 2:
+            raise UserError(
+                f"{row.where}: expected a preference from 1 (output_1) to 2 (output_2), got "
+                f"{value!r}"
+            )
+        return Preference(
+            id=row_id(row, "id"),
+            instruction=instruction(row),
+            output_1=_output_text(row, "output_1"),
+            output_2=_output_text(row, "output_2"),
+            first=2.0 - preference,
+        )
+    asked = next((n for n in ("instruction", "prompt", "conversations") if n in fields), None)
+    if asked is None or not {"chosen", "rejected"} <= fields.keys():
+        raise UserError(f"{row.where}: expected {_PREFERENCES}, got {sorted(fields)}")
+    return Preference(
+        id=row_id(row, "id"),
+        instruction=instruction(row) if asked == "instruction" else _output_text(row, asked),
+        output_1=_output_text(row, "chosen"),
+        output_2=_output_text(row, "rejected"),
+        first=1.0,
+    )
+
+
+def _output_text(row: Row, name: str) -> str:
+    """Text as it is, an empty one too, or the last message of a conversation."""
+    value = row.fields[name]
+    if isinstance(value, list) and value:
+        value = value[-1]
+    if isinstance(value, dict):
+        value = value.get("content", value.get("value"))
+    if not isinstance(value, str):
+        got = "nothing (null)" if value is None else f"{type(value).__name__} {str(value)[:60]!r}"
+        raise row.refuse(f"text in '{name}'", got, "fill it in or remove the row")
+    return value
