@@ -106,12 +106,18 @@ def compare(
 
 
 @app.command()
-def estimators() -> None:
-    """Every method: what a score means, what it needs, passes per candidate, source, package."""
+def estimators(
+    name: Annotated[str | None, typer.Argument(help="one method: its card and options")] = None,
+) -> None:
+    """Every method, one line each: what a score means, what it needs, passes, source."""
     from influbench import registry
-    from influbench.cli.listing import estimator_table
+    from influbench.cli.listing import estimator_card, estimator_table
 
-    terminal.console().print(estimator_table(registry.available()))
+    console = terminal.console()
+    if name is None:
+        console.print(estimator_table(registry.available(), console.width))
+    else:
+        console.print(estimator_card(name))
 
 
 @app.command()

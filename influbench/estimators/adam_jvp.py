@@ -5,7 +5,7 @@
 
 This is ``first_order`` with the step linearised in the gradient: the candidate's effect on v and
 the training's clipping are dropped, and so is the need for the candidate's gradient: batches of
-candidates go through in one of three ways that agree (``parts.directional``):
+candidates go through in one of three ways that agree (``derivatives.directional``):
 
     jvp                  one forward pass with dual numbers; any student
     ghost                a backward pass without weight gradients; language models

@@ -41,7 +41,7 @@ class Ensemble:
         """All that its members need, and the warm-up set to rank against."""
         members = [registry.build(name).facts for name in self.members]
         needs: set[Need] = {"warmup"}
-        passes = "members + W", "members"
+        passes = "theirs + W", "theirs"
         return Facts("rank", "rank averaging", needs.union(*(m.needs for m in members)), passes)
 
     def prepare(self, ctx: Context) -> Scorer:

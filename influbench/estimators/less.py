@@ -11,7 +11,7 @@ scale is a rank.
 
 Source: Xia et al., LESS, arXiv 2402.04333. Deviations: one checkpoint, hence no weighting by
 learning rates; one reference set, hence no maximum over tasks; all trainable weights, LoRA or not;
-the Rademacher matrix is replaced by a sign sketch of the same width (``parts.projections``),
+the Rademacher matrix is replaced by a sign sketch of the same width (``derivatives.sketches``),
 which needs no CUDA extension.
 Cost: 3M passes to prepare, 3 per candidate.
 """

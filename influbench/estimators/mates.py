@@ -50,7 +50,7 @@ class Mates:
     def facts(self) -> Facts:
         """The budget is most of what it costs."""
         needs: set[Need] = {"gradients", "moments", "language_model", "warmup"}
-        passes = f"{self.budget}(M+3) + 2M", "1"
+        passes = f"{self.budget + 2}M + {3 * self.budget}", "1"
         return Facts("rank", "MATES, arXiv 2406.06046", needs, passes)
 
     def prepare(self, ctx: Context) -> Scorer:

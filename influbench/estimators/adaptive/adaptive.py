@@ -6,7 +6,7 @@
 
 The references are dealt at random into clusters, whose mean gradients are kept (in bf16, where the
 weights are fp32: the rounding is random and a product over all weights averages it away). The
-first-order score is the control variate of a difference estimator (``parts.settling``). Within
+first-order score is the control variate of a difference estimator (``settling``). Within
 a group of siblings the most doubtful comparison is measured on, one cluster at a time, until the
 chance that the answer to ``goal`` is wrong is at most 1 - ``confidence``. How first order misses is
 learnt from ``probes`` warm-up examples that are measured in full.

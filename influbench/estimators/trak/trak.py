@@ -4,14 +4,14 @@
     score(z) = mean over references r of  φ(r)ᵀ (K + λI)⁻¹ φ(z) · Q(z)
 
 f is the mean over response tokens of log(p / (1 - p)), p the token's probability, and Q = 1 - p,
-averaged alike (``parts.causal_margin``). Averaging keeps long responses from dominating, as
+averaged alike (``causal_margin``). Averaging keeps long responses from dominating, as
 everywhere here; traker's own text models have one token to classify and need no such choice. λ is
 ``regularisation`` times the mean eigenvalue of K, which is singular where the warm-up set is
 smaller than ``proj_dim``: with λ = 0 the scores would be noise.
 
 Parameters: ``all`` trainable ones, a regular expression over their names, or ``lora``: adapters
 with B = 0 are injected and taken out again, and the gradients are those of B, which are random
-one-sided projections of the full gradients of all linear layers (``parts.random_adapters``).
+one-sided projections of the full gradients of all linear layers (``derivatives.adapters``).
 The embedding, a tied head and the norms are then left out: ``parameter_share`` among the
 diagnostics says how much remains. ``auto`` takes ``all`` up to half a million parameters or where
 the student is itself a LoRA model.
