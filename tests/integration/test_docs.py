@@ -11,7 +11,7 @@ import pytest
 from command import influbench, pip_install
 
 from influbench.files import write_jsonl
-from influbench.testing import tiny_examples
+from influbench.testing import check_estimator, tiny_examples
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-method.md"
 
@@ -58,13 +58,19 @@ def run(words, folder, path=None) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_method_takes_no_more_than_thirty_lines():
-    method, check = (block for block in BLOCKS if block.language == "python")
+    method, check, _ = (block for block in BLOCKS if block.language == "python")
     assert len(f"{method.text}{check.text}{shell('')}".splitlines()) <= 30
 
 
 def test_the_method_keeps_its_promises(folder, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     runpy.run_path(str(folder / "check.py"))
+
+
+def test_the_gradient_method_keeps_its_promises(folder):
+    method = runpy.run_path(str(folder / "alignment.py"))["Alignment"]
+    report = str(check_estimator(method()))
+    assert "each trained alone: embeddings, self_attn, mlp, norms and biases" in report
 
 
 def test_it_gets_a_row_in_the_table(folder):
@@ -79,5 +85,6 @@ def test_it_is_listed_once_it_is_installed(folder, tmp_path):
     assert install == ["pip", "install", "."]
     pip_install(folder, tmp_path / "site")
     listed, scored = [run(words, folder, path=tmp_path / "site") for words in rest]
-    assert re.search(r"overlap.*influbench-overlap", listed.stdout)
+    assert re.search(r"package +influbench-overlap", listed.stdout)
+    assert "min_letters = 4" in listed.stdout
     assert "8 candidates" in scored.stdout
