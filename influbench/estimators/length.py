@@ -1,4 +1,4 @@
-"""Length: characters of the response, the control that judges are known to love."""
+"""Length: characters of the response (of all answers of a chat), the control that judges are known to love."""
 
 from dataclasses import dataclass
 
@@ -12,4 +12,4 @@ class Length:
     facts = Facts("rank", "control")
 
     def prepare(self, ctx: Context) -> Scorer:
-        return lambda examples: [len(e.response) for e in examples]
+        return lambda examples: [sum(map(len, e.answers)) for e in examples]

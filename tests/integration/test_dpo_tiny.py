@@ -119,6 +119,21 @@ def test_dpo_counts_what_it_cuts_and_loses_no_pair(tiny_ref: ModelRef, work: Wor
         dpo(cfg.model_copy(update={"max_length": 20}), given, tiny_ref, work=work)
 
 
+def test_dpo_drops_and_counts_pairs_that_are_equal_within_the_length(
+    tiny_ref: ModelRef, work: Work
+) -> None:
+    given = pairs(tiny_ref)
+    same = [dataclasses.replace(p, chosen="the same start, then A", rejected="the same start, B")
+            for p in given[:3]]  # fmt: skip
+    longest = max(len(tokenise(models.load_tokenizer(tiny_ref), p, 999).prompt) for p in given)
+    cfg = TEACH.model_copy(update={"max_length": longest + 10, "epochs": 1, "held_out": 0.0})
+    dpo(cfg, [*same, *given[3:]], tiny_ref, work=work)
+    told = work.meta
+    assert (told["pairs"], told["equal_pairs"], told["learned_pairs"]) == (8, 3, 5)
+    with pytest.raises(UserError, match="in all 3 pairs, so there is nothing to prefer"):
+        dpo(cfg, same, tiny_ref, work=work)
+
+
 def test_dpo_without_pairs_says_what_to_do(tiny_ref: ModelRef, work: Work) -> None:
     with pytest.raises(UserError, match=r"got none: preferences\.rule .*=best_worst or rank"):
         dpo(TEACH, [], tiny_ref, work=work)
