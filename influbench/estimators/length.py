@@ -1,4 +1,4 @@
-"""Length: characters of the response (of all answers of a chat), the control that judges are known to love."""
+"""Length: characters of all that the assistant says, the control that judges are known to love."""
 
 from dataclasses import dataclass
 
