@@ -55,11 +55,12 @@ def reference_loss(student: LanguageStudent, references: Sequence[Example]) -> f
 def _padded(student: LanguageStudent, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
     rows = [student.encode(e) for e in examples]
     pad = student.tokenizer.pad_token_id
-    return {
-        "input_ids": torch.tensor([_fill(row.ids, pad) for row in rows]),
-        "attention_mask": torch.tensor([_fill((1,) * len(row.ids), 0) for row in rows]),
-        "labels": torch.tensor([_fill(_labels(row), -100) for row in rows]),
+    filled = {
+        "input_ids": [_fill(row.ids, pad) for row in rows],
+        "attention_mask": [_fill((1,) * len(row.ids), 0) for row in rows],
+        "labels": [_fill(_labels(row), -100) for row in rows],
     }
+    return {k: torch.tensor(v, device=student.model.device) for k, v in filled.items()}
 
 
 def _labels(row: Encoded) -> tuple[int, ...]:

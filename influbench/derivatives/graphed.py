@@ -90,10 +90,13 @@ def one_by_one(student: Student, weights: Tensors) -> Callable[[Example], Tensor
     """
     if not isinstance(student, LanguageStudent) or student.model.device.type != "cuda":
         return lambda example: gradients.gradient(student, weights, example)
-    graphs = GraphedGradients(student, weights)
+    device = student.model.device
+    with torch.cuda.device(device):
+        graphs = GraphedGradients(student, weights)
 
     def gradient(example: Example) -> Tensors:
-        found = None if student.pad_to else graphs(student.encode(example))
+        with torch.cuda.device(device):
+            found = None if student.pad_to else graphs(student.encode(example))
         if found is None:
             return gradients.gradient(student, weights, example)
         value, gradient = found
@@ -116,11 +119,12 @@ class GraphedGradients:
         self._aside = torch.cuda.Stream()
         self._loss = torch.zeros((), dtype=torch.float64, device=student.model.device)
         self._out: Tensors | None = None
+        self._failed = False
 
     def __call__(self, row: Encoded) -> tuple[float, Tensors] | None:
         """Loss and gradient of one row; None where it is to be computed without a graph."""
         size = size_of(row)
-        if size[1] > CHUNK:
+        if size[1] > CHUNK or self._failed:
             return None
         if size not in self._graphs:
             self._seen[size] += 1
@@ -129,14 +133,25 @@ class GraphedGradients:
         pad = self._student.tokenizer.pad_token_id
         assert isinstance(pad, int)
         laid = padded(row, size, self._student.model.device, pad)
-        if size not in self._graphs:
-            self._graphs[size] = self._record(laid)
+        if size not in self._graphs and not self._recorded(size, laid):
+            return None
         graph, held = self._graphs[size]
         held.take(laid)
         graph.replay()
         passes.replayed(passes.backbone(self._student.model), 1, size[0])
         assert self._out is not None
         return float(self._loss), self._out
+
+    def _recorded(self, size: Size, row: Row) -> bool:
+        """Records a graph; where a model cannot be recorded it goes without, and says so."""
+        try:
+            self._graphs[size] = self._record(row)
+        except RuntimeError as error:  # torch's out of memory too
+            reason = str(error).strip().splitlines()[0]
+            self._student.notes.append(f"gradients are computed without a CUDA graph: {reason}")
+            self._failed = True
+            return False
+        return True
 
     def _record(self, row: Row) -> tuple[torch.cuda.CUDAGraph, Row]:
         if self._out is None:

@@ -68,6 +68,17 @@ class Excursion:
             yield
 
     @contextmanager
+    def still(self) -> Iterator[None]:
+        """The weights as they are, rounded as those after a step."""
+        with torch.no_grad():
+            for number, cast in self.casts.items():
+                cast.copy.copy_(self.update.weights[number])
+        with ExitStack() as stack:
+            for cast in self.casts.values():
+                stack.enter_context(cast.used())
+            yield
+
+    @contextmanager
     def undone(self) -> Iterator[None]:
         """Whatever happens to the weights inside is undone."""
         try:

@@ -13,6 +13,7 @@ drift.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -122,8 +123,10 @@ class Update:
         kernel, size = kernel_for(slots[0])
         away = any(slot.held is not None and slot.held.device != device for slot in slots)
         parts = pieces(slots, gradients, targets, add=add, size=streamed.SIZE if away else size)
-        for piece in streamed.arriving(parts, device) if away else parts:
-            kernel(piece, factor)
+        own = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        with own:
+            for piece in streamed.arriving(parts, device) if away else parts:
+                kernel(piece, factor)
 
 
 def _norms(gradients: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:

@@ -99,7 +99,8 @@ class Exact:
         def losses() -> Array:
             return gradients.losses_of(student, batches) * shares
 
-        before = losses()
+        with trip.still():
+            before = losses()
         with trip.stepped(None):
             null = losses()
         start = null if self.baseline == "null" else before

@@ -140,6 +140,8 @@ def _attention(
         tokens = tensor[0].transpose(0, 1).index_select(0, packing.place.view(-1))
         return tokens.unflatten(0, (rows, longest)).transpose(1, 2)
 
+    # Under autocast rotations leave fp32, which attention would round after the copies.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     grouped = query.shape[1] != key.shape[1]
     out = functional.scaled_dot_product_attention(
         by_row(query),

@@ -1,0 +1,177 @@
+"""The parts of a candidate's exact influence, each carried out in every way there is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.gpu.clock import forward_flops, steady, timed
+from benchmarks.gpu.rows import Recorder
+from influbench.derivatives import gradients, graphed, step_kernels
+from influbench.derivatives import step as updates
+from influbench.records import Example
+from influbench.student import LanguageStudent
+from influbench.student.losses import Encoded
+
+Way = Callable[[], object]
+
+
+def gradient(student: LanguageStudent, example: Example, record: Recorder) -> None:
+    """One candidate's gradient: eager, from a graph, and of several at once by ``vmap``."""
+    device = student.model.device
+    weights = updates.next_update(student).weights
+    plain = gradients.gradient(student, weights, example)
+    seconds = steady(lambda: gradients.gradient(student, weights, example), device)
+    record("gradient, eager", seconds, "s")
+    if device.type == "cuda":
+        with record.guard("gradient, graph"):
+            graphs = graphed.GraphedGradients(student, weights, frequent=1)
+            row = student.encode(example)
+            found, first = timed(lambda: graphs(row), device)
+            assert found is not None, "no room for a graph"
+            error = difference(found[1], plain)
+            record(
+                "gradient, graph",
+                steady(lambda: graphs(row), device),
+                "s",
+                f"recorded in {first:.2f} s, relative difference {error:.1e}",
+            )
+            del graphs, found
+    with record.guard("gradient, vmap of 4"):
+        four = per_row(student, weights, student.encode(example), 4)
+        record("gradient, vmap of 4", steady(four, device, 3) / 4, "s", "a row")
+
+
+def per_row(student: LanguageStudent, weights: list[torch.Tensor], row: Encoded, count: int) -> Way:
+    """Gradients of ``count`` rows by ``vmap`` of ``grad``."""
+    pad = student.tokenizer.pad_token_id
+    assert isinstance(pad, int)
+    size = graphed.size_of(row)
+    laid = graphed.padded(row, size, student.model.device, pad)
+    names = {id(p): name for name, p in student.model.named_parameters()}
+    values = {names[id(w)]: w.detach() for w in weights}
+    ids = laid.ids.expand(count, -1).contiguous()
+
+    class Loss(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = student.model
+
+        def forward(self, one: torch.Tensor) -> torch.Tensor:
+            return graphed.loss(student, dataclasses.replace(laid, ids=one[None]))
+
+    module = Loss()
+    held = {f"model.{name}": value for name, value in values.items()}
+
+    def loss(held: dict[str, torch.Tensor], one: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(module, held, (one,))
+
+    per = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))
+
+    def run() -> object:
+        with sdpa_kernel(SDPBackend.MATH), student.precision():
+            return per(held, ids)
+
+    return run
+
+
+def update(student: LanguageStudent, example: Example, record: Recorder) -> None:
+    """The step: as it is, in passes, and by torch's fused AdamW on copies of the moments."""
+    device = student.model.device
+    step = updates.next_update(student)
+    found = gradients.gradient(student, step.weights, example)
+    out = [torch.empty_like(w) for w in step.weights]
+    elements = sum(w.numel() for w in step.weights)
+
+    def rate(seconds: float) -> str:
+        return f"{20 * elements / seconds / 1e9:.0f} GB/s of θ, m, v, g read and θ written"
+
+    seconds = steady(lambda: step.apply(found, out), device)
+    record("update", seconds, "s", rate(seconds))
+    record("update, norm of the gradient alone", steady(lambda: step.scale(found), device), "s")
+    record("update, dot without a whole step", steady(lambda: step.dot(found, found), device), "s")
+
+    @torch.no_grad()
+    def passes() -> None:
+        size = step_kernels.DEVICE_BLOCK
+        for piece in step_kernels.pieces(step.slots, found, out, add=True, size=size):
+            step_kernels.by_passes(piece, 1.0)
+
+    seconds = steady(passes, device)
+    record("update, in passes", seconds, "s", rate(seconds))
+    if device.type == "cuda":
+        with record.guard("update, torch's fused AdamW on copies"):
+            seconds = steady(lambda: _fused(step, found, out), device)
+            record("update, torch's fused AdamW on copies", seconds, "s", rate(seconds))
+
+
+@torch.no_grad()
+def _fused(
+    step: updates.Update, found: Sequence[torch.Tensor], out: Sequence[torch.Tensor]
+) -> None:
+    """θ, m and v copied, then stepped in place, in groups of bounded memory."""
+    slots = list(zip(step.slots, found, out, strict=True))
+    for start in range(0, len(slots), 16):
+        group = slots[start : start + 16]
+        firsts, seconds = ([s.moments[k].clone() for s, _, _ in group] for k in (0, 1))
+        targets = [o for _, _, o in group]
+        torch._foreach_copy_(targets, [s.weight for s, _, _ in group])
+        slot = group[0][0]
+        torch._fused_adamw_(
+            targets, [g for _, g, _ in group], firsts, seconds, [],
+            [torch.tensor(slot.step + 1, device=slot.weight.device) for _ in group],
+            amsgrad=False, lr=slot.lr, beta1=slot.betas[0], beta2=slot.betas[1],
+            weight_decay=slot.weight_decay, eps=slot.eps, maximize=False,
+        )  # fmt: skip
+
+
+def references(
+    student: LanguageStudent, examples: Sequence[Example], peak: float, record: Recorder
+) -> LanguageStudent:
+    """The reference pass in every way; the student that takes the fastest one."""
+    device = student.model.device
+    work = forward_flops(student, examples)
+    losses: dict[str, np.ndarray] = {}
+    best, fastest = student, float("inf")
+    for name, held, rounded in _ways(student):
+        with record.guard(f"references, {name}"):
+            trip = updates.excursion(updates.next_update(held), held if rounded else None)
+            batches = held.batches(examples)
+
+            def run(held: Any = held, batches: Any = batches) -> np.ndarray:
+                return gradients.losses_of(held, batches)
+
+            with trip.stepped(None):
+                losses[name], first = timed(run, device)
+                seconds = steady(run, device, 3)
+            gap = np.abs(losses[name] - next(iter(losses.values()))).max()
+            note = f"{work / seconds / peak:.2f} of the product's peak, first {first:.1f} s, "
+            record(f"references, {name}", seconds, "s", note + f"differs by {gap:.1e} nats")
+            if seconds < fastest:
+                best, fastest = held, seconds
+            del trip
+    return best
+
+
+def _ways(student: LanguageStudent) -> Iterator[tuple[str, LanguageStudent, bool]]:
+    change = dataclasses.replace
+    yield "padded", change(student, packed=False), False
+    yield "packed", student, False
+    if student.compute == "bfloat16":
+        yield "packed, weights rounded once", student, True
+    if student.model.device.type == "cuda":
+        yield "packed, layers compiled", change(student, fused=True), True
+
+
+def difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
+    """‖ours - theirs‖ / ‖theirs‖."""
+    gap = sum(
+        float((a.float() - b.float()).square().sum()) for a, b in zip(ours, theirs, strict=True)
+    )
+    size = sum(float(b.float().square().sum()) for b in theirs)
+    return (gap / max(size, 1e-300)) ** 0.5
