@@ -186,6 +186,9 @@ class ResultRow:
     seed: int
     metric: str
     value: float
+    low: float | None = None
+    high: float | None = None
+    """The 95 % interval; None where there is none, as for a cost."""
     stderr: float | None
     n: int
     unit: str

@@ -12,14 +12,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from influbench.errors import UserError
 from influbench.results import Study
-from paper_figs.drawing import STYLE, command, save
+from paper_figs.drawing import caption, command, nothing, page, save
 
 NAME = "fig_calibration"
 LOOKS = {
@@ -50,18 +46,14 @@ def draw(study: Study, out: Path) -> list[Path]:
             number = (float(row["value"]), float(row["stderr"] or 0.0), int(row["n"]))
             found.setdefault(float(confidence), {})[row["metric"]] = number
     if not found:
-        raise UserError(
-            f"expected error rates of the adaptive oracle in study '{study.name}' ({study.path}), "
-            "got none: run 'python -m experiments.adaptive_oracle' first"
-        )
-    with matplotlib.rc_context(fname=str(STYLE)):
-        figure = Figure(figsize=(5.5, 2.6))
-        FigureCanvasAgg(figure)
+        wanted = "error rates of the adaptive oracle"
+        raise nothing(study, wanted, "python -m experiments.adaptive_oracle")
+    with page(5.5, 2.6) as figure:
         left, right = figure.subplots(1, 2)
         _errors(left, found)
         _savings(right, found)
         figure.legend(*left.get_legend_handles_labels(), ncols=3, loc="outside upper center")
-        return save(figure, out, NAME)
+        return save(figure, out, NAME, caption(study, "left: as stated on the line"))
 
 
 def _errors(axes: Axes, found: Numbers) -> None:

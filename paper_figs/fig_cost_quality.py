@@ -10,27 +10,26 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from influbench.errors import UserError
 from influbench.results import BASELINE, CEILING, Study
-from influbench.results.headline import headline
-from paper_figs.drawing import STYLE, command, save
+from paper_figs.drawing import MARKERS, QUIET, caption, command, interval, nothing, page, save
 
 ORACLE = "exact"
 NAME = "fig_cost_quality"
-MARKERS = "osD^vP*X<>hp"
+DIRECT = 14
+"""Points of a panel above which names stand in a legend."""
 TITLES = {
     "spearman": "Spearman correlation with exact",
     "kendall": "Kendall's tau-b with exact",
@@ -51,7 +50,7 @@ class Method:
     """One estimator in the figure: its cost, its look, its numbers by metric."""
 
     label: str
-    is_oracle: bool
+    estimator: str
     seconds: float
     """Per candidate, preparation not included."""
     with_preparation: float
@@ -65,6 +64,8 @@ class Method:
 class Point:
     """What is drawn of a method in one panel."""
 
+    name: str
+    method: Method
     y: float
     low: float
     high: float
@@ -84,10 +85,10 @@ def draw(study: Study, out: Path, agreement: str = "spearman") -> list[Path]:
         UserError: the study holds nothing to draw.
     """
     numbers: Numbers = {}
-    rows: list[Row] = headline(study.estimates).to_dict("records")  # type: ignore[assignment]
+    rows: list[Row] = study.estimates.to_dict("records")  # type: ignore[assignment]
     for row in rows:
         numbers.setdefault(row["label"], {})[row["metric"]] = row
-    with matplotlib.rc_context(fname=str(STYLE)):
+    with page(7.0, 2.9) as figure:
         methods = _methods(numbers)
         metrics = [
             metric
@@ -95,19 +96,22 @@ def draw(study: Study, out: Path, agreement: str = "spearman") -> list[Path]:
             if any(metric in method.numbers for method in methods)
         ]
         if not metrics:
-            raise UserError(
-                f"expected estimators with seconds_per_candidate and {agreement} or win_rate in "
-                f"study '{study.name}' ({study.path}), got none: run or sweep it first"
-            )
-        figure = Figure(figsize=(3.5 * len(metrics), 2.9))
-        FigureCanvasAgg(figure)
+            wanted = f"estimators with seconds_per_candidate and {agreement} or win_rate"
+            raise nothing(study, wanted, "influbench sweep")
+        points = {metric: _points(methods, metric, metric == agreement) for metric in metrics}
+        crowded = max(map(len, points.values())) > DIRECT
+        width = 3.5 * len(metrics)
+        figure.set_size_inches(*((width + 1.2, 3.6) if crowded else (width, 2.9)))
         panels = figure.subplots(1, len(metrics), squeeze=False)[0]
         for axes, metric in zip(panels, metrics, strict=True):
-            _panel(axes, metric, methods, numbers, is_agreement=metric == agreement)
-        figure.supxlabel(_footer(study, rows), fontsize=6, color="0.35", x=0.01, ha="left")
-        for axes in panels:
-            _separate([text for text in axes.texts if isinstance(text, Annotation)])
-        return save(figure, out, NAME)
+            _panel(axes, metric, points[metric], numbers, is_agreement=metric == agreement)
+        if crowded:
+            _legend(figure, [point for found in points.values() for point in found])
+        else:
+            for axes, metric in zip(panels, metrics, strict=True):
+                _separate([_named(axes, point) for point in points[metric]])
+        text = caption(study, "tail: with the preparation shared among the candidates scored")
+        return save(figure, out, NAME, text)
 
 
 def _methods(numbers: Numbers) -> list[Method]:
@@ -123,7 +127,7 @@ def _methods(numbers: Numbers) -> list[Method]:
         methods.append(
             Method(
                 label=label,
-                is_oracle=cost["estimator"] == ORACLE,
+                estimator=cost["estimator"],
                 seconds=cost["value"],
                 with_preparation=cost["value"] + once / max(cost["n"], 1),
                 colour=next(colours),
@@ -134,8 +138,30 @@ def _methods(numbers: Numbers) -> list[Method]:
     return methods
 
 
+def _points(methods: list[Method], metric: str, is_agreement: bool) -> list[Point]:
+    """One point a method; one for all of an estimator's where the axes do not change the number."""
+    found: dict[tuple[str, float], Point] = {}
+    for method in methods:
+        number = method.numbers.get(metric)
+        oracle = is_agreement and method.estimator == ORACLE
+        if number is None and not oracle:
+            continue
+        numbers = (1.0, math.nan, math.nan) if number is None else _bounds(number)
+        y, low, high = numbers
+        point = Point(
+            name=method.label, method=method, y=y, low=low, high=high, by_definition=number is None
+        )
+        if found.setdefault((method.estimator, y), point) is not point:
+            found[method.estimator, y] = replace(point, name=method.estimator)
+    return list(found.values())
+
+
+def _bounds(number: Row) -> tuple[float, float, float]:
+    return number["value"], number["low"], number["high"]
+
+
 def _panel(
-    axes: Axes, metric: str, methods: list[Method], numbers: Numbers, *, is_agreement: bool
+    axes: Axes, metric: str, points: list[Point], numbers: Numbers, *, is_agreement: bool
 ) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("seconds per candidate (tail: + preparation)")
@@ -143,9 +169,8 @@ def _panel(
     label, name = (
         (CEILING, "exact,\nhalf vs\nhalf") if is_agreement else (BASELINE, "teacher\nnot\ntaught")
     )
-    for method in methods:
-        if (point := _point(method, metric, is_agreement)) is not None:
-            _mark(axes, method, point)
+    for point in points:
+        _mark(axes, point)
     axes.margins(x=0.12, y=0.1)
     left, right = axes.get_xlim()
     axes.set_xlim(left, right * (right / left) ** 0.18)  # room for the labels of the dearest
@@ -155,45 +180,57 @@ def _panel(
         axes.axhline(0, color="0.6", linewidth=0.6, zorder=1)
 
 
-def _point(method: Method, metric: str, is_agreement: bool) -> Point | None:
-    number = method.numbers.get(metric)
-    if number is not None:
-        return Point(y=number["value"], low=number["low"], high=number["high"], by_definition=False)
-    if method.is_oracle and is_agreement:
-        return Point(y=1.0, low=math.nan, high=math.nan, by_definition=True)
-    return None
-
-
-def _mark(axes: Axes, method: Method, point: Point) -> None:
-    colour, y = method.colour, point.y
-    axes.hlines(y, method.seconds, method.with_preparation, color=colour, linewidth=0.7)
-    if not math.isnan(point.low):
-        axes.vlines(method.seconds, point.low, point.high, color=colour, zorder=2)
+def _mark(axes: Axes, point: Point) -> None:
+    method, colour = point.method, point.method.colour
+    axes.hlines(point.y, method.seconds, method.with_preparation, color=colour, linewidth=0.7)
+    interval(axes, method.seconds, point.low, point.high, colour)
     axes.plot(
         method.seconds,
-        y,
+        point.y,
         marker=method.marker,
         color=colour,
         markerfacecolor="white" if point.by_definition else colour,
         linestyle="none",
         zorder=3,
+        label=point.name,
     )
-    axes.annotate(
-        method.label,
-        (method.with_preparation, y),
+
+
+def _named(axes: Axes, point: Point) -> Annotation:
+    return axes.annotate(
+        point.name,
+        (point.method.with_preparation, point.y),
         xytext=(5, 0),
         textcoords="offset points",
         va="center",
         fontsize=7,
-        color=colour,
+        color=point.method.colour,
         zorder=4,
         path_effects=[withStroke(linewidth=1.5, foreground="white")],
     )
 
 
+def _legend(figure: Figure, points: list[Point]) -> None:
+    """Names beside the panels: so many labels would cover one another and the points."""
+    handles: dict[str, Artist] = {}
+    for axes in figure.axes:
+        for line in axes.lines:
+            if line.get_label() in {point.name for point in points}:
+                handles.setdefault(str(line.get_label()), line)
+    names = sorted(handles)
+    columns = 1 if len(names) <= 24 else 2
+    figure.legend(
+        [handles[name] for name in names],
+        names,
+        ncols=columns,
+        loc="outside right upper",
+        fontsize=6,
+    )
+
+
 def _level(axes: Axes, number: Row, name: str) -> None:
     """A horizontal line with its interval, for what has no cost per candidate."""
-    axes.axhline(number["value"], color="0.35", linestyle="--", linewidth=0.8, zorder=1)
+    axes.axhline(number["value"], color=QUIET, linestyle="--", linewidth=0.8, zorder=1)
     if not math.isnan(number["low"]):
         axes.axhspan(number["low"], number["high"], color="0.5", alpha=0.12, linewidth=0, zorder=0)
     axes.text(
@@ -204,7 +241,7 @@ def _level(axes: Axes, number: Row, name: str) -> None:
         ha="left",
         va="center",
         fontsize=6.5,
-        color="0.35",
+        color=QUIET,
     )
 
 
@@ -223,14 +260,6 @@ def _separate(labels: list[Annotation]) -> None:
             box = box.translated(0, max(other.y1 for other in overlap) - box.y0 + 0.5)
         label.set_position((5, (box.y0 - start) * 72 / figure.dpi))
         placed.append(box)
-
-
-def _footer(study: Study, rows: list[Row]) -> str:
-    devices = sorted({str(run.provenance.get("device", "?")) for run in study.runs.values()})
-    seeds = sorted({row["seeds"] for row in rows})
-    spread = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}-{seeds[-1]}"
-    parts = [f"study {study.name}", ", ".join(devices), f"seeds: {spread}", "95 % intervals"]
-    return "; ".join([*parts, *study.notes])
 
 
 if __name__ == "__main__":

@@ -10,13 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from influbench.errors import UserError
 from influbench.results import Study
-from paper_figs.drawing import STYLE, command, save
+from paper_figs.drawing import caption, command, nothing, page, save
 
 NAME = "fig_head_to_head"
 PARTS = {"win": "#2a6f97", "tie": "#c9c9c9", "lose": "#bc4b51"}
@@ -42,13 +37,9 @@ def draw(study: Study, out: Path) -> list[Path]:
             bars.setdefault(label, {})[part] = row["value"]
             counts[label] = row["n"]
     if not bars:
-        raise UserError(
-            f"expected head_to_head shares in study '{study.name}' ({study.path}), got none: run "
-            "'influbench evaluate --suite head_to_head --baseline MODEL' first"
-        )
-    with matplotlib.rc_context(fname=str(STYLE)):
-        figure = Figure(figsize=(5.0, 0.9 + 0.55 * len(bars)))
-        FigureCanvasAgg(figure)
+        asked = "influbench evaluate --suite head_to_head --baseline MODEL"
+        raise nothing(study, "head_to_head shares", asked)
+    with page(5.0, 0.9 + 0.55 * len(bars)) as figure:
         axes = figure.subplots()
         for place, (label, shares) in enumerate(bars.items()):
             left = 0.0
@@ -67,10 +58,7 @@ def draw(study: Study, out: Path) -> list[Path]:
         figure.legend(
             handles[: len(PARTS)], names[: len(PARTS)], ncols=3, loc="outside upper center"
         )
-        notes = [note for note in study.notes if "judge" in note]
-        footer = "\n".join([f"study {study.name}; both orders, disagreement = tie", *notes])
-        figure.supxlabel(footer, fontsize=5, color="0.35", x=0.01, ha="left", wrap=True)
-        return save(figure, out, NAME)
+        return save(figure, out, NAME, caption(study, "both orders, disagreement = tie"))
 
 
 if __name__ == "__main__":

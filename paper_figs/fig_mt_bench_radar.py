@@ -12,17 +12,11 @@ import sys
 from itertools import cycle
 from pathlib import Path
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from influbench.errors import UserError
 from influbench.results import Study
-from paper_figs.drawing import STYLE, command, save
+from paper_figs.drawing import MARKERS, caption, command, nothing, page, save
 
 NAME = "fig_mt_bench_radar"
 GRADE = "mt_bench/grade/"
-MARKERS = "osD^vP*X"
 
 
 def draw(study: Study, out: Path) -> list[Path]:
@@ -38,18 +32,14 @@ def draw(study: Study, out: Path) -> list[Path]:
     students: dict[tuple[str, str], dict[str, float]] = {}
     for row in study.rows.to_dict("records"):
         category = str(row["metric"]).removeprefix(GRADE)
-        if category != row["metric"] and not category.endswith((":low", ":high")):
+        if category != row["metric"]:
             students.setdefault((row["estimator"], row["run"]), {})[category] = row["value"]
     categories = sorted({name for grades in students.values() for name in grades})
     if len(categories) < 3:
-        raise UserError(
-            f"expected MT-Bench grades in three categories or more in study '{study.name}' "
-            f"({study.path}), got {categories}: run 'influbench evaluate --suite mt_bench' first"
-        )
+        wanted = "MT-Bench grades in three categories or more"
+        raise nothing(study, wanted, "influbench evaluate --suite mt_bench")
     angles = [2 * math.pi * n / len(categories) for n in range(len(categories))]
-    with matplotlib.rc_context(fname=str(STYLE)):
-        figure = Figure(figsize=(3.5, 3.3))
-        FigureCanvasAgg(figure)
+    with page(3.5, 3.3) as figure:
         axes = figure.add_subplot(projection="polar")
         axes.set_xticks(angles, categories)
         axes.set_ylim(0, 10)
@@ -66,13 +56,7 @@ def draw(study: Study, out: Path) -> list[Path]:
                 label=student if names.count(student) == 1 else f"{student} ({run})",
             )
         figure.legend(loc="outside upper left", fontsize=6)
-        figure.supxlabel(_footer(study), fontsize=5, color="0.35", x=0.01, ha="left", wrap=True)
-        return save(figure, out, NAME)
-
-
-def _footer(study: Study) -> str:
-    judged = [note for note in study.notes if "judge" in note or note.startswith("two-turn")]
-    return "\n".join([f"study {study.name}; mean grade of both turns, 1-10", *judged])
+        return save(figure, out, NAME, caption(study, "mean grade of both turns, 1-10"))
 
 
 if __name__ == "__main__":

@@ -158,23 +158,16 @@ app.command("judge-check")(cli_evaluation.judge_check)
 
 
 def _show(folder: Path) -> None:
-    import numpy as np
-
-    from influbench.report.agreement_tables import study_tables
-    from influbench.report.tables import WIDE, cost_quality_tables, differences_table
+    from influbench.report.cells import WIDE
+    from influbench.report.screen import screen
     from influbench.results import load_study
-    from influbench.results.differences import differences
 
     study = load_study(folder)
     console = terminal.console()
     if not console.is_terminal:  # a file has no edge to wrap at
         console = terminal.console(width=WIDE)
-    taught = {"win_rate", "grade", "heldout_loss"} & set(study.rows["metric"])
-    for table in cost_quality_tables(study, console.width) if taught else study_tables(study):
+    for table in screen(study, console.width):
         console.print(table)
-    gaps = differences(study, np.random.default_rng(0))
-    if not gaps.empty:
-        console.print(differences_table(gaps))
     console.print(f"results: {study.path}", soft_wrap=True, markup=False)
 
 

@@ -19,13 +19,14 @@ from influbench.files import digest
 from influbench.loop.pipeline import Round, Run
 from influbench.loop.settings import BASELINE
 from influbench.records import Outcome, ResultRow, Score
-from influbench.results import CEILING, cost_rows, result_file, with_interval
+from influbench.results import CEILING, cost_rows, result_file, row_of
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
 from influbench.scoring import ORACLE
 from influbench.statistics import against_oracle
 from influbench.statistics import outcomes as statistics
 from influbench.statistics.against_oracle import Agreement
+from influbench.statistics.estimate import Estimate
 
 FACTS = {"parameter_share": "", "noise_floor": "nats/token", "weights_moved": ""}
 """What estimators report of themselves and a reader of their scores must know -> unit."""
@@ -97,25 +98,28 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
             ledger = [r for r in run.ledger if r.stage == "score" and r.label == method]
             out += cost_rows(ledger, base(method, turn.number))
             out += [
-                _row(base(method, turn.number), fact, turn.facts[method][fact], None, 1, unit)
+                row_of(
+                    base(method, turn.number),
+                    fact,
+                    Estimate(value=turn.facts[method][fact], n=1, unit=unit),
+                )
                 for fact, unit in FACTS.items()
                 if fact in turn.facts[method]
             ]
         if name != BASELINE:
             out.append(
-                _row(
+                row_of(
                     base(name, turn.number),
                     "pairs",
-                    len(turn.pairs),
-                    None,
-                    len(turn.pairs),
-                    "pairs",
+                    Estimate(value=len(turn.pairs), n=len(turn.pairs), unit="pairs"),
                 )
             )
             if turn.pairs and (floor := turn.facts[name].get("noise_floor")) is not None:
                 above = sum(pair.margin > floor for pair in turn.pairs) / len(turn.pairs)
                 blank = base(name, turn.number)
-                out.append(_row(blank, "pairs_above_floor", above, None, len(turn.pairs), ""))
+                out.append(
+                    row_of(blank, "pairs_above_floor", Estimate(value=above, n=len(turn.pairs)))
+                )
             out += _quality(turn.marks, base(name, turn.number))
             out += _change(items(turn.marks), items(run.baseline), base(name, turn.number))
     return out
@@ -133,8 +137,7 @@ def _agreement(turn: Round, seed: int, base: Callable[[str, int], ResultRow]) ->
     for method, metrics in found.items():
         for metric, item in metrics.items():
             if item.defined:
-                row = _row(base(method, turn.number), metric, item.value, item.stderr, item.n, "")
-                out += with_interval(row, item.low, item.high)
+                out.append(row_of(base(method, turn.number), metric, item))
     return out
 
 
@@ -165,11 +168,10 @@ def _quality(marks: Evaluated, base: ResultRow) -> list[ResultRow]:
         # Seeded by the metric: an interval does not depend on which others there are.
         rng = np.random.default_rng(int(digest(f"{base.seed}:{name}"), 16))
         mean = statistics.summary(found, rng).scaled(factor, unit)
-        row = _row(base, name, mean.value, mean.stderr, mean.n, unit)
-        out += with_interval(row, mean.low, mean.high)
+        out.append(row_of(base, name, mean))
     for name, number in marks.numbers().items():
         if name not in HEADLINES:
-            out.append(_row(base, name, number.value, number.stderr, number.n, number.unit))
+            out.append(row_of(base, name, number))
     return out
 
 
@@ -180,10 +182,7 @@ def _change(
     ours, theirs = _by_metric(outcomes)["heldout_loss"], _by_metric(baseline)["heldout_loss"]
     rng = np.random.default_rng(int(digest(f"{base.seed}:heldout_loss_change"), 16))
     found = statistics.difference(ours, theirs, rng)
-    row = _row(
-        base, "heldout_loss_change", found.value, found.stderr, found.n, QUALITY["heldout_loss"][2]
-    )
-    return with_interval(row, found.low, found.high)
+    return [row_of(base, "heldout_loss_change", replace(found, unit=QUALITY["heldout_loss"][2]))]
 
 
 def _by_metric(outcomes: Iterable[Outcome]) -> Mapping[str, list[Outcome]]:
@@ -192,20 +191,3 @@ def _by_metric(outcomes: Iterable[Outcome]) -> Mapping[str, list[Outcome]]:
         metric = "grade" if outcome.metric.startswith("grade_") else outcome.metric
         found.setdefault(metric, []).append(outcome)
     return found
-
-
-def _row(
-    base: ResultRow, metric: str, value: float, stderr: float | None, n: int, unit: str
-) -> ResultRow:
-    return ResultRow(
-        study=base.study,
-        run=base.run,
-        estimator=base.estimator,
-        round=base.round,
-        seed=base.seed,
-        metric=metric,
-        value=float(value),
-        stderr=None if stderr is None or np.isnan(stderr) else float(stderr),
-        n=n,
-        unit=unit,
-    )

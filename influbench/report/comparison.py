@@ -6,7 +6,8 @@
 methods' signs mean.
 
 Two rows are no method: ``ceiling`` is the oracle against itself on disjoint halves of the
-references, ``noise floor`` the oracle against itself with its measured numerical noise added.
+references (not with fewer than 32 of them), ``own noise`` the oracle against itself with its
+measured numerical noise added: what noise takes from perfect agreement, no score to reach.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ from influbench.errors import UserError
 from influbench.estimator import Scale
 from influbench.files import digest, write_bytes
 from influbench.records import ResultRow, Score
+from influbench.report.notes import no_ceiling
 from influbench.results import CEILING, cost_rows, outputs, score_files
 from influbench.results.score_files import ScoreFile
 from influbench.statistics import against_oracle
 
-NOISE = "noise floor"
+NOISE = "own noise"
 """Name of the row of the oracle against itself plus its numerical noise."""
 
 RESAMPLES = 1000
+FLOATS = ("value", "low", "high", "stderr")
 COLUMNS = ("estimator", "metric", "value", "low", "high", "stderr", "n", "unit")
 
 
@@ -128,7 +131,7 @@ def verdict(
         oracle=judge.name,
         candidates=len(judge.scores),
         groups=int((sizes > 1).sum()),
-        rows=pd.DataFrame(rows, columns=list(COLUMNS)),
+        rows=pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(FLOATS, float)),
         notes=tuple(_notes(judge, others)),
     )
 
@@ -260,7 +263,10 @@ def _notes(oracle: ScoreFile, others: Sequence[ScoreFile]) -> list[str]:
             notes.append(f"scored with another {fact} than {oracle.name}: {', '.join(odd)}")
     if not oracle.groups:
         notes.append("candidates have no group: nothing to compare within seed prompts")
-    if not any(score.per_reference for score in oracle.scores):
+    references = min((len(score.per_reference or ()) for score in oracle.scores), default=0)
+    if 0 < references < against_oracle.ENOUGH_REFERENCES:
+        notes.append(no_ceiling(references))
+    if not references:
         notes.append(
             f"{oracle.name} has no values per reference (score --per-reference): no ceiling, and "
             "siblings' errors count as independent"

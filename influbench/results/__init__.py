@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from influbench.results.manifest import write_manifest
 from influbench.results.result_file import RunResult, write
-from influbench.results.study import BASELINE, CEILING, Study, cost_rows, load_study, with_interval
+from influbench.results.rows import BASE, BASELINE, CEILING, cost_rows, row_of, with_interval
+from influbench.results.study import Study, load_study
 
 __all__ = [
+    "BASE",
     "BASELINE",
     "CEILING",
     "RunResult",
     "Study",
     "cost_rows",
     "load_study",
+    "row_of",
     "with_interval",
     "write",
+    "write_manifest",
 ]

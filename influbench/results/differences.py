@@ -1,15 +1,22 @@
-"""Which estimator made the better student: differences on the same prompts, nested in seeds."""
+"""Which arm made the better student: differences on the same prompts, seed by seed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from influbench.files import digest
 from influbench.records import Outcome
-from influbench.results.study import BASELINE, Study
-from influbench.statistics.outcomes import grid, paired_difference
+from influbench.results.axes import leaves, telling
+from influbench.results.headline import label_of
+from influbench.results.rows import BASELINE
+from influbench.results.study import Study
+from influbench.statistics.outcomes import grid
+from influbench.statistics.seeds import paired_difference
 
 CONTROL = "random"
 """What the others are compared with, where a study has it; else the student ``none``."""
@@ -19,66 +26,102 @@ METRICS = {
     "heldout_loss": ("heldout_loss", 1.0, "nats/token"),
 }
 """Outcome metric -> published metric, factor, unit."""
-COLUMNS = ["metric", "estimator", "against", "value", "low", "high", "seeds", "prompts", "unit"]
+COLUMNS = (
+    "metric", "label", "estimator", "against", "value", "low", "high", "stderr", "seeds", "prompts",
+    "unit",
+)  # fmt: skip
+
+Outcomes = tuple[Outcome, ...]
+Place = tuple[tuple[str, Any], ...]
+"""Values on some axes."""
 
 
-def differences(study: Study, rng: np.random.Generator) -> pd.DataFrame:
-    """Each estimator's student minus the control's, with 95 % intervals.
+def differences(study: Study, seed: int = 0) -> pd.DataFrame:
+    """Each arm's student minus the control's, with 95 % intervals over seeds and prompts.
 
-    The interval is a bootstrap over seeds and, within them, prompts; with one seed it is over
-    prompts alone and says nothing about other seeds. An estimator that the study holds with several
-    configurations in one seed is left out: its runs are different questions.
+    Only the prompts that all students of a pair have and the seeds of both are used
+    (``statistics.seeds.paired_difference``). Where the axes of a study change an arm's students,
+    each place on the axes is an arm of its own, and its control is the one of the same place, or
+    the control that the axes do not touch.
 
     Args:
         study: with outcomes item by item.
-        rng: the only source of randomness.
+        seed: of the bootstrap; an interval does not depend on which other arms there are.
 
     Returns:
-        One row a metric and estimator, ``COLUMNS``; empty where there is nothing to compare.
+        One row a metric and arm, ``COLUMNS``; empty where there is nothing to compare.
     """
-    found = _by_estimator(study)
-    against = CONTROL if CONTROL in found else BASELINE
-    rows: list[tuple[object, ...]] = []
+    arms = _arms(study)
+    control = CONTROL if any(name == CONTROL for name, _ in arms) else BASELINE
+    rows: list[tuple[Any, ...]] = []
     for metric, (name, factor, unit) in METRICS.items():
-        for estimator, seeds in found.items():
-            shared = sorted(seeds.keys() & found.get(against, {}).keys())
-            pairs = [(seeds[s], found[against][s]) for s in shared]
-            if estimator == against or not pairs or not _all_have(metric, pairs):
+        for (estimator, place), arm in arms.items():
+            if estimator == control:
                 continue
-            _, items = grid([side for pair in pairs for side in pair], metric)
-            ours, _ = grid([a for a, _ in pairs], metric, items)
-            theirs, _ = grid([b for _, b in pairs], metric, items)
+            other = _control(arms, control, place)
+            shared = [
+                s for s in sorted(arm.keys() & other.keys()) if _has(metric, arm[s], other[s])
+            ]
+            if not shared:
+                continue
+            ours, theirs, items = _tables(
+                metric, [arm[s] for s in shared], [other[s] for s in shared]
+            )
+            label = label_of(estimator, dict(place))
+            rng = np.random.default_rng(int(digest(f"{seed}:{metric}:{label}"), 16))
             gap = paired_difference(ours * factor, theirs * factor, rng)
-            bounds = (gap.value, gap.low, gap.high)
-            rows.append((name, estimator, against, *bounds, len(shared), len(items), unit))
-    return pd.DataFrame(rows, columns=COLUMNS)
+            numbers = (gap.value, *gap.bounds, gap.stderr, len(shared), items, unit)
+            rows.append((name, label, estimator, control, *numbers))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _by_estimator(study: Study) -> dict[str, dict[int, list[Outcome]]]:
-    """Outcomes by estimator and seed; two grades of a question become their mean."""
-    found: dict[str, dict[int, list[Outcome]]] = {}
-    several: set[str] = set()
-    for run in study.runs.values():
-        seed = int(run.config.get("seed", 0))
-        for estimator, outcomes in run.outcomes.items():
-            mine = _merged(outcomes)
-            before = found.setdefault(estimator, {}).setdefault(seed, mine)
-            if before != mine:
-                several.add(estimator)
-    return {name: seeds for name, seeds in found.items() if name not in several}
+def _arms(study: Study) -> dict[tuple[str, Place], dict[int, Outcomes]]:
+    """Students by estimator, place on the axes that change them, and seed."""
+    found: dict[str, list[tuple[int, dict[str, Any], Outcomes]]] = defaultdict(list)
+    for run, result in study.runs.items():
+        place = {**leaves(result.config), "run": run}
+        for estimator, outcomes in result.outcomes.items():
+            seed = int(result.config.get("seed", 0))
+            found[estimator].append((seed, place, _merged(outcomes)))
+    arms: dict[tuple[str, Place], dict[int, Outcomes]] = defaultdict(dict)
+    for estimator, students in found.items():
+        used = telling(students, study.axes)
+        for seed, place, outcomes in students:
+            arms[estimator, tuple((axis, place.get(axis)) for axis in used)][seed] = outcomes
+    return arms
 
 
-def _merged(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    grades: dict[str, list[float]] = {}
+def _control(
+    arms: Mapping[tuple[str, Place], dict[int, Outcomes]], name: str, place: Place
+) -> dict[int, Outcomes]:
+    """The control of the same place; axes that do not touch one of the two do not matter."""
+    own = dict(place)
+    fits = [
+        arm
+        for (estimator, where), arm in arms.items()
+        if estimator == name and all(own.get(axis, value) == value for axis, value in where)
+    ]
+    return fits[0] if len(fits) == 1 else {}
+
+
+def _tables(
+    metric: str, ours: Sequence[Outcomes], theirs: Sequence[Outcomes]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    _, items = grid([*ours, *theirs], metric)
+    return grid(ours, metric, items)[0], grid(theirs, metric, items)[0], len(items)
+
+
+def _merged(outcomes: Sequence[Outcome]) -> Outcomes:
+    grades: dict[str, list[float]] = defaultdict(list)
     for outcome in outcomes:
         if outcome.metric.startswith("grade_"):
-            grades.setdefault(outcome.item, []).append(outcome.value)
+            grades[outcome.item].append(outcome.value)
     means = [
         Outcome(metric="grade", item=item, value=float(np.mean(values)))
         for item, values in grades.items()
     ]
-    return [*outcomes, *means]
+    return (*outcomes, *means)
 
 
-def _all_have(metric: str, pairs: Sequence[tuple[Sequence[Outcome], Sequence[Outcome]]]) -> bool:
-    return all(any(o.metric == metric for o in side) for pair in pairs for side in pair)
+def _has(metric: str, *sides: Outcomes) -> bool:
+    return all(any(outcome.metric == metric for outcome in side) for side in sides)

@@ -1,4 +1,8 @@
-"""One run on disk: ``results/<study>/<run>.json``, one record a line. Used through ``results``."""
+"""One run on disk: ``results/<study>/<run>.json``, one record a line. Used through ``results``.
+
+Format 2 holds the interval of a number in its row. Format 1, which is still read, had two more rows
+for it, ``<metric>:low`` and ``<metric>:high``.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,17 @@ from influbench.results import outputs
 
 R = TypeVar("R")
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file layout."""
+READ = (1, 2)
+MANIFEST = "study.json"
+"""Beside the runs of a study: see ``manifest``."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.,=+-]*")
+
+
+class DamagedError(UserError):
+    """A result file that is cut short or holds something else; running again replaces it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +63,7 @@ def claim(root: Path, study: str, run_id: str) -> Path:
             no result.
     """
     for what, name in (("study", study), ("run", run_id)):
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name) or (what == "run" and f"{name}.json" == MANIFEST):
             raise UserError(
                 f"expected a {what} name of letters, digits and . _ , = + -, got '{name}'"
             )
@@ -65,8 +76,9 @@ def claim(root: Path, study: str, run_id: str) -> Path:
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file is, or was meant to be, one that :func:`write` wrote."""
-    return outputs.begins(path, '{\n "format": ')
+    """Whether a file is, or was meant to be, one that :func:`write` wrote: it may be cut short."""
+    head = '{\n "format": '
+    return outputs.begins(path, head[: path.stat().st_size])
 
 
 def write(root: Path, study: str, run_id: str, result: RunResult) -> Path:
@@ -103,14 +115,18 @@ def write(root: Path, study: str, run_id: str, result: RunResult) -> Path:
 def write_if_new(root: Path, study: str, run_id: str, result: RunResult) -> Path:
     """As :func:`write`, but a file that holds this very result stays as it is.
 
-    Its date and commit stay too: a number keeps the origin that it was first measured at.
+    Its date and commit stay too: a number keeps the origin that it was first measured at. A damaged
+    file is replaced.
+
+    Raises:
+        UserError: a name that is no file name, or the file is of a later version of influbench.
     """
     path = claim(root, study, run_id)
-    try:
-        before = read(path)[2] if path.is_file() else None
-    except UserError:  # cut short or of an older format: it is written anew
-        before = None
-    if before is not None:
+    if path.is_file():
+        try:
+            before = read(path)[2]
+        except DamagedError:
+            return write(root, study, run_id, result)
         with tempfile.TemporaryDirectory() as folder:  # compared as read back: tuples become lists
             again = read(write(Path(folder), study, run_id, result))[2]
         if dataclasses.replace(again, provenance=before.provenance) == before:
@@ -122,30 +138,67 @@ def read(path: Path) -> tuple[str, str, RunResult]:
     """Study name, run id and content of one file.
 
     Raises:
-        UserError: the file is not a result of this format.
+        DamagedError: the file is cut short, or no result file at all.
+        UserError: it is of a later version, or was copied under another name.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw["format"] != FORMAT:
-            raise ValueError(f"format {raw['format']}, this version reads {FORMAT}")
-        name, run = raw["study"], raw["run"]
-        if run != path.stem:
-            raise ValueError(f"run '{run}' in a file of another name")
+        version, name, run = raw["format"], raw["study"], raw["run"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if version not in READ:
+        raise UserError(
+            f"{path}: expected a result file of format {' or '.join(map(str, READ))}, got "
+            f"{version}: read it with the version of influbench that wrote it, or move it away"
+        )
+    if run != path.stem:
+        raise UserError(
+            f"{path}: run '{run}' in a file of another name; rename it to {run}.json, or remove "
+            "the copy"
+        )
+    try:
+        rows = _records(ResultRow, raw["rows"], study=name, run=run)
         result = RunResult(
             config=raw["config"],
             provenance=raw["provenance"],
             notes=raw["notes"],
-            rows=_records(ResultRow, raw["rows"], study=name, run=run),
+            rows=_with_bounds(rows) if version == 1 else rows,
             ledger=_records(LedgerRow, raw["ledger"]),
             outcomes={k: _records(Outcome, v) for k, v in raw["outcomes"].items()},
             scores={k: _records(Score, v) for k, v in raw["scores"].items()},
             groups=raw["groups"],
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"expected a result file at {path}, got {type(error).__name__}: {error}; run it again"
-        ) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
     return name, run, result
+
+
+def _damaged(path: Path, error: Exception) -> DamagedError:
+    what = f"({type(error).__name__}: {error})"
+    if is_result(path):
+        return DamagedError(
+            f"{path} is damaged or cut short {what}: the same run again writes it anew from the "
+            "store, or delete it to go on without"
+        )
+    return DamagedError(f"{path} is no result of influbench {what}: move it to another folder")
+
+
+def _with_bounds(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """Rows of format 1 with the bounds that stand in rows of their own put beside their number."""
+    bounds = {
+        (dataclasses.replace(row, metric="", value=0.0, stderr=None, n=0), row.metric): row.value
+        for row in rows
+    }
+
+    def bound(row: ResultRow, end: str) -> float | None:
+        where = dataclasses.replace(row, metric="", value=0.0, stderr=None, n=0)
+        return bounds.get((where, f"{row.metric}:{end}"))
+
+    return [
+        dataclasses.replace(row, low=bound(row, "low"), high=bound(row, "high"))
+        for row in rows
+        if not row.metric.endswith((":low", ":high"))
+    ]
 
 
 def columns_of(kind: type[Any], drop: Sequence[str] = ()) -> list[str]:

@@ -1,4 +1,4 @@
-"""Means with standard errors, and differences between methods over prompts nested in seeds."""
+"""Means of outcomes with their doubt, and differences on the same evaluation items."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy.typing as npt
 from influbench.errors import UserError
 from influbench.records import Outcome
 from influbench.statistics import bootstrap
-from influbench.statistics.bootstrap import RESAMPLES
 from influbench.statistics.estimate import Estimate
 
 
@@ -76,50 +75,6 @@ def grid(
     if not shared:
         raise UserError(f"expected '{metric}' of the same items in all {len(runs)} seeds: none is")
     return np.array([[seed[i] for i in shared] for seed in found]), shared
-
-
-def paired_difference(
-    a: npt.ArrayLike,
-    b: npt.ArrayLike,
-    rng: np.random.Generator,
-    resamples: int = RESAMPLES,
-    level: float = 0.95,
-) -> Estimate:
-    """Mean of ``a - b`` with its interval, resampling seeds and, within each, prompts.
-
-    Prompts are nested in seeds: a seed is drawn, then prompts for it. With one seed only prompts
-    are drawn, and the interval says nothing about other seeds.
-
-    Args:
-        a: shape [seed, prompt].
-        b: shape [seed, prompt]; the same prompts in the same order, the same seeds.
-        rng: the only source of randomness.
-        resamples: how many times all is drawn anew.
-        level: coverage of the interval.
-
-    Raises:
-        UserError: the shapes differ.
-    """
-    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if left.shape != right.shape or left.ndim != 2 or not left.size:
-        raise UserError(
-            "expected two tables [seed, prompt] about the same seeds and prompts, got shapes "
-            f"{left.shape} and {right.shape}"
-        )
-    gaps = left - right
-    seeds, prompts = gaps.shape
-    draws = np.empty(resamples)
-    for index in range(resamples):
-        drawn = rng.integers(seeds, size=seeds)[:, None]
-        draws[index] = gaps[drawn, rng.integers(prompts, size=(seeds, prompts))].mean()
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(
-        value=float(gaps.mean()),
-        low=float(low),
-        high=float(high),
-        stderr=float(draws.std(ddof=1)),
-        n=seeds * prompts,
-    )
 
 
 def _by_item(outcomes: Sequence[Outcome]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from influbench.loop import pipeline, publish
 from influbench.loop import reading as presets
 from influbench.loop.reading import Study
 from influbench.progress import RichProgress
+from influbench.results import write_manifest
 from influbench.session import Session
 from influbench.store import Store
 
@@ -56,6 +57,9 @@ def run_all(study: Study, store: Path, results: Path) -> list[Path]:
     session = Session(Store(store, RichProgress()))
     for cfg in study.runs.values():
         pipeline.check(cfg)
+    if study.question or len(study.runs) > 1:  # a run by itself adds to what the folder has
+        configs = {run: cfg.model_dump(mode="json") for run, cfg in study.runs.items()}
+        write_manifest(results, study.name, configs)
     paths: list[Path] = []
     for number, (run_id, cfg) in enumerate(study.runs.items(), 1):
         session.store.progress.note(f"{study.name} {number}/{len(study.runs)}: {run_id}")

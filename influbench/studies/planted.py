@@ -24,7 +24,7 @@ examples, each with all that was made of it: one clean response is the control o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from influbench.errors import UserError
 from influbench.estimator import Array
 from influbench.files import digest
 from influbench.records import Example, ResultRow
-from influbench.results import with_interval
+from influbench.results import row_of
 from influbench.statistics import bootstrap
 from influbench.statistics.bootstrap import RESAMPLES
 from influbench.statistics.estimate import Estimate
@@ -151,15 +151,7 @@ def result_rows(found: Sequence[Detection], base: ResultRow) -> list[ResultRow]:
     for item in found:
         suffix = "" if item.kind == "all" else f"_{item.kind}"
         for metric, value in (("auc", item.auc), ("paired", item.paired)):
-            row = replace(
-                base,
-                metric=metric + suffix,
-                value=value.value,
-                stderr=value.stderr,
-                n=value.n,
-                unit="",
-            )
-            rows += with_interval(row, value.low, value.high)
+            rows.append(row_of(base, metric + suffix, value))
     return rows
 
 

@@ -14,12 +14,11 @@ once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import Field
-from scipy import stats
 
 from influbench import training
 from influbench.config import Config, transport
@@ -28,13 +27,16 @@ from influbench.evaluation.suites.losses import STAGE as LOSSES
 from influbench.evaluation.suites.losses import LossConfig
 from influbench.files import digest
 from influbench.records import Example, ModelRef, Outcome, ResultRow
-from influbench.results import with_interval
+from influbench.results import row_of
 from influbench.session import Session
 from influbench.statistics.agreement import spearman
 from influbench.statistics.bootstrap import interval
+from influbench.statistics.estimate import Estimate
+from influbench.statistics.seeds import over_seeds
 from influbench.training import SFTConfig, SFTSettings
 
 PARTS = ("top", "middle", "bottom")
+Correlation = Callable[[np.ndarray, np.ndarray], float]
 
 
 class PredictionConfig(Config):
@@ -144,7 +146,8 @@ def result_rows(
     numbers = {f"gain_{part}": gains for part, gains in by_part.items()}
     numbers["gain_top_minus_bottom"] = by_part["top"] - by_part["bottom"]
     for metric, values in numbers.items():
-        rows += _over_seeds(replace(base, metric=metric, unit="nats/token"), values)
+        gains = [Estimate(value=float(gain), n=1, unit="nats/token") for gain in values]
+        rows.append(row_of(base, metric, replace(over_seeds(gains), n=len(gains))))
     told = np.array([[_mean(scores, t), t.gain] for t in found])
     rows += _correlated(replace(base, metric="gain_correlation"), told, _pearson)
     if banked:
@@ -163,20 +166,7 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> float:
     return float(a @ b) / norm if norm else math.nan
 
 
-def _over_seeds(base: ResultRow, values: np.ndarray) -> list[ResultRow]:
-    mean, count = float(values.mean()), len(values)
-    if count < 2:
-        return [replace(base, value=mean, n=count)]
-    error = float(values.std(ddof=1)) / math.sqrt(count)
-    half = float(stats.t.ppf(0.975, count - 1)) * error
-    row = replace(base, value=mean, stderr=error, n=count)
-    return with_interval(row, mean - half, mean + half)
-
-
-def _correlated(base: ResultRow, told: np.ndarray, correlation) -> list[ResultRow]:
+def _correlated(base: ResultRow, told: np.ndarray, correlation: Correlation) -> list[ResultRow]:
     rng = np.random.default_rng(int(digest(f"{base.seed}:{base.metric}"), 16))
     found = interval(told, lambda rows: correlation(rows[:, 0], rows[:, 1]), rng)
-    if not found.defined:
-        return []
-    row = replace(base, value=found.value, stderr=found.stderr, n=len(told))
-    return with_interval(row, found.low, found.high)
+    return [row_of(base, base.metric, found)] if found.defined else []

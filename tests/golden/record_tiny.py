@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 WRITTEN = Path(__file__).with_name("tiny.json")
+BOUNDS = {"": "value", ":low": "low", ":high": "high"}
 UNSTEADY = ("seconds", "bytes")
 """Metrics that name these differ from run to run."""
 
@@ -44,9 +45,10 @@ def observe(folder: Path) -> dict[str, Any]:
             for method, table in result["scores"].items()
         },
         "rows": {
-            f"{row['estimator']} {row['metric']}": row["value"]
+            f"{row['estimator']} {row['metric']}{end}": row[column]
             for row in rows
-            if not any(word in row["metric"] for word in UNSTEADY)
+            for end, column in BOUNDS.items()
+            if row[column] is not None and not any(word in row["metric"] for word in UNSTEADY)
         },
     }
 

@@ -4,19 +4,16 @@ import math
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
 from influbench.errors import UserError
 from influbench.estimator import Scale
 from influbench.records import Outcome, Score
-from influbench.results.headline import headline
 from influbench.statistics import agreement
 from influbench.statistics.against_oracle import agreement_table, ceiling
 from influbench.statistics.bootstrap import interval, paired_difference
 from influbench.statistics.outcomes import difference, summary
-from influbench.statistics.seeds import over_seeds
 
 
 def scores(values, prefix="c"):
@@ -229,45 +226,3 @@ def test_interval_covers_the_truth_about_95_times_in_100():
 def test_paired_difference_refuses_lists_of_different_length():
     with pytest.raises(UserError, match="same items"):
         paired_difference([1.0], [1.0, 2.0], np.random.default_rng(0))
-
-
-def test_over_seeds_by_hand():
-    assert over_seeds([2.0], [1.0], [4.0]) == (2.0, 1.0, 4.0)
-    value, low, high = over_seeds([1.0, 2.0, 3.0], [math.nan] * 3, [math.nan] * 3)
-    # t(0.975, 2) = 4.3027, standard deviation 1, three seeds.
-    assert (value, high) == (2.0, pytest.approx(2 + 4.3027 / math.sqrt(3), abs=1e-3))
-    value, low, high = over_seeds([2.0, 2.0], [1.0, 1.0], [4.0, 4.0])
-    assert (value, low, high) == (2.0, 1.0, 4.0)
-
-
-def estimates(*rows):
-    columns = ["run", "estimator", "round", "seed", "metric", "value", "n", "unit", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def row(run, estimator, seed, value, number=1, metric="win_rate"):
-    return [run, estimator, number, seed, metric, value, 10, "%", math.nan, math.nan]
-
-
-def test_headline_averages_seeds_of_the_last_round():
-    table = headline(estimates(
-        row("r0", "trak", 0, 99.0, number=1), row("r0", "trak", 0, 40.0, number=2),
-        row("r1", "trak", 1, 60.0, number=2),
-    ))  # fmt: skip
-    assert table[["label", "value", "seeds"]].to_numpy().tolist() == [["trak", 50.0, 2]]
-
-
-def test_headline_never_averages_two_settings_of_one_estimator():
-    table = headline(
-        estimates(
-            row("wide", "trak", 0, 40.0),
-            row("narrow", "trak", 0, 60.0),
-            row("wide", "none", 0, 50.0),
-            row("narrow", "none", 0, 50.0),
-        )
-    )
-    assert sorted(table["label"]) == ["none", "trak (narrow)", "trak (wide)"]
-
-
-def test_headline_of_an_empty_study_is_empty():
-    assert headline(estimates()).empty

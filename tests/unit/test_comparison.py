@@ -123,15 +123,33 @@ def test_an_oracle_against_the_state_before_is_centred_on_the_empty_step(written
 
 
 def test_ceiling_and_noise_floor_rows(written):
-    each = VALUES[:, None] + np.random.default_rng(1).normal(size=(16, 8)) * 0.01
+    each = VALUES[:, None] + np.random.default_rng(1).normal(size=(16, 32)) * 0.01
     oracle = scored("exact", each.mean(1), each=each, diagnostics={"noise_floor": 1e-6})
     paths = written(oracle, scored("noise", -VALUES), per_reference=True)
     found = cells(compare(paths))
     assert 0.95 < found["ceiling", "spearman"]["value"] <= 1
-    assert found["noise floor", "spearman"]["value"] == pytest.approx(1)
+    assert found["own noise", "spearman"]["value"] == pytest.approx(1)
     loud = dataclasses.replace(oracle, about={**oracle.about, "diagnostics": {"noise_floor": 1e3}})
     found = cells(compare(written(loud, per_reference=True) + paths[1:]))
-    assert abs(found["noise floor", "spearman"]["value"]) < 0.9
+    assert abs(found["own noise", "spearman"]["value"]) < 0.9
+
+
+def test_a_ceiling_on_few_references_is_not_shown_and_said_so(written):
+    each = VALUES[:, None] + np.random.default_rng(1).normal(size=(16, 8)) * 0.01
+    paths = written(
+        scored("exact", each.mean(1), each=each), scored("a", VALUES), per_reference=True
+    )
+    found = comparison.verdict(paths, resamples=20)
+    assert "ceiling" not in set(found.rows["estimator"])
+    assert any("8 references leave too few to a half, it takes 32" in note for note in found.notes)
+
+
+def test_own_noise_is_not_worded_as_something_to_reach(written):
+    oracle = scored("exact", VALUES, diagnostics={"noise_floor": 1e-6})
+    found = comparison.verdict(written(oracle, scored("a", VALUES**3)), resamples=20)
+    caption = str(agreement.comparison_tables(found)[-1])
+    assert "own noise" in caption
+    assert "no score to reach" in caption
 
 
 def test_the_same_seed_gives_the_same_intervals_in_any_company(written):

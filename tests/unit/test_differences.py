@@ -1,12 +1,15 @@
 """Differences between estimators: paired by prompt, nested in seeds."""
 
+import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
+from rich.console import Console
 
 from influbench.records import Outcome
+from influbench.report.tables import differences_table
 from influbench.results import load_study, result_file
 from influbench.results.differences import differences
 from influbench.results.result_file import RunResult
@@ -27,7 +30,7 @@ def write(root: Path, run: str, seed: int, found: dict):
 
 
 def table(root):
-    frame = differences(load_study("s", root), np.random.default_rng(0))
+    frame = differences(load_study("s", root))
     rows = [SimpleNamespace(**row) for row in frame.to_dict("records")]
     return {(row.metric, row.estimator): row for row in rows}
 
@@ -53,8 +56,9 @@ def test_seeds_that_disagree_widen_the_interval(tmp_path):
     loss = table(tmp_path)["heldout_loss", "exact"]
     assert loss.seeds == 2
     assert loss.value == pytest.approx(0.0)
-    assert loss.low == pytest.approx(-0.2)
-    assert loss.high == pytest.approx(0.2)
+    # Standard error 0.2, and Student's t with one degree of freedom is 12.7.
+    assert loss.high == pytest.approx(12.706 * 0.2, rel=0.1)
+    assert loss.low == pytest.approx(-loss.high)
 
 
 def test_without_the_control_the_untaught_student_is_subtracted(tmp_path):
@@ -68,4 +72,49 @@ def test_without_the_control_the_untaught_student_is_subtracted(tmp_path):
 def test_different_configurations_of_one_estimator_are_not_mixed(tmp_path):
     write(tmp_path, "a", 0, {"exact": outcomes([1.0]), "none": outcomes([2.0])})
     write(tmp_path, "b", 0, {"exact": outcomes([1.5]), "none": outcomes([2.0])})
-    assert table(tmp_path) == {}
+    frame = differences(load_study("s", tmp_path))
+    found = {row["label"]: row["value"] for row in frame.to_dict("records")}
+    assert found == {"exact (a)": pytest.approx(-1.0), "exact (b)": pytest.approx(-0.5)}
+
+
+def test_arms_are_compared_within_their_place_on_the_axes(tmp_path):
+    for rule, gap in (("margin", 0.1), ("sign", 0.4)):
+        for seed in range(3):
+            for arm, loss in (("exact", [1.0, 2.0]), ("random", [1.0 + gap, 2.0 + gap])):
+                config = {
+                    "seed": seed,
+                    "scoring": {"estimator": arm},
+                    "preferences": {"rule": rule},
+                }
+                result = RunResult(
+                    config=config, provenance={}, rows=[], outcomes={arm: outcomes(loss)}
+                )
+                result_file.write(tmp_path, "s", f"{arm},{rule},{seed}", result)
+    # `exact` is the same under both rules, so it is one arm against two controls: no control.
+    assert differences(load_study("s", tmp_path)).empty
+    for rule, gap in (("margin", 0.1), ("sign", 0.4)):
+        for seed in range(3):
+            path = tmp_path / "s" / f"exact,{rule},{seed}.json"
+            _, run, result = result_file.read(path)
+            changed = {"exact": outcomes([1.0 - gap, 2.0 - gap])}
+            result_file.write(tmp_path, "s", run, replace(result, outcomes=changed))
+    frame = differences(load_study("s", tmp_path))
+    found = {row["label"]: (row["value"], row["seeds"]) for row in frame.to_dict("records")}
+    assert found == {
+        "exact (margin)": (pytest.approx(-0.2), 3),
+        "exact (sign)": (pytest.approx(-0.8), 3),
+    }
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(1, "one seed"), (2, "two seeds"), (3, "")])
+def test_few_seeds_are_no_answer_and_dimmed(tmp_path, seeds, said):
+    for seed in range(seeds):
+        write(tmp_path, f"a{seed}", seed, {"exact": outcomes([1.0, 2.0])})
+        write(tmp_path, f"b{seed}", seed, {"random": outcomes([1.1 + seed / 100, 2.3])})
+    shown = differences_table(differences(load_study("s", tmp_path)))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(shown)
+    text = console.export_text()
+    assert ("not an answer" in text) == bool(said)
+    assert said in text
+    assert [row.style for row in shown.rows] == ["dim" if said else None]

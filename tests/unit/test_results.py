@@ -15,6 +15,7 @@ from influbench.records import LedgerRow, Outcome, ResultRow, Score
 from influbench.report.tables import cost_quality_tables, ledger_table, ranking_table
 from influbench.results import RunResult, cost_rows, load_study, with_interval, write
 from influbench.results import provenance as origin
+from influbench.results.result_file import read, write_if_new
 
 
 def number(metric, value, estimator="trak", run="r0", seed=0, stderr=None):
@@ -76,11 +77,12 @@ def test_what_is_written_is_read_back(tmp_path):
     study = load_study("s", tmp_path)
     assert load_study(path.parent).rows.equals(study.rows)
     assert study.runs["r0"].rows == result().rows
+    assert (study.rows["low"][0], study.rows["high"][0]) == (0.2, 0.9)
     assert study.runs["r0"].ledger == result().ledger
     assert study.runs["r0"].config == {"seed": 0, "name": "tiny"}
     assert study.outcomes.to_dict("records") == [
-        {"run": "r0", "estimator": "trak", "metric": "win_rate", "item": "q", "value": 1.0,
-         "category": ""}
+        {"run": "r0", "estimator": "trak", "seed": 0, "metric": "win_rate", "item": "q",
+         "value": 1.0, "category": ""}
     ]  # fmt: skip
     scored = study.scores.iloc[0]
     assert (scored["id"], scored["group"], scored["value"]) == ("a", "g", 0.25)
@@ -91,7 +93,7 @@ def test_what_is_written_is_read_back(tmp_path):
 
 def test_intervals_stand_beside_their_number(tmp_path):
     write(tmp_path, "s", "r0", result())
-    frame = load_study("s", tmp_path).estimates.set_index("metric")
+    frame = load_study("s", tmp_path).rows.set_index("metric")
     assert frame.index.tolist() == ["spearman", "win_rate", "pairs"]
     assert frame.loc["spearman", ["low", "high"]].tolist() == [0.2, 0.9]
     assert frame.loc["win_rate", ["low", "high"]].tolist() == pytest.approx([50.2, 69.8])
@@ -136,12 +138,100 @@ def test_a_missing_study_lists_those_that_exist(tmp_path):
         load_study("t", tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}', "{}"])
-def test_a_broken_file_is_named(tmp_path, text):
-    (tmp_path / "s").mkdir()
-    (tmp_path / "s" / "r0.json").write_text(text)
-    with pytest.raises(UserError, match=r"r0\.json"):
+def damaged(tmp_path, text):
+    path = tmp_path / "s" / "r0.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+BROKEN = ["", "{", '{\n "fo', '{\n "format": 2', '{\n "format": 2, "study": "s", "run": "r0"}']
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_damaged_file_is_named_with_what_helps(tmp_path, text):
+    damaged(tmp_path, text)
+    with pytest.raises(UserError, match=r"r0\.json is damaged.*again writes it anew.*or delete it"):
         load_study("s", tmp_path)
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_the_same_run_again_replaces_a_damaged_file(tmp_path, text):
+    path = damaged(tmp_path, text)
+    write_if_new(tmp_path, "s", "r0", result())
+    assert read(path)[2].rows == result().rows
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"mine": 1}'])
+def test_a_foreign_file_is_named_and_left_alone(tmp_path, text):
+    path = damaged(tmp_path, text)
+    with pytest.raises(UserError, match=r"r0\.json is no result of influbench.*move it"):
+        load_study("s", tmp_path)
+    with pytest.raises(UserError, match="did not write; move it"):
+        write_if_new(tmp_path, "s", "r0", result())
+    assert path.read_text() == text
+
+
+def test_a_file_cut_short_anywhere_is_replaced(tmp_path):
+    path = write(tmp_path, "s", "r0", result())
+    whole = path.read_bytes()
+    for end in range(0, len(whole) - 2, 97):
+        path.write_bytes(whole[:end])
+        write_if_new(tmp_path, "s", "r0", result())
+        assert path.read_bytes() == whole
+
+
+def test_a_file_of_a_later_version_is_neither_read_nor_replaced(tmp_path):
+    path = damaged(tmp_path, '{\n "format": 99, "study": "s", "run": "r0"}')
+    with pytest.raises(UserError, match="format 1 or 2, got 99"):
+        load_study("s", tmp_path)
+    with pytest.raises(UserError, match="format 1 or 2, got 99"):
+        write_if_new(tmp_path, "s", "r0", result())
+    assert "99" in path.read_text()
+
+
+def as_format_1(path):
+    """The file as the first version wrote it: bounds in rows of their own."""
+    raw = json.loads(path.read_text())
+    table = raw["rows"]
+    low, high, metric, value, error = map(
+        table["columns"].index, ("low", "high", "metric", "value", "stderr")
+    )
+    rows = []
+    for row in table["data"]:
+        rows.append(row)
+        for end, place in (("low", low), ("high", high)):
+            if row[place] is not None:
+                bound = [*row]
+                bound[metric], bound[value] = f"{row[metric]}:{end}", row[place]
+                bound[error] = None
+                rows.append(bound)
+    keep = [i for i in range(len(table["columns"])) if i not in (low, high)]
+    raw["rows"] = {
+        "columns": [table["columns"][i] for i in keep],
+        "data": [[row[i] for i in keep] for row in rows],
+    }
+    path.write_text(json.dumps({**raw, "format": 1}, indent=1))
+
+
+def test_a_file_of_the_first_format_reads_as_the_second(tmp_path):
+    path = write(tmp_path, "s", "r0", result())
+    before = load_study("s", tmp_path)
+    as_format_1(path)
+    old = path.read_bytes()
+    again = load_study("s", tmp_path)
+    assert "spearman:low" in path.read_text()
+    assert again.rows.equals(before.rows)
+    assert again.estimates.equals(before.estimates)
+    write_if_new(tmp_path, "s", "r0", result())  # the same numbers: the old file stays
+    assert path.read_bytes() == old
+
+
+@pytest.mark.parametrize("name", ["agreement", "quickstart", "planted", "adaptive_oracle"])
+def test_committed_results_are_read(name):
+    study = load_study(name, Path(__file__).parents[2] / "results")
+    assert not study.rows["metric"].str.contains(":").any()
+    assert any(low == low for low in study.estimates["low"])
 
 
 def test_a_copied_file_does_not_silently_replace_a_run(tmp_path):

@@ -1,0 +1,48 @@
+"""What every published metric is called, and the range that its values can have.
+
+Agreement with the oracle (``statistics.against_oracle``): ``spearman``, ``kendall``,
+``spearman_within``, ``kendall_within``, ``sign_agreement``, ``sign_agreement_centred``,
+``pair_precision``, ``pair_precision_margin``, ``top_overlap``. Quality: ``win_rate``,
+``win_rate_lc`` (%), ``grade`` (1-10), ``reference_loss``, ``heldout_loss``, ``heldout_loss_change``
+(nats/token; against the student ``none``, paired by item). Cost: ``prepare_seconds``,
+``seconds_per_candidate`` (s), ``prepare_passes``, ``passes_per_candidate`` (forward passes; a
+backward counts two), ``peak_bytes`` (bytes), ``parameter_share`` (of the trainable parameters,
+those that a gradient method attributes). Planted data: ``auc``, ``paired``, ``auc_<kind>``
+(``studies.planted``). Training on thirds: ``gain_<part>``, ``gain_correlation``, ``lds``
+(``studies.prediction``). ``pairs``: how many taught the teacher.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+CORRELATIONS = re.compile(r"(spearman|kendall)(_within)?|gain_correlation|lds")
+SHARES = re.compile(
+    r"sign_agreement(_centred)?|pair_precision(_margin)?|top_overlap|(auc|paired)(_.*)?"
+    r"|(stated_)?error_rate_.*|parameter_share|pairs_above_floor"
+)
+LOSSES = re.compile(r"(heldout|reference)_loss")
+UNSTEADY = re.compile(r".*(seconds|bytes).*")
+"""Measured anew by every process: two values are no two settings."""
+
+Range = tuple[float, float]
+ANYWHERE: Range = (-math.inf, math.inf)
+_OF_UNIT: dict[str, Range] = {
+    "%": (0.0, 100.0),
+    "percent": (0.0, 100.0),
+    "fraction": (0.0, 1.0),
+    "1-10": (1.0, 10.0),
+}
+
+
+def range_of(metric: str, unit: str) -> Range:
+    """The values that a metric can have; a suite's prefix (``mt_bench/``) does not matter."""
+    name = metric.rpartition("/")[2]
+    if CORRELATIONS.fullmatch(name):
+        return (-1.0, 1.0)
+    if SHARES.fullmatch(name):
+        return (0.0, 1.0)
+    if LOSSES.fullmatch(name) or UNSTEADY.fullmatch(name):
+        return (0.0, math.inf)
+    return _OF_UNIT.get(unit, ANYWHERE)
