@@ -1,5 +1,6 @@
 """``influbench evaluate`` and ``judge-check``: the tiny student, a tiny judge, a counted server."""
 
+import inspect
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from faulty_server import KEY, Faulty
 
+from influbench.cli import evaluation as commands
 from influbench.cli.main import main
 from influbench.results import load_study
 
@@ -311,3 +313,32 @@ def test_the_commands_are_listed_without_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_student_takes_the_chat_template_that_it_is_given(command, files, tmp_path):
+    words = arguments(files, "alpaca_eval", "--judge", "local:tiny", "--limit", "1")
+    template = "{% for m in messages %}<{{ m['content'] }}>{% endfor %}"
+    (tmp_path / "own.jinja").write_text(template)
+    code, _, err = command(*words, *setting("student.chat_template", "own.jinja"))
+    assert code == 0, err
+    manifests = [json.loads(p.read_text()) for p in tmp_path.glob(".influbench/*/manifest.json")]
+    (told,) = [m["config"]["chat_template"] for m in manifests if m["stage"] == "template"]
+    assert told == template
+
+
+def test_answers_cut_at_the_limit_are_counted_in_the_notes(command, files, tmp_path):
+    words = arguments(files, "alpaca_eval", "--judge", "local:tiny", "--limit", "2")
+    assert command(*words)[0] == 0
+    notes = saved(tmp_path).notes
+    assert "answers of tiny: 2 of 2 turns cut at the limit of tokens" in notes
+
+
+def test_losses_alone_need_no_judge(command, files, tmp_path):
+    assert command(*arguments(files, "losses"))[0] == 0
+    (row,) = saved(tmp_path).rows
+    assert (row.metric, row.n, row.unit) == ("heldout_loss", 6, "nats/token")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "judge_check"])
+def test_a_command_has_fewer_than_thirty_options(name):
+    assert len(inspect.signature(getattr(commands, name)).parameters) < 30

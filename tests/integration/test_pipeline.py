@@ -102,3 +102,18 @@ def test_pairs_whose_margin_is_within_the_measured_noise_are_ties(two_rounds, st
     with pytest.raises(UserError, match="expected at least one preference pair"):
         pipeline.run(two_rounds.config, Session(store))
     assert told == [floor]
+
+
+def test_a_run_ends_with_the_suites_that_it_asks_for(store):
+    asked = "evaluation.suites=[losses,alpaca_eval,head_to_head,mt_bench_pairwise]"
+    cfg = presets.load_run("tiny", [*SMALL, asked, "data.num_evaluation=5"])
+    rows = publish.rows(pipeline.run(cfg, Session(store)), "s", "r")
+    taught = {row.metric for row in rows if row.estimator == "exact"}
+    assert taught >= {
+        *("win_rate", "alpaca_eval/win_rate_lc_length_only", "heldout_loss"),
+        *("head_to_head/win", "head_to_head/tie", "mt_bench_pairwise/win_2"),
+    }
+    assert "grade" not in taught
+    untaught = {row.metric for row in rows if row.estimator == "none"}
+    assert "heldout_loss" in untaught
+    assert not any(metric.startswith(("win", "head_to_head")) for metric in untaught)
