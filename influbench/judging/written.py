@@ -19,8 +19,9 @@ _BEGINS = re.compile(rf"\s*{_OPEN}", re.I)
 
 _GRADES = r"(?:rating|grade|score|total|mark|verdict)"
 _CHOICES = r"(?:verdict|winner|choice|answer|preference|better(?: (?:one|example|answer|output))?)"
-# "Rating (1-10): ", "**Score** = ", "the grade is "; without a sign only where it begins a line.
-_SIGN = r"(?:\s?\([^()\n]{0,30}\))?[ \t*_]*(?:[:=–—-]|is\b:?)[ \t*_\"“`]*"
+# "Rating (1-10): ", "**Score** = ", "the grade is ", {"rating": …}; without a sign only where it
+# begins a line.
+_SIGN = r"(?:\s?\([^()\n]{0,30}\))?[ \t*_\"]*(?:[:=–—-]|is\b:?)[ \t*_\"“`]*"
 _BEGUN = r"[ \t*_]+"
 
 
@@ -28,10 +29,12 @@ def _label(names: str) -> str:
     return rf"(?:\b{names}\b{_SIGN}|^[^\w\n]*(?:final |overall )?{names}{_BEGUN})"
 
 
+_PAIRS = ('""', "“”", "«»", "``", "‘’")
+_TELLING = r"(?:\d|\[\[|[:=])"  # a quoted word is no verdict, and may be the name of one
+_QUOTES = "|".join(rf"{a}(?=[^{b}\n]*{_TELLING})[^\s{b}][^{b}\n]{{0,80}}{b}" for a, b in _PAIRS)
 _QUOTED = re.compile(
     rf"(?P<said>(?:\A|{_label(_GRADES)}|{_label(_CHOICES)})[ \t]*)?(?<![\w\"'`”’])"
-    r"(?:\"[^\s\"][^\"\n]{0,80}\"|“[^“”\n]{1,80}”|«[^«»\n]{1,80}»|`[^`\n]{1,80}`"
-    r"|'[^'\n]{0,20}\[\[[^'\n]{1,20}'|‘[^‘’\n]{1,80}’)(?!\w)",
+    rf"(?:{_QUOTES}|'[^'\n]{{0,20}}\[\[[^'\n]{{1,20}}')(?!\w)",
     re.I | re.M,
 )
 _NUMBER = r"(?P<value>-?\d+(?:\.\d+)?)(?![\d.,]*\d)(?:\s*(?:/|out of)\s*(?P<top>\d+))?"
@@ -49,7 +52,8 @@ def without_thoughts(text: str) -> str:
     A template may have opened the thought, so that the reply holds only its end; a thought that was
     cut has only a beginning.
     """
-    rest = _BEFORE_CLOSE.sub(" ", _CLOSED.sub(" ", text))
+    ends = re.search(_CLOSE, text, re.I) is not None  # else the search would go through all of it
+    rest = _BEFORE_CLOSE.sub(" ", _CLOSED.sub(" ", text)) if ends else text
     thinks = rest != text or _BEGINS.match(rest)
     return (_UNCLOSED.sub(" ", rest) if thinks else rest).strip()
 
@@ -81,7 +85,7 @@ def choice(text: str, names: Sequence[str]) -> str | None:
     said = _without_quotes(without_thoughts(text))
     called = r"(?:the )?(?:(?:example|assistant|model|option|response|output|answer)\s+)?"
     name = rf"{called}(?-i:({'|'.join(map(re.escape, names))}))"
-    end = r"[*_\"“”`)\]]*(?=\s*[.,;:!(–—-]|[ \t]*$|\s+(?:because|since|as)\b)"
+    end = r"[*_\"“”`)\]}]*(?=\s*[.,;:!(–—-]|[ \t]*$|\s+(?:because|since|as)\b)"
     patterns = (
         rf"\[\[\s*{name}\s*\]\]",
         rf"{_label(_CHOICES)}\[?\(?{name}{end}",

@@ -9,12 +9,11 @@ import lzma
 from pathlib import Path
 
 import pytest
-from influbench.evaluation.outputs import read_outputs
 
 from influbench.data import load_examples
 from influbench.data.rows import read_rows
 from influbench.errors import UserError
-from influbench.evaluation.judge_check import read_preferences
+from influbench.evaluation.recorded import read_outputs, read_preferences
 from influbench.records import Question
 
 ROWS = [

@@ -2,12 +2,15 @@
 
 import json
 import math
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from command import influbench
 
 from influbench.errors import UserError
 from influbench.judging import Archive, ArchivedJudge, build
@@ -292,3 +295,86 @@ def test_an_archived_line_with_a_field_of_a_wrong_type_is_left_out_and_counted(
     assert (len(archive), archive.damaged) == (1, 3)
     replies = endpoint.judge(archive).ask(asks("a", "b"))
     assert [r.probabilities for r in replies] == [pytest.approx((0.6, 0.4))] * 2
+
+
+def preferences(folder: Path, rows: list[dict[str, Any]]) -> str:
+    path = folder / "prefs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def checked(endpoint: Endpoint, folder: Path, path: str, *more: str) -> dict[str, str]:
+    """The numbers of ``judge-check`` by the first words of their row."""
+    done = influbench(
+        "judge-check", "--preferences", path, "--judge", "openai:j", "--judge-url",
+        f"http://127.0.0.1:{endpoint.server.server_port}/v1", "--store", "store", *more, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()]
+    return {row[0].split("(")[0].strip(): row[1] for row in rows if len(row) > 2} | {
+        "all": done.stdout
+    }
+
+
+PAIR = {"instruction": "Q?", "output_1": "A good one.", "output_2": "Bad.", "preference": 1.0}
+
+
+def test_a_judge_behind_a_lower_limit_prefers_the_first_by_its_log_probabilities(
+    endpoint, tmp_path
+):
+    def answer(body):
+        over = body.get("top_logprobs", 0) > 5
+        return refused(400, "top_logprobs must be at most 5") if over else (200, said("m", SIXTY))
+
+    endpoint.answer = answer
+    rows = [PAIR | {"instruction": f"Question {n}?"} for n in range(3)]
+    found = checked(endpoint, tmp_path, preferences(tmp_path, rows))
+    assert found["prefers the answer shown first"] == "60.0"  # not 100, which its text says
+    assert "j:top5" in found["all"]
+
+
+def test_a_judge_that_says_one_text_is_right_on_half_of_turned_pairs_without_ids(
+    endpoint, tmp_path
+):
+    def answer(body):
+        shown = body["messages"][-1]["content"]
+        return 200, said("m" if shown.index("good") < shown.index("bad") else "M")
+
+    endpoint.answer = answer
+    straight = {"id": None, "instruction": "Q", "output_1": "good", "output_2": "bad"}
+    turned = straight | {"output_1": "bad", "output_2": "good"}
+    rows = [row | {"preference": 1.0} for row in (straight, straight, turned, turned)]
+    found = checked(endpoint, tmp_path, preferences(tmp_path, rows))
+    assert found["agrees with the record"] == "50.0"
+    assert "j:text" in found["all"]
+
+
+def test_a_filtered_pair_is_left_out_of_the_numbers_and_counted(endpoint, tmp_path):
+    def answer(body):
+        if "BLOCK" in body["messages"][-1]["content"]:
+            return refused(400, "the content management policy")
+        return 200, said("m", SIXTY)
+
+    endpoint.answer = answer
+    rows = [PAIR | {"instruction": text} for text in ("one?", "BLOCK?", "three?", "four?")]
+    found = checked(endpoint, tmp_path, preferences(tmp_path, rows))
+    assert found["prefers the answer shown first"] == "60.0"
+    assert found["names neither answer"] == "25.0"
+    assert "2 of 8 replies were withheld" in " ".join(found["all"].split())
+
+
+def test_grades_of_a_judge_that_thinks_aloud_are_its_last_ones(endpoint, tmp_path):
+    thought = "<think>\n[[1]] is worst. A first guess: [[3]].\n</think>\n\nGood. Rating: [[9]]"
+    endpoint.answer = lambda body: (200, said(thought))
+    rows = [{"question_id": 1, "category": "writing", "turns": ["Say hello.", "Again."]}]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = influbench(
+        "evaluate", "--student", "tiny", "--suite", "mt_bench", "--questions", "q.jsonl",
+        "--max-new-tokens", "4", "--temperature", "0", "--judge", "openai:j", "--judge-url",
+        f"http://127.0.0.1:{endpoint.server.server_port}/v1", "--run", "r", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "results" / "evaluate" / "r.json").read_text())["rows"]
+    table = [dict(zip(rows["columns"], row, strict=True)) for row in rows["data"]]
+    grades = {r["metric"]: r["value"] for r in table if r["metric"].startswith("mt_bench/grade_")}
+    assert grades == {"mt_bench/grade_1": 9.0, "mt_bench/grade_2": 9.0}

@@ -42,6 +42,8 @@ def said(text: str) -> Reply:
         ("A rating of 1 would be too low.", None),
         ("### Rating\n8", 8),
         ("Score\n1. It is clear.\n2. It is right.", None),
+        ('{"reason": "cites [1]. Rating: [[3]]", "rating": 8}', 8),
+        ('```json\n{"score": "8/10"}\n```', 8),
         ("Rating: [[11]]", None),
         ("Rating: [[-3]]", None),
         ("9", 9),
@@ -84,6 +86,8 @@ LETTERS = [
     ("B: it is right", "B"),
     ("It is right.\n\nB", "B"),
     ("Final verdict: **B**", "B"),
+    ('{"reason": "A is long: [[A]]", "verdict": "B"}', "B"),
+    ('It says "Verdict: A" there.', None),
     ("The better one is B, since it is right.", "B"),
     ("Example B is better", "B"),
     ("A clear win for Example B", None),
@@ -102,7 +106,7 @@ def test_the_letter(text, letter):
     first = {"A": 1.0, "B": 0.0, None: None}[letter]
     assert rubric.parse_letter(text) == first
     # The same words about the outputs that are called m (shown first) and M.
-    other = text.replace("[[A]]", "[[m]]").replace("[[B]]", "[[M]]")
+    other = text.replace("[[A]]", "[[m]]").replace("[[B]]", "[[M]]").replace('"B"', '"M"')
     if other != text:
         assert alpaca_eval.first_wins(said(other)) == first
 
