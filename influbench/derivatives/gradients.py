@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from influbench.derivatives.sharding import ShardedStudent
 from influbench.errors import UserError
 from influbench.estimator import Array, Batch, Student
 from influbench.records import Example
 from influbench.student import LanguageStudent
 from influbench.student.batch import TokenBatch
 from influbench.student.placement import HELD
+from influbench.student.placement.sharded import ShardedStudent
 
 Tensors = list[torch.Tensor]
 

@@ -19,8 +19,9 @@ from influbench.estimator import Student
 from influbench.student import LanguageStudent
 from influbench.student.casting import linear_layers
 from influbench.student.placement import HELD
+from influbench.student.placement.sharded import local
 
-__all__ = ["Cast", "Excursion", "Slot", "Update", "excursion", "local", "next_update"]
+__all__ = ["Cast", "Excursion", "Slot", "Update", "excursion", "next_update"]
 
 
 @dataclass(frozen=True)
@@ -172,14 +173,6 @@ def next_update(student: Student, *, needs_moments: bool = True) -> Update:
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     sharded = any(isinstance(weight, DTensor) for weight in weights)
     return Update(tuple(slots), student.clip_norm, sharded)
-
-
-def local(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of a tensor that this process holds, in the same memory; mostly all of it."""
-    if not isinstance(tensor, DTensor):
-        return tensor
-    with torch.no_grad():
-        return tensor.to_local()
 
 
 def _slot(

@@ -30,7 +30,7 @@ class Update:
     slots: tuple[Slot, ...]
     clip_norm: float | None
     sharded: bool = False
-    """Each process holds a part of every tensor here (``influbench.derivatives.sharding``)."""
+    """Each process holds a part of every tensor here (``influbench.student.placement.sharded``)."""
 
     @property
     def weights(self) -> list[torch.Tensor]:

@@ -7,11 +7,12 @@ from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
 from influbench import testing
-from influbench.derivatives import gradients, sharding, step
+from influbench.derivatives import gradients, step
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.exact import Exact
 from influbench.student import LanguageStudent
+from influbench.student.placement import sharded
 from influbench.testing import student_state
 
 CANDIDATES = 4
@@ -26,7 +27,7 @@ def worker(rank, folder):
     ctx = testing.tiny_context(folder, references=REFERENCES)
     assert isinstance(ctx.student, LanguageStudent)
     whole = sum(p.numel() for p in ctx.student.model.parameters())
-    student = sharding.shard(ctx.student)
+    student = sharded.shard(ctx.student)
     object.__setattr__(ctx, "student", student)
     before = local_state(student)
     scorer = Exact().prepare(ctx)

@@ -23,7 +23,6 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
-from influbench.derivatives.step import local
 from influbench.estimator import Batch
 from influbench.records import Example
 from influbench.student.batch import TokenBatch
@@ -139,6 +138,14 @@ def shard(student: LanguageStudent) -> ShardedStudent:
     budget = student.token_budget * distributed.get_world_size()
     split = replace(student, optimizer=optimizer, token_budget=budget)
     return ShardedStudent(split)
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that this process holds, in the same memory; mostly all of it."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    with torch.no_grad():
+        return tensor.to_local()
 
 
 def _split(value: Any, weight: torch.Tensor, mesh: DeviceMesh) -> Any:
