@@ -142,6 +142,11 @@ def _answer(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], index: int, whole: str
 ) -> _Answer:
     """Where assistant turn ``index`` stands in ``whole``, the rendering of ``turns``."""
+    prompt = rendered(tokenizer, turns[:index], ask=True)
+    usual = _shown(tokenizer)
+    if index == len(turns) - 1 and whole == f"{prompt}{turns[index][1]}{usual}":
+        until = len(whole) - len(usual)  # nothing to look for, as in most templates
+        return _Answer(len(prompt), until, until + len(_ending(tokenizer, usual)))
     marked = rendered(
         tokenizer, [*turns[:index], ("assistant", MARK), *turns[index + 1 :]], ask=False
     )
@@ -149,18 +154,25 @@ def _answer(
     until = len(whole) - len(after)
     if not found or MARK in after or not whole.endswith(after):
         raise _refused(tokenizer, "writes something else around an answer than around another")
-    start = _start(tokenizer, turns[:index], before, whole)
+    opened = rendered(tokenizer, turns[:index], ask=False)
+    start = _start(tokenizer, prompt, opened, before, whole)
     if start > until:
         raise _refused(tokenizer, "leaves nothing of an answer")
     return _Answer(start, until, until + len(_ending(tokenizer, after)))
 
 
 def _start(
-    tokenizer: PreTrainedTokenizerBase, asked: Sequence[Turn], before: str, whole: str
+    tokenizer: PreTrainedTokenizerBase, prompt: str, opened: str, before: str, whole: str
 ) -> int:
-    """Where an answer begins in ``whole``; ``before`` is what stands before any answer there."""
-    prompt = rendered(tokenizer, asked, ask=True)
-    opened = rendered(tokenizer, asked, ask=False)
+    """Where an answer begins in ``whole``.
+
+    Args:
+        tokenizer: of the model.
+        prompt: what asks for the answer.
+        opened: the same turns without the beginning of an answer.
+        before: what stands before any answer there.
+        whole: the rendering of all turns.
+    """
     header = prompt.removeprefix(opened)
     if not header:  # a template without a generation prompt: its header is the answer's no more
         own = before.removeprefix(prompt)
