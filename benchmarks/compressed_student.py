@@ -14,7 +14,7 @@ import numpy as np
 from influbench import data, models
 from influbench.data import DataConfig
 from influbench.derivatives.gradients import losses
-from influbench.evaluation.suite import held_out
+from influbench.evaluation.suites.losses import held_out
 from influbench.student import load_student
 
 

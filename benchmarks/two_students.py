@@ -58,11 +58,11 @@ def main() -> int:
     assert server.stdout is not None
     url = server.stdout.readline().strip()
     common = ["--judge", "openai:smollm2", "--judge-url", url, "--baseline", MODEL]
-    common += ["--prompts", str(options.prompts.resolve()), "--concurrency", "1"]
+    common += ["--prompts", str(options.prompts.resolve()), "--set", "judge.concurrency=1"]
     common += ["--questions", str(options.questions.resolve()), "--limit", str(options.limit)]
-    common += ["--question-answers", str(options.question_answers.resolve())]
+    common += ["--set", f"data.question_answers={options.question_answers.resolve()}"]
     common += ["--max-new-tokens", str(options.max_new_tokens)]
-    common += ["--judge-set", f"max_tokens={options.judge_tokens}"]
+    common += ["--set", f"judge.max_tokens={options.judge_tokens}"]
     commands = [
         ["--student", str(tuned), "--suite", "alpaca_eval,mt_bench", "--run", "tuned", *common],
         ["--student", MODEL, "--suite", "mt_bench", "--run", "original", *common],
