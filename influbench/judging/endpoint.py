@@ -31,6 +31,7 @@ class TopToken(BaseModel):
 class Position(BaseModel):
     """One written token; only its likeliest alternatives matter here."""
 
+    token: str = ""
     top_logprobs: list[TopToken] | None = None
 
 
@@ -71,12 +72,14 @@ class Choice(BaseModel):
     logprobs: Any = None
 
     def first_token(self) -> dict[str, float] | None:
-        """Log-probabilities of the first token, where the endpoint gave any."""
+        """Log-probabilities of the first token that can be seen, where the endpoint gave any."""
         try:
             positions = Logprobs.model_validate(self.logprobs or {}).content
         except ValidationError:  # another layout
             return None
-        listed = (positions[0].top_logprobs or []) if positions else []
+        seen = next((p for p in positions or [] if p.token.strip()), None)
+        position = seen or next(iter(positions or []), None)
+        listed = (position.top_logprobs or []) if position else []
         top = {t.token: t.logprob for t in listed if t.logprob is not None}
         return {token: value for token, value in top.items() if math.isfinite(value)} or None
 

@@ -52,6 +52,7 @@ __all__ = [
 
 FILTERED = "were withheld by a content filter"
 EMPTY = "were empty or held thoughts only, cut at the limit"
+WRITTEN = "did not begin with a choice: their text counted, not its log-probabilities"
 
 
 class ArchivedJudge:
@@ -102,7 +103,7 @@ class ArchivedJudge:
         """What a reader of its scores must know."""
         counted = [
             f"{self._counts[what]} of {self._counts['replies']} replies {what}"
-            for what in (FILTERED, EMPTY)
+            for what in (FILTERED, EMPTY, WRITTEN)
             if self._counts[what]
         ]
         return "; ".join([*([self._backend.note] if self._backend.note else []), *counted])
@@ -145,6 +146,13 @@ class ArchivedJudge:
         assert len(replies) == len(requests), "a backend left a request unanswered"
         self._counts["replies"] += len(replies)
         self._counts[FILTERED] += sum(reply.text == WITHHELD for reply in replies)
+        if "written verdicts" not in self._backend.note:  # which says it of all of them
+            self._counts[WRITTEN] += sum(
+                bool(request.choices and without_thoughts(reply.text))
+                and reply.probabilities is None
+                and reply.text != WITHHELD
+                for request, reply in zip(requests, replies, strict=True)
+            )
         self._counts[EMPTY] += sum(not without_thoughts(reply.text) for reply in replies)
         return replies
 

@@ -175,6 +175,24 @@ def test_a_first_token_that_begins_a_thought_is_no_verdict(endpoint):
     assert (reply.probabilities, judge.name) == (None, "j:text")  # not 73 % for m
 
 
+def test_white_space_before_the_verdict_hides_no_log_probabilities(endpoint):
+    blank = {"token": "\n", "logprob": -0.01, "top_logprobs": [{"token": "\n", "logprob": -0.01}]}
+    endpoint.answer = lambda body: (200, said("\nm", {"content": [blank, *SIXTY["content"]]}))
+    assert endpoint.judge().ask(asks("a"))[0].probabilities == pytest.approx((0.6, 0.4))
+
+
+def test_verdicts_that_had_to_be_read_from_the_text_are_counted(endpoint):
+    def answer(body):
+        bold = body["messages"][-1]["content"] == "b"
+        stars = {"content": [{"token": "**", "top_logprobs": [{"token": "**", "logprob": 0.0}]}]}
+        return 200, said("**M**", stars) if bold else said("m", SIXTY)
+
+    endpoint.answer = answer
+    judge = endpoint.judge(concurrency=1)
+    judge.ask(asks("a", "b", "c"))
+    assert "1 of 3 replies did not begin with a choice" in judge.note
+
+
 def test_two_ways_of_judging_are_not_mixed(endpoint):
     def answer(body):
         return 200, said("m", None if body["messages"][-1]["content"] == "b" else SIXTY)
