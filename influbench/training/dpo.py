@@ -1,4 +1,4 @@
-"""The teacher's training: DPO on how it writes instructions (TRL, peft)."""
+"""The teacher's training: DPO on how it writes instructions (Hugging Face Trainer, peft)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import datasets
+import torch
 from pydantic import Field
-from transformers import PreTrainedModel
+from transformers import TrainingArguments
 
 from influbench import models
 from influbench.errors import UserError
@@ -20,11 +20,9 @@ from influbench.records import ModelRef, Pair
 from influbench.store import Stage, Work
 from influbench.training import trainer
 from influbench.training.pair_tokens import PairTokens, tokenise
+from influbench.training.preference_trainer import PreferenceTrainer, Reader, loss, summary
 from influbench.training.schedule import Schedule
 from influbench.training.trainer import TrainingConfig, TrainingSettings
-
-if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
-    from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 LN2_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 """How far the first loss may be from ln 2, where teacher and reference are still the same model."""
@@ -41,11 +39,6 @@ class DPOSettings(TrainingSettings):
     method: Literal["full", "lora"] = "full"
     lora_rank: int = Field(default=8, ge=1)
     lora_alpha: int = Field(default=16, ge=1)
-    reference: Literal["live", "precomputed"] = Field(
-        default="live",
-        description="live: a frozen copy beside the teacher sees the very same batches (LoRA: no "
-        "copy, the adapter is off); precomputed: one pass before training, saves the copy's memory",
-    )
     no_chat_template: bool = Field(
         default=False,
         description="train on the bare user turn, without the chat template that the teacher is "
@@ -90,6 +83,7 @@ def dpo(cfg: DPOStageConfig, pairs: Sequence[Pair], teacher: ModelRef, *, work: 
             "or more candidates per seed prompt"
         )
     loaded = models.load(teacher, dtype="float32", device=cfg.device)
+    _without_dropout(loaded.model)
     length = min(cfg.max_length, models.context_length(loaded.model))
     if cfg.no_chat_template:
         pairs = [
@@ -112,11 +106,7 @@ def dpo(cfg: DPOStageConfig, pairs: Sequence[Pair], teacher: ModelRef, *, work: 
             "dpo.max_length, or set dpo.overlong=cut"
         )
     lesson = Lesson(*split(pairs, cfg.held_out, cfg.seed), tokens)
-    reference = None
-    if cfg.method == "full" and cfg.reference == "live":
-        # Handed over: TRL would read it from wherever the model's configuration says.
-        reference = models.load(teacher, dtype="float32", device=cfg.device).model
-    log, evaluation = _teach(cfg, lesson, loaded, reference, work)
+    log, evaluation = _teach(cfg, lesson, loaded, work)
     work.meta.update(
         {
             "pairs": given,
@@ -146,108 +136,77 @@ def split(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], l
     return [p for p in pairs if p.group not in held], [p for p in pairs if p.group in held]
 
 
-def collate(
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    tokens: Mapping[str, PairTokens],
-    collator: DataCollatorForPreference,
-) -> dict[str, Any]:
-    """TRL's batch of our tokens.
-
-    TRL tokenises prompt + completion as one text: at the boundary tokens then merge which
-    the teacher never saw together, and the prompt gets special tokens twice.
-    """
-    ours = [tokens[row["pair"]] for row in rows]
-    return collator(
-        [
-            {**row, "prompt_ids": t.prompt, "chosen_ids": t.chosen, "rejected_ids": t.rejected}
-            for row, t in zip(rows, ours, strict=True)
-        ]
-    )
-
-
 def _teach(
-    cfg: DPOStageConfig,
-    lesson: Lesson,
-    loaded: models.LoadedModel,
-    reference: PreTrainedModel | None,
-    work: Work,
+    cfg: DPOStageConfig, lesson: Lesson, loaded: models.LoadedModel, work: Work
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
     """Trains ``loaded`` in place and saves it; what was logged by step, and the evaluation."""
-    from peft import PeftModel
-    from peft.tuners.lora import LoraModel
-
     check = functools.partial(_check_first_loss, compute=cfg.compute)
     steps = trainer.optimizer_steps(cfg, len(lesson.learn))
-    used = [loaded.model] if reference is None else [loaded.model, reference]
-    with trainer.off_screen():
-        with work.meter.phase("prepare", models=used):
-            training = _dpo_trainer(cfg, lesson, loaded, reference, work)
-        with work.meter.phase("train", items=len(lesson.learn) * cfg.epochs, models=used):
-            log = trainer.train(training, cfg, steps, work=work, check=check)
-        with work.meter.phase("evaluate", items=len(lesson.held_out), models=used):
-            evaluation = _evaluate(training, lesson.held_out)
-        if isinstance(training.model, PeftModel):
-            assert isinstance(training.model.base_model, LoraModel)
-            training.model.base_model.merge_and_unload()
-        models.save(loaded.model, loaded.tokenizer, work.folder("teacher"))
-    return log, evaluation
-
-
-def _dpo_trainer(
-    cfg: DPOStageConfig,
-    lesson: Lesson,
-    loaded: models.LoadedModel,
-    reference: PreTrainedModel | None,
-    work: Work,
-) -> DPOTrainer:
-    from peft import LoraConfig
-    from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
-
-    micro_batch = trainer.divisor(cfg.batch_size, cfg.micro_batch)
-    settings = DPOConfig(
-        **trainer.arguments(cfg, len(lesson.learn), micro_batch, work),
-        beta=cfg.beta,
-        # Cut by ``tokenise``: with a length TRL would drop rows without a word.
-        max_length=None,
-        per_device_eval_batch_size=1,  # its metrics are means of batch means
-        precompute_ref_log_probs=cfg.method == "full" and reference is None,
-        precompute_ref_batch_size=micro_batch,
-        remove_unused_columns=False,  # keeps ``pair``, which ``collate`` looks tokens up by
+    used = [loaded.model]
+    reader = Reader(*loaded, cfg.compute)
+    learn, held_out = (
+        [lesson.tokens[pair.id] for pair in side] for side in (lesson.learn, lesson.held_out)
     )
+    with trainer.off_screen():
+        with work.meter.phase("reference", items=len(lesson.tokens), models=used):
+            # Before its training the teacher is its own reference, and an adapter changes nothing.
+            before = _measured(reader, learn, cfg.micro_batch)
+            before_held_out = _measured(reader, held_out, cfg.micro_batch)
+        model = _with_adapter(cfg, loaded) if cfg.method == "lora" else loaded.model
+        training = PreferenceTrainer(
+            model,
+            TrainingArguments(
+                **trainer.arguments(
+                    cfg, len(learn), trainer.divisor(cfg.batch_size, cfg.micro_batch), work
+                ),
+                remove_unused_columns=False,
+            ),
+            reader=reader,
+            pairs=learn,
+            reference=before,
+            beta=cfg.beta,
+            tokenizer=loaded.tokenizer,
+        )
+        with work.meter.phase("train", items=len(learn) * cfg.epochs, models=used):
+            log = trainer.train(training, cfg, steps, work=work, check=check)
+        with work.meter.phase("evaluate", items=len(held_out), models=used):
+            loaded.model.eval()
+            after = _measured(reader, held_out, cfg.micro_batch)
+        if cfg.method == "lora":
+            model.merge_and_unload()  # type: ignore[operator]  # a PeftModel
+        models.save(loaded.model, loaded.tokenizer, work.folder("teacher"))
+    return log, _evaluation(lesson.held_out, after, before_held_out, cfg.beta)
+
+
+def _without_dropout(model: torch.nn.Module) -> None:
+    """As DPO is done (TRL's default too): the reference is the same function as the teacher."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+def _with_adapter(cfg: DPOStageConfig, loaded: models.LoadedModel) -> Any:
+    """The model with a LoRA adapter in its layers; only the adapter learns."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(cfg.seed)
     lora = LoraConfig(
         r=cfg.lora_rank,
         lora_alpha=cfg.lora_alpha,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    pad = loaded.tokenizer.pad_token_id
-    assert isinstance(pad, int)
-    collator = DataCollatorForPreference(pad_token_id=pad)
-    training = DPOTrainer(
-        model=loaded.model,
-        ref_model=reference,
-        args=settings,
-        data_collator=functools.partial(collate, tokens=lesson.tokens, collator=collator),
-        train_dataset=_dataset(lesson.learn),
-        eval_dataset=_dataset(lesson.held_out) if lesson.held_out else None,
-        processing_class=loaded.tokenizer,
-        peft_config=lora if cfg.method == "lora" else None,
-    )
-    kept = training.train_dataset
-    assert isinstance(kept, datasets.Dataset)
-    assert list(kept["pair"]) == [p.id for p in lesson.learn], "TRL has dropped pairs"
-    return training
+    return get_peft_model(loaded.model, lora)
 
 
-def _dataset(pairs: Sequence[Pair]) -> datasets.Dataset:
-    return datasets.Dataset.from_list(
-        [
-            {"pair": p.id, "prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected}
-            for p in pairs
-        ]
-    )
+@torch.no_grad()
+def _measured(reader: Reader, pairs: Sequence[PairTokens], at_once: int) -> torch.Tensor:
+    """Log-probabilities of chosen and rejected, shape [pair, 2], in the batches of the training."""
+    parts = [
+        reader.log_probabilities(pairs[start : start + at_once]).cpu()
+        for start in range(0, len(pairs), at_once)
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0, 2)
 
 
 def _check_first_loss(step: int, logs: Mapping[str, float], *, compute: str) -> None:
@@ -256,18 +215,21 @@ def _check_first_loss(step: int, logs: Mapping[str, float], *, compute: str) -> 
     )
 
 
-def _evaluate(training: DPOTrainer, held_out: Sequence[Pair]) -> dict[str, float]:
+def _evaluation(
+    held_out: Sequence[Pair], after: torch.Tensor, before: torch.Tensor, beta: float
+) -> dict[str, float]:
     """Loss, reward accuracy and margin, each a mean over the pairs held out, if any."""
     if not held_out:
         return {}
-    metrics = training.evaluate()
+    values, rewards = loss(after, before, beta)
+    accuracy, margin, _, _ = summary(rewards)
     return {
         "pairs": len(held_out),
         "groups": len({pair.group for pair in held_out}),
-        "loss": metrics["eval_loss"],
-        "reward_accuracy": metrics["eval_rewards/accuracies"],
-        "reward_margin": metrics["eval_rewards/margins"],
+        "loss": float(values.mean()),
+        "reward_accuracy": accuracy,
+        "reward_margin": margin,
     }
 
 
-DPO = Stage("dpo", 2, dpo)
+DPO = Stage("dpo", 3, dpo)

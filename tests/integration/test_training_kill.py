@@ -18,17 +18,15 @@ def work(tmp_path: Path) -> Work:
 
 def stages(tiny_ref: ModelRef) -> dict[str, tuple]:
     lora = TEACH.model_copy(update={"method": "lora"})
-    precomputed = TEACH.model_copy(update={"reference": "precomputed"})
     return {
         "warm_up": (warm_up, WARM, EXAMPLES, "student"),
         "sft": (sft, FINE, EXAMPLES, "student"),
         "dpo": (dpo, TEACH, pairs(tiny_ref), "teacher"),
         "dpo lora": (dpo, lora, pairs(tiny_ref), "teacher"),
-        "dpo precomputed": (dpo, precomputed, pairs(tiny_ref), "teacher"),
     }
 
 
-@pytest.mark.parametrize("name", ["warm_up", "sft", "dpo", "dpo lora", "dpo precomputed"])
+@pytest.mark.parametrize("name", ["warm_up", "sft", "dpo", "dpo lora"])
 def test_twice_the_same_and_the_same_after_a_kill(
     tiny_ref: ModelRef, tmp_path: Path, name: str
 ) -> None:

@@ -1,0 +1,157 @@
+"""DPO on a Hugging Face Trainer whose passes read the prompt of a pair once.
+
+The loss is that of Rafailov et al. (arXiv 2305.18290, equation 7). Chosen and rejected completion
+share the prompt, which is most of a pair: both stand in one packed row after it, logits exist at
+completion tokens only, and what the teacher says before its training is the reference, so that no
+second model is held. ``python -m benchmarks.dpo`` compares it with TRL's trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+from influbench.student import Compute, packing
+from influbench.student.language_student import LanguageStudent
+from influbench.student.losses import Encoded, padded, response_positions, token_nll
+from influbench.training.pair_tokens import PairTokens
+
+METRICS = ("rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected")
+
+
+class Reader:
+    """A model that says how likely it finds the completions of pairs."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, compute: Compute
+    ) -> None:
+        pad = tokenizer.pad_token_id
+        assert isinstance(pad, int)
+        self._packs = packing.works(model)
+        self._pad = pad
+        # A student without optimizer: what is wanted is how it goes through a model.
+        self._student = LanguageStudent(
+            model=model,
+            tokenizer=tokenizer,
+            optimizer=torch.optim.SGD(model.parameters()),
+            clip_norm=None,
+            max_length=0,
+            cut=False,
+            token_budget=0,
+            compute=compute,
+        )
+
+    def log_probabilities(self, pairs: Sequence[PairTokens]) -> torch.Tensor:
+        """Of chosen and rejected after the prompt, in nats, shape [pair, 2], fp32."""
+        if self._packs:
+            return torch.stack([self._of(_rows(pair)) for pair in pairs])
+        return self._of([row for pair in pairs for row in _rows(pair)]).view(-1, 2)
+
+    def _of(self, rows: Sequence[Encoded]) -> torch.Tensor:
+        student = self._student
+        device = student.model.device
+        row, time, targets = response_positions(rows, device)
+        with student.precision():
+            if self._packs:
+                layout = packing.packing(rows, device)
+                hidden = packing.hidden(student.model, layout)[layout.place[row, time]]
+            else:
+                hidden = student.hidden(padded(rows, self._pad, device))[row, time]
+            nll = token_nll(hidden, student.head, targets, student.vocabulary)
+        return -torch.zeros(len(rows), device=device).index_add(0, row, nll)
+
+
+def _rows(pair: PairTokens) -> list[Encoded]:
+    start = len(pair.prompt)
+    return [
+        Encoded((*pair.prompt, *completion), ((start, start + len(completion)),))
+        for completion in (pair.chosen, pair.rejected)
+    ]
+
+
+def loss(
+    found: torch.Tensor, reference: torch.Tensor, beta: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """DPO's loss of each pair, shape [pair], and the rewards, shape [pair, 2].
+
+    Args:
+        found: log-probabilities of chosen and rejected, shape [pair, 2].
+        reference: the same before the training.
+        beta: how far the teacher may go from there.
+    """
+    rewards = beta * (found - reference)
+    return -functional.logsigmoid(rewards[:, 0] - rewards[:, 1]), rewards.detach()
+
+
+class PreferenceTrainer(Trainer):
+    """Trains a model on pairs; its dataset is their positions."""
+
+    def __init__(
+        self,
+        model: Any,
+        args: TrainingArguments,
+        *,
+        reader: Reader,
+        pairs: Sequence[PairTokens],
+        reference: torch.Tensor,
+        beta: float,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        """Prepares a training.
+
+        Args:
+            model: whose weights learn, an adapter's or all of the reader's.
+            args: of the Trainer.
+            reader: of the same model.
+            pairs: what is learnt.
+            reference: their log-probabilities before the training, shape [pair, 2].
+            beta: how far the teacher may go from there.
+            tokenizer: saved beside the checkpoints.
+        """
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=[{"pair": n} for n in range(len(pairs))],  # type: ignore[arg-type]
+            data_collator=_positions,
+            processing_class=tokenizer,
+        )
+        self.model_accepts_loss_kwargs = False  # else gradients of micro-batches are summed
+        self._reader, self._pairs, self._reference, self._beta = reader, pairs, reference, beta
+        self._seen: list[torch.Tensor] = []
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,  # noqa: ARG002  # the reader's
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,  # noqa: ARG002
+    ) -> torch.Tensor:
+        """The mean loss of a micro-batch."""
+        assert not return_outputs
+        numbers = inputs["pair"].tolist()
+        found = self._reader.log_probabilities([self._pairs[n] for n in numbers])
+        values, rewards = loss(found, self._reference[numbers].to(found.device), self._beta)
+        self._seen.append(rewards.cpu())
+        return values.mean()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the rewards of the pairs since the last time."""
+        if self._seen:
+            logs.update(zip(METRICS, summary(torch.cat(self._seen)), strict=True))
+            self._seen.clear()
+        super().log(logs, start_time)
+
+
+def summary(rewards: torch.Tensor) -> list[float]:
+    """``METRICS`` of rewards, shape [pair, 2]: shares and means over pairs."""
+    chosen, rejected = rewards.unbind(1)
+    parts = ((chosen > rejected).float(), chosen - rejected, chosen, rejected)
+    return [float(part.mean()) for part in parts]
+
+
+def _positions(rows: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:
+    return {"pair": torch.tensor([row["pair"] for row in rows])}
