@@ -7,6 +7,7 @@ hub; each may end in ``:bits=N`` (:mod:`influbench.models.rounding`).
 
 from __future__ import annotations
 
+import functools
 import warnings
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -241,15 +242,22 @@ def _read_model(
     # Set before the model is made: the embedding row of the padding token gets no gradient.
     config.get_text_config().pad_token_id = tokenizer.pad_token_id
     kind = AutoModel if _is_encoder(config) else AutoModelForCausalLM
+    read = functools.partial(
+        kind.from_pretrained,
+        folder,
+        config=config,
+        dtype=dtype,
+        output_loading_info=True,
+        trust_remote_code=False,
+    )
     with quiet():
-        model, report = kind.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attention,
-            output_loading_info=True,
-            trust_remote_code=False,
-        )  # type: ignore[misc]  # a pair when output_loading_info
+        try:
+            model, report = read(attn_implementation=attention)  # type: ignore[misc]
+        except ValueError as error:
+            if attention == "eager" or "scaled_dot_product_attention" not in str(error):
+                raise
+            # Gemma 2, GPT-J, BLOOM and others have no other attention.
+            model, report = read(attn_implementation="eager")  # type: ignore[misc]
     # Transformers fills such weights with random numbers and only warns.
     absent = sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]}))
     if absent:

@@ -125,6 +125,7 @@ class Family:
 
 
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
+NEO = {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 8}
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 FAMILIES = {
     "llama": Family("llama", "dated"),
@@ -142,11 +143,23 @@ FAMILIES = {
     "gpt_neox": Family("gpt_neox"),
     "opt": Family("opt", "chatml", {"ffn_dim": 64, "word_embed_proj_dim": 32}),
     "granite": Family("granite", "base", {"logits_scaling": 1.0, "embedding_multiplier": 12.0}),
+    "gemma2": Family("gemma2", "gemma", {"sliding_window": 16, "query_pre_attn_scalar": 8}),
+    "gptj": Family("gptj", "chatml", {**GPT, "rotary_dim": 4}),
+    "gpt_neo": Family("gpt_neo", "plain", {**NEO, "num_heads": 4}),
+    "bloom": Family("bloom", "chatml", {"n_head": 4, "n_layer": 2}),
+    "glm4": Family("glm4"),
+    "olmo": Family("olmo"),
     "olmo2": Family("olmo2"),
     "smollm3": Family("smollm3"),
     "starcoder2": Family("starcoder2"),
     "stablelm": Family("stablelm"),
     "qwen2_moe": Family("qwen2_moe", "chatml", {**MOE, "shared_expert_intermediate_size": 32}),
+    "qwen3_moe": Family("qwen3_moe", "thinking", MOE),
+    "gpt_oss": Family(
+        "gpt_oss",
+        "chatml",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
+    ),
     "olmoe": Family("olmoe", "chatml", {"num_experts": 4, "num_experts_per_tok": 2}),
     "mixtral": Family("mixtral", "instruct", {"num_local_experts": 4, "num_experts_per_tok": 2}),
 }
