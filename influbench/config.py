@@ -83,7 +83,8 @@ def checked(kind: type[C], tree: Mapping[str, Any], where: str) -> C:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A name that is wrong says more than the right one that is missing for it.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         path = [str(part) for part in first["loc"]]
         key = ".".join(path)
         if first["type"] == "extra_forbidden":

@@ -47,7 +47,7 @@ def draw(study: Study, out: Path) -> list[Path]:
             found.setdefault(float(confidence), {})[row["metric"]] = number
     if not found:
         wanted = "error rates of the adaptive oracle"
-        raise nothing(study, wanted, "python -m experiments.adaptive_oracle")
+        raise nothing(study, wanted, "influbench sweep experiments/adaptive_oracle.yaml")
     with page(5.5, 2.6) as figure:
         left, right = figure.subplots(1, 2)
         _errors(left, found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -53,14 +54,14 @@ def run(
     results: Results = RESULTS,
 ) -> None:
     """One run of the loop: prints the table, writes results."""
-    from influbench.loop import reading as presets
-    from influbench.studies import grid as sweep
+    from influbench.loop.reading import load_run
+    from influbench.studies.grid import run_all
+    from influbench.studies.study_file import one_run
 
-    cfg = presets.load_run(
-        config, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
-    )
-    sweep.run_all(presets.Study(cfg.name, "", {presets.run_id(cfg): cfg}), store, results)
-    _show(results / cfg.name)
+    given = [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
+    study = one_run(load_run(config, given))
+    run_all(study, store, results)
+    _show(results / study.name)
 
 
 @app.command()
@@ -71,12 +72,13 @@ def sweep(
     results: Results = RESULTS,
 ) -> None:
     """A study: all runs of its grid, shared stages once; run it again to resume."""
-    from influbench.loop import reading as presets
-    from influbench.studies import grid as sweeping
+    from influbench.studies import kind
+    from influbench.studies.grid import run_all
+    from influbench.studies.study_file import load_study
 
-    loaded = presets.load_study(study, overrides or [])
-    sweeping.run_all(loaded, store, results)
-    _show(results / loaded.name)
+    loaded = load_study(study, overrides or [])
+    run_all(loaded, store, results)
+    _show(results / loaded.name, kind.load(loaded.kind).metrics)
 
 
 @app.command()
@@ -157,7 +159,8 @@ app.command()(cli_evaluation.evaluate)
 app.command("judge-check")(cli_evaluation.judge_check)
 
 
-def _show(folder: Path) -> None:
+def _show(folder: Path, metrics: Sequence[str] = ()) -> None:
+    from influbench.report.agreement_tables import metrics_table
     from influbench.report.cells import WIDE
     from influbench.report.screen import screen
     from influbench.results import load_study
@@ -166,7 +169,8 @@ def _show(folder: Path) -> None:
     console = terminal.console()
     if not console.is_terminal:  # a file has no edge to wrap at
         console = terminal.console(width=WIDE)
-    for table in screen(study, console.width):
+    shown = [metrics_table(study, metrics)] if metrics else screen(study, console.width)
+    for table in shown:
         console.print(table)
     console.print(f"results: {study.path}", soft_wrap=True, markup=False)
 

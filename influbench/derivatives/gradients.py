@@ -42,6 +42,8 @@ def losses_of(student: Student, batches: Sequence[Batch]) -> Array:
         UserError: a loss is not finite.
     """
     found = [pair for batch in batches for pair in _in_parts(student, batch, student.loss)]
+    if not found:
+        return np.empty(0)
     values = torch.cat([loss.double() for _, loss in found]).cpu().numpy()  # one wait for a GPU
     order = [place for part, _ in found for place in part.positions]
     bad = np.flatnonzero(~np.isfinite(values))

@@ -7,7 +7,6 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from influbench.files import digest
 from influbench.loop.pipeline import Round, Run
 from influbench.loop.settings import BASELINE
 from influbench.records import Outcome, ResultRow, Score
-from influbench.results import CEILING, cost_rows, result_file, row_of
+from influbench.results import CEILING, cost_rows, row_of
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
 from influbench.scoring import ORACLE
@@ -43,18 +42,14 @@ HEADLINES = {"alpaca_eval/win_rate", "mt_bench/grade", "heldout_loss", "referenc
 _SHORT = re.compile(r"alpaca_eval/(?=win$)|mt_bench/(?=grade_)")
 
 
-def publish(run: Run, root: Path, study: str, run_id: str) -> Path:
-    """Writes ``root/study/run_id.json`` and returns its path.
-
-    A file that holds this very result already stays as it is, date and commit included: a number
-    keeps the origin that it was first measured at.
-    """
+def result(run: Run, study: str, run_id: str) -> RunResult:
+    """All that a result file says of a run."""
     last = run.rounds[-1]
     name = run.config.scoring.estimator
     outcomes = {BASELINE: items(run.baseline)}
     if name != BASELINE:
         outcomes[name] = items(last.marks)
-    result = RunResult(
+    return RunResult(
         config={**run.config.model_dump(mode="json"), "methods": run.methods},
         provenance=provenance(
             datetime.datetime.now(datetime.UTC),
@@ -68,7 +63,6 @@ def publish(run: Run, root: Path, study: str, run_id: str) -> Path:
         groups={c.id: c.group for c in last.candidates},
         notes=run.notes,
     )
-    return result_file.write_if_new(root, study, run_id, result)
 
 
 def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from influbench import results
-from influbench.loop import pipeline, publish
-from influbench.loop import reading as presets
-from influbench.loop.reading import Study
+from influbench.config import Config
+from influbench.judging import Budget, JudgeConfig
+from influbench.loop.reading import load_run
 from influbench.progress import RichProgress
-from influbench.results import write_manifest
+from influbench.results import result_file, write_manifest
 from influbench.session import Session
 from influbench.store import Store
+from influbench.studies import kind as kinds
+from influbench.studies.study_file import Study, one_run
 
 
 def run(
@@ -41,28 +43,37 @@ def run(
     Raises:
         UserError: see ``pipeline.check``; or a stage cannot go on.
     """
-    cfg = presets.load_run(str(preset_or_file), settings=settings or {})
-    run_all(Study(cfg.name, "", {presets.run_id(cfg): cfg}), Path(store), Path(root))
-    return results.load_study(cfg.name, root)
+    study = one_run(load_run(str(preset_or_file), settings=settings or {}))
+    run_all(study, Path(store), Path(root))
+    return results.load_study(study.name, root)
 
 
-def run_all(study: Study, store: Path, results: Path) -> list[Path]:
+def run_all(study: Study, store: Path, root: Path) -> list[Path]:
     """Runs what the store does not have yet, and writes one result file a run.
 
-    Every run is checked before the first one starts.
+    Every run is checked before the first one starts. A file that holds this very result already
+    stays as it is, date and commit included: a number keeps the origin that it was first measured
+    at. What paid judges cost is capped for the study, not for each of its runs.
 
     Raises:
-        UserError: see ``pipeline.check``; the message names the run.
+        UserError: what the kind of study refuses, or a stage that cannot go on.
     """
-    session = Session(Store(store, RichProgress()))
+    kind = kinds.load(study.kind)
+    caps = [cap for cfg in study.runs.values() if (cap := _cap(cfg)) is not None]
+    session = Session(Store(store, RichProgress()), Budget(min(caps, default=None)))
     for cfg in study.runs.values():
-        pipeline.check(cfg)
+        kind.check(cfg)
     if study.question or len(study.runs) > 1:  # a run by itself adds to what the folder has
         configs = {run: cfg.model_dump(mode="json") for run, cfg in study.runs.items()}
-        write_manifest(results, study.name, configs)
+        write_manifest(root, study.name, configs)
     paths: list[Path] = []
     for number, (run_id, cfg) in enumerate(study.runs.items(), 1):
         session.store.progress.note(f"{study.name} {number}/{len(study.runs)}: {run_id}")
-        done = pipeline.run(cfg, session.part())
-        paths.append(publish.publish(done, results, study.name, run_id))
+        done = kind.run(cfg, session.part(), study.name, run_id)
+        paths.append(result_file.write_if_new(root, study.name, run_id, done))
     return paths
+
+
+def _cap(cfg: Config) -> float | None:
+    judge = getattr(cfg, "judge", None)
+    return judge.max_dollars if isinstance(judge, JudgeConfig) else None

@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from influbench import training
-from influbench.config import Config, transport
+from influbench.config import Config
 from influbench.errors import UserError
 from influbench.evaluation.suites.losses import STAGE as LOSSES
 from influbench.evaluation.suites.losses import LossConfig
@@ -43,7 +43,6 @@ class PredictionConfig(Config):
     """How the trainings are done."""
 
     sft: SFTSettings = SFTSettings(learning_rate=2e-5, batch_size=4)
-    device: str = transport("auto")
     share: float = Field(default=0.75, gt=0, le=1, description="of the candidates, drawn a seed")
     bank: int = Field(default=0, ge=0, description="trainings on random subsets for the LDS")
     bank_share: float = Field(default=0.5, gt=0, lt=1, description="of the candidates, a subset")
@@ -69,19 +68,18 @@ class Trainings:
     held_out: Sequence[Example]
     student: ModelRef
     session: Session
+    device: str = "auto"
 
     def gain(self, part: str, ids: Sequence[str], seed: int) -> Trained:
         """Trains on the candidates named and measures the drop of the held-out loss."""
         examples = [self.candidates[name] for name in sorted(ids)]
-        sft = self.cfg.sft.into(SFTConfig, seed=seed, device=self.cfg.device)
+        sft = self.cfg.sft.into(SFTConfig, seed=seed, device=self.device)
         entry = self.session.run(training.SFT, sft, examples, self.student, label=part)
         gain = self._loss(self.student) - self._loss(entry.model("student"))
         return Trained(part, seed, tuple(sorted(ids)), gain)
 
     def _loss(self, student: ModelRef) -> float:
-        entry = self.session.run(
-            LOSSES, LossConfig(device=self.cfg.device), self.held_out, [], student
-        )
+        entry = self.session.run(LOSSES, LossConfig(device=self.device), self.held_out, [], student)
         return float(np.mean([o.value for o in entry.records("outcomes", Outcome)]))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,17 +21,16 @@ from influbench.errors import UserError
 from influbench.files import digest
 from influbench.judging import JudgeConfig
 from influbench.models import ModelConfig
-from influbench.models.templates import templated
+from influbench.models.templates import check_template, templated
 from influbench.records import Example, LedgerRow, ModelRef, ResultRow, Score
-from influbench.results import cost_rows, result_file
+from influbench.results import RunResult, cost_rows
 from influbench.results.provenance import provenance
-from influbench.results.result_file import RunResult
 from influbench.scoring import MethodConfig, ScoringSettings
 from influbench.session import Session
 from influbench.training import WarmupConfig, WarmupSettings
 
 
-class ScoringSetup(Config):
+class ScoredStudentConfig(Config):
     """A student, its data, and the methods that score."""
 
     student: ModelConfig
@@ -48,6 +46,7 @@ class ScoringSetup(Config):
     scoring: ScoringSettings = ScoringSettings()
     device: str = transport("auto", "where all models of the study stand")
     judge: JudgeConfig = JudgeConfig()
+    seed: int = Field(default=0, description="of the sets, the warm-up and methods that draw")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Scored:
         return {score.id: score.value for score in self.scores[method]}
 
 
-def load_sets(cfg: ScoringSetup, seed: int) -> Sets:
+def load_sets(cfg: ScoredStudentConfig) -> Sets:
     """Candidates and warm-up set, drawn from one source, and the reference set.
 
     Raises:
@@ -87,7 +86,7 @@ def load_sets(cfg: ScoringSetup, seed: int) -> Sets:
             f"'{cfg.candidates}' has {len(pool)} pairs: expected {cfg.num_candidates} candidates "
             f"and {cfg.num_warmup} for the warm-up; lower num_candidates or num_warmup"
         )
-    drawn = sorted(pool, key=lambda e: digest(f"sets:{seed}:{e.id}"))[:wanted]
+    drawn = sorted(pool, key=lambda e: digest(f"sets:{cfg.seed}:{e.id}"))[:wanted]
     return Sets(
         candidates=tuple(drawn[: cfg.num_candidates]),
         warmup=tuple(drawn[cfg.num_candidates :]),
@@ -95,17 +94,27 @@ def load_sets(cfg: ScoringSetup, seed: int) -> Sets:
     )
 
 
+def check(cfg: ScoredStudentConfig) -> None:
+    """Refuses what cannot work before the first second of compute.
+
+    Raises:
+        UserError: an unknown method, too little data, or a student without a chat template.
+    """
+    for name in cfg.methods:
+        registry.build(name)
+    load_sets(cfg)
+    check_template(cfg.student)
+
+
 def score_all(
-    cfg: ScoringSetup, sets: Sets, candidates: Sequence[Example], seed: int, session: Session
+    cfg: ScoredStudentConfig, sets: Sets, candidates: Sequence[Example], session: Session
 ) -> Scored:
     """Warms the student up and lets every method score the candidates.
 
     Raises:
-        UserError: an unknown method, or one that cannot score them.
+        UserError: a method cannot score them.
     """
-    for name in cfg.methods:
-        registry.build(name)
-    everywhere: dict[str, Any] = {"seed": seed, "device": cfg.device}
+    everywhere: dict[str, Any] = {"seed": cfg.seed, "device": cfg.device}
     warmup = cfg.warmup.into(WarmupConfig, **everywhere)
     base = templated(cfg.student, session.run)
     student = session.run(training.WARM_UP, warmup, sets.warmup, base).model("student")
@@ -140,29 +149,34 @@ def blank_row(study: str, run: str, estimator: str, seed: int) -> ResultRow:
     )
 
 
-def publish(
-    root: Path,
-    study: str,
-    seed: int,
-    config: Mapping[str, Any],
+def result(
+    cfg: ScoredStudentConfig,
     scored: Scored,
     rows: Sequence[ResultRow],
     groups: Mapping[str, str],
-) -> Path:
-    """Writes the numbers of one seed next to what the scores cost; returns the file's path."""
-    run = f"seed={seed}"
+    session: Session,
+    names: tuple[str, str],
+) -> RunResult:
+    """The numbers of one run next to what the scores cost; ``names`` are study and run."""
     costs: list[ResultRow] = []
     for name in scored.scores:
         own = [row for row in scored.ledger if row.stage == "score" and row.label == name]
-        costs += cost_rows(own, blank_row(study, run, name, seed))
-    device = models.device_in_words(config["device"])
-    now = datetime.datetime.now(datetime.UTC)
-    result = RunResult(
-        config=config,
-        provenance=provenance(now, device=device, threads=torch.get_num_threads()),
+        costs += cost_rows(own, blank_row(*names, name, cfg.seed))
+    return RunResult(
+        config=cfg.model_dump(mode="json"),
+        provenance=here(cfg.device),
         rows=[*rows, *costs],
-        ledger=scored.ledger,
+        ledger=session.ledger,
         scores=scored.scores,
         groups=groups,
+        notes=session.notes,
     )
-    return result_file.write(root, study, run, result)
+
+
+def here(device: str) -> dict[str, Any]:
+    """Where a result comes from that is made now, on this device."""
+    return provenance(
+        datetime.datetime.now(datetime.UTC),
+        device=models.device_in_words(device),
+        threads=torch.get_num_threads(),
+    )

@@ -9,6 +9,8 @@ from influbench.loop import pipeline
 from influbench.loop import reading as presets
 from influbench.results import load_study
 from influbench.studies import grid as sweep
+from influbench.studies.study_file import load_study as load_study_file
+from influbench.studies.study_file import one_run
 
 STOP = [
     "stop_after=scores",
@@ -18,8 +20,8 @@ STOP = [
 
 
 def test_nothing_is_taught_trained_or_evaluated(tmp_path):
-    cfg = presets.load_run("tiny", STOP)
-    study = presets.Study("small", "", {presets.run_id(cfg): cfg})
+    cfg = presets.load_run("tiny", [*STOP, "name=small"])
+    study = one_run(cfg)
     sweep.run_all(study, tmp_path / "store", tmp_path / "results")
     stages = {
         p.name.split("-")[0]
@@ -43,7 +45,7 @@ def test_an_estimator_that_would_teach_nobody_is_refused(change):
 
 def test_the_agreement_study_scores_every_method_that_works_offline():
     root = Path(__file__).parents[2]
-    (cfg,) = presets.load_study(str(root / "experiments/agreement.yaml")).runs.values()
+    (cfg,) = load_study_file(root / "experiments/agreement.yaml").runs.values()
     assert cfg.stop_after == "scores"
     assert len(cfg.scoring.compare) >= 18
     assert {"exact", "random", "length", "bm25"} <= set(cfg.scoring.compare)

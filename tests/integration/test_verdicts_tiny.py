@@ -1,75 +1,104 @@
-"""The two studies outside the loop on the tiny model: planted data, and predicting training."""
+"""The studies outside the loop, from their files, on the tiny model."""
+
+from pathlib import Path
 
 import pytest
+import yaml
+from command import influbench
 
-from experiments import planted as planted_study
-from experiments import prediction as prediction_study
+from influbench.errors import UserError
 from influbench.results import load_study
+from influbench.studies import kind
 from influbench.studies.planted_kinds import KINDS
+from influbench.studies.study_file import load_study as load_file
+
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+STUDENT = {
+    "student.name": "tiny",
+    "methods": ["first_order", "random"],
+    "num_candidates": 12,
+    "num_warmup": 8,
+    "data.num_reference": 4,
+}
 
 
-def cells(study, root):
-    rows = load_study(study, root).estimates
-    return {(r["estimator"], r["seed"], r["metric"]): r for r in rows.to_dict("records")}
+def sweep(folder, *more, **parts):
+    """Runs a study called ``small``; its numbers by estimator, seed and metric, and its output."""
+    (folder / "study.yaml").write_text(yaml.safe_dump({"name": "small", **parts}))
+    done = influbench("sweep", "study.yaml", *more, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    rows = load_study("small", folder / "results").estimates
+    return {(r["estimator"], r["seed"], r["metric"]): r for r in rows.to_dict("records")}, done
 
 
-def places(tmp_path, study):
-    return {"name": study, "store": tmp_path / "store", "results": tmp_path / "results"}
-
-
-def test_planted_study_writes_auc_by_kind_and_cost(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    planted_study.main(
-        student="tiny",
-        methods="first_order,random,length",
-        count=12,
-        warmup=8,
-        references=4,
-        seeds="0,1",
-        **places(tmp_path, "small"),
-    )
-    found = cells("small", tmp_path / "results")
-    for method in ("first_order", "random", "length"):
+def test_planted_study_writes_auc_by_kind_and_cost(tmp_path):
+    methods = [*STUDENT["methods"], "length"]
+    grid = {"seed": [0, 1]}
+    found, done = sweep(tmp_path, kind="planted", set=STUDENT | {"methods": methods}, grid=grid)
+    for method in methods:
         for seed in (0, 1):
-            for metric in ("auc", "paired", *(f"auc_{kind}" for kind in KINDS)):
+            for metric in ("auc", "paired", *(f"auc_{name}" for name in KINDS)):
                 row = found[method, seed, metric]
                 assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
     assert found["length", 0, "auc"]["value"] == pytest.approx(0.5, abs=0.1)
     assert found["length", 0, "auc_shuffled"]["value"] == 0.5
     assert found["first_order", 0, "passes_per_candidate"]["value"] == 3
-    assert "first_order" in capsys.readouterr().out
-    before = {p: p.read_bytes() for p in (tmp_path / "store").glob("*/manifest.json")}
-    assert sum("warm_up" in str(p) for p in before) == 2
+    assert "first_order" in done.stdout
+    assert len(list((tmp_path / ".influbench").glob("warm_up-*/manifest.json"))) == 2
 
 
-def test_prediction_study_trains_thirds_from_one_state(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    prediction_study.main(
-        student="tiny",
-        methods="first_order,random",
-        count=12,
-        warmup=8,
-        references=4,
-        evaluation=4,
-        seeds="0,1",
-        bank=3,
-        learning_rate=1e-3,
-        **places(tmp_path, "small"),
-    )
-    found = cells("small", tmp_path / "results")
-    for method in ("first_order", "random"):
-        for metric in (
-            "gain_top",
-            "gain_bottom",
-            "gain_top_minus_bottom",
-            "gain_correlation",
-            "lds",
-        ):
+def test_prediction_study_trains_thirds_from_one_state(tmp_path):
+    more = {
+        "data.num_evaluation": 4,
+        "training_seeds": [0, 1],
+        "prediction.bank": 3,
+        "prediction.sft.learning_rate": 1e-3,
+    }
+    found, done = sweep(tmp_path, kind="prediction", set=STUDENT | more)
+    for method in STUDENT["methods"]:
+        for metric in ("gain_top", "gain_top_minus_bottom", "gain_correlation", "lds"):
             assert (method, 0, metric) in found
         gains = [found[method, 0, f"gain_{part}"]["value"] for part in ("top", "bottom")]
         assert min(gains) > 0  # any training on English helps a random model
         difference = found[method, 0, "gain_top_minus_bottom"]["value"]
         assert difference == pytest.approx(gains[0] - gains[1])
-    trainings = list((tmp_path / "store").glob("sft-*/manifest.json"))
+    trainings = list((tmp_path / ".influbench").glob("sft-*/manifest.json"))
     assert len(trainings) == 2 * 2 * 3 + 3  # methods, seeds, thirds; and the bank, which is shared
-    assert "lds" in capsys.readouterr().out
+    assert "lds" in done.stdout
+
+
+def test_released_code_study_has_a_row_a_quirk(tmp_path):
+    found, _ = sweep(tmp_path, kind="released_code", base="tiny", set={"first": 8})
+    assert found["corrected", 0, "spearman"]["value"] == 1.0
+    assert found["all", 0, "sign_agreement"]["n"] == 8
+    assert ("no_chat_template_in_dpo", 0, "teacher_margin") in found
+    assert found["bf16_weights", 0, "passes_per_candidate"]["value"] > 0
+
+
+def test_adaptive_study_states_and_counts_its_errors(tmp_path):
+    more = {"clusters": 2, "probes": 3, "confidences": [0.9], "draws": 20}
+    found, done = sweep(tmp_path, kind="adaptive", base="tiny", set=more)
+    assert 0 <= found["adaptive@0.9", 0, "error_rate_drawn"]["value"] <= 1
+    assert found["adaptive@0.9", 0, "error_rate_drawn"]["n"] == 20
+    assert "adaptive@0.9" in done.stdout
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda p: p.stem)
+def test_every_experiment_is_a_study_or_the_base_of_one(file):
+    if "question" not in yaml.safe_load(file.read_text()):
+        pytest.skip("the base of others")
+    study = load_file(file)
+    assert study.question
+    assert study.kind in kind.names()
+    for cfg in study.runs.values():
+        assert isinstance(cfg, kind.load(study.kind).settings)
+
+
+def test_an_unknown_kind_and_setting_are_named(tmp_path):
+    file = tmp_path / "s.yaml"
+    file.write_text("name: s\nkind: plantd\n")
+    with pytest.raises(UserError, match="expected one of adaptive, loop, planted"):
+        load_file(file)
+    file.write_text("name: s\nkind: planted\nset: {student.name: tiny, metods: [random]}\n")
+    with pytest.raises(UserError, match="did you mean methods"):
+        load_file(file)

@@ -70,5 +70,5 @@ def test_calibration_of_the_adaptive_oracle(tmp_path):
     write(tmp_path, "s", "r", RunResult(config={}, provenance={}, rows=rows))
     files = figure.draw(load_study("s", tmp_path), tmp_path)
     assert [f.name for f in files] == ["fig_calibration.pdf", "fig_calibration.png"]
-    with pytest.raises(UserError, match=r"experiments\.adaptive_oracle"):
+    with pytest.raises(UserError, match=r"experiments/adaptive_oracle\.yaml"):
         figure.draw(study(tmp_path / "other", {"win_rate": 1.0}), tmp_path)

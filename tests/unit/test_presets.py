@@ -4,6 +4,7 @@ import pytest
 
 from influbench.errors import UserError
 from influbench.loop import reading as presets
+from influbench.studies.study_file import load_study
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -54,7 +55,7 @@ def test_a_grid_is_the_product_of_its_lists(tmp_path):
         "name: s\nbase: tiny\nset: {dpo.beta: 0.3}\n"
         "grid: {scoring.estimator: [exact, random], seed: [0, 1], rounds: [1]}\n"
     )
-    study = presets.load_study(str(file))
+    study = load_study(file)
     assert list(study.runs) == [
         "exact,seed=0,rounds=1",
         "exact,seed=1,rounds=1",
@@ -94,7 +95,7 @@ def test_a_bad_study_is_named(tmp_path, text, expected):
     file = tmp_path / "study.yaml"
     file.write_text(text)
     with pytest.raises(UserError, match=expected):
-        presets.load_study(str(file))
+        load_study(file)
 
 
 def test_transport_settings_do_not_change_the_identity():
