@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from influbench.results.manifest import write_manifest
 from influbench.results.result_file import RunResult, write
-from influbench.results.rows import BASE, BASELINE, CEILING, cost_rows, row_of, with_interval
+from influbench.results.rows import BASE, BASELINE, CEILING, cost_rows, row_of
 from influbench.results.study import Study, load_study
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "cost_rows",
     "load_study",
     "row_of",
-    "with_interval",
     "write",
     "write_manifest",
 ]

@@ -37,11 +37,6 @@ def row_of(base: ResultRow, metric: str, found: Estimate) -> ResultRow:
     )
 
 
-def with_interval(row: ResultRow, low: float | None, high: float | None) -> list[ResultRow]:
-    """The row with its interval, as a list of one; a bound that is NaN is not known."""
-    return [dataclasses.replace(row, low=_known(low), high=_known(high))]
-
-
 def cost_rows(
     ledger: Iterable[LedgerRow], base: ResultRow, prepare: str = "prepare", score: str = "score"
 ) -> list[ResultRow]:

@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,9 +14,10 @@ from rich.console import Console
 from influbench.errors import UserError
 from influbench.records import LedgerRow, Outcome, ResultRow, Score
 from influbench.report.tables import cost_quality_tables, ledger_table, ranking_table
-from influbench.results import RunResult, cost_rows, load_study, with_interval, write
+from influbench.results import RunResult, cost_rows, load_study, row_of, write
 from influbench.results import provenance as origin
 from influbench.results.result_file import read, write_if_new
+from influbench.statistics.estimate import Estimate
 
 
 def number(metric, value, estimator="trak", run="r0", seed=0, stderr=None):
@@ -58,7 +60,7 @@ def result(**changes):
         "config": {"seed": 0, "name": "tiny"},
         "provenance": {"date": "2026-01-01"},
         "rows": [
-            *with_interval(number("spearman", 0.5, stderr=0.1), 0.2, 0.9),
+            replace(number("spearman", 0.5, stderr=0.1), low=0.2, high=0.9),
             number("win_rate", 60.0, stderr=5.0),
             number("pairs", 12.0),
         ],
@@ -111,7 +113,7 @@ def test_the_same_result_gives_the_same_bytes_apart_from_provenance(tmp_path):
 
 def test_undefined_numbers_never_reach_the_file(tmp_path):
     rows = [number("spearman", math.nan), number("kendall", 0.5, stderr=math.nan)]
-    rows += with_interval(number("win_rate", 50.0), math.nan, math.nan)
+    rows.append(row_of(number("", 0.0), "win_rate", Estimate(value=50.0, n=4, stderr=math.nan)))
     path = write(tmp_path, "s", "r0", result(rows=rows))
 
     def refuse(constant):
