@@ -37,6 +37,12 @@ def score(
     compute: Annotated[
         str | None, typer.Option(help="of matrix products: float32, tf32, bfloat16")
     ] = None,
+    placement: Annotated[
+        str | None, typer.Option(help="of the student: auto, device, offloaded to host memory")
+    ] = None,
+    token_budget: Annotated[
+        int | None, typer.Option(min=1, help="tokens in one pass; by default what fits")
+    ] = None,
     chunk_size: Annotated[
         int | None, typer.Option(min=1, help="candidates between two safe points")
     ] = None,
@@ -69,6 +75,8 @@ def score(
         "reference_limit": reference_limit,
         "scoring.max_length": max_length,
         "scoring.compute": compute,
+        "scoring.placement": placement,
+        "scoring.token_budget": token_budget,
         "scoring.chunk_size": chunk_size,
         "scoring.workers": workers,
         "device": device,

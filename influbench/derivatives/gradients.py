@@ -134,36 +134,40 @@ def _in_parts(
     Raises:
         UserError: no room for one example.
     """
-    pending = [batch]
+    if not isinstance(student, LanguageStudent):
+        # All processes of a student in shards would have to halve: theirs is raised as it is.
+        yield batch, run(batch)
+        return
+    pending: list[TokenBatch] = [batch]
     while pending:
         part = pending.pop()
-        try:
-            result = run(part)
-        except torch.OutOfMemoryError:
-            # All processes of a student in shards would have to halve: theirs is raised as it is.
-            if not isinstance(student, LanguageStudent):
-                raise
-        else:
-            yield part, result
-            continue
+        tokens, learning = _padded_tokens(part), torch.is_grad_enabled()
+        if len(part.rows) == 1 or student.room.holds(tokens, learning=learning):
+            try:
+                result = run(part)
+            except torch.OutOfMemoryError:
+                student.room.fail(tokens, learning=learning)
+            else:
+                yield part, result
+                continue
         # Only here the error, whose traceback holds what the pass had made, is gone.
         pending += reversed(_halves(student, part))
 
 
+def _padded_tokens(batch: TokenBatch) -> int:
+    return len(batch.rows) * max(len(row.ids) for row in batch.rows)
+
+
 def _halves(student: LanguageStudent, batch: TokenBatch) -> list[TokenBatch]:
     count = len(batch.rows)
-    longest = max(len(row.ids) for row in batch.rows)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if count == 1:
         raise UserError(
-            f"no memory is left on {student.model.device} for one example of {longest} tokens "
-            f"('{batch.examples[0].id}'): set placement = offloaded, max_length, or compute = "
-            "bfloat16"
+            f"no memory is left on {student.model.device} for one example of "
+            f"{_padded_tokens(batch)} tokens ('{batch.examples[0].id}'): set placement = "
+            "offloaded, max_length, or compute = bfloat16"
         )
-    line = f"out of memory with {count} rows of up to {longest} tokens: went on with halves"
-    if line not in student.notes:
-        student.notes.append(line)
     middle = count // 2
     return [batch.take(range(middle)), batch.take(range(middle, count))]
 

@@ -148,7 +148,7 @@ class GraphedGradients:
             self._graphs[size] = self._record(row)
         except RuntimeError as error:  # torch's out of memory too
             reason = str(error).strip().splitlines()[0]
-            self._student.notes.append(f"gradients are computed without a CUDA graph: {reason}")
+            self._student.room.said.append(f"gradients are computed without a CUDA graph: {reason}")
             self._failed = True
             return False
         return True

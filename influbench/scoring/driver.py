@@ -79,6 +79,8 @@ def score_candidates(
     label = label or method.estimator
     entries = [session.ask(stage.STAGE, method, *inputs, label=label)]
     facts = dict(entries[0].meta["diagnostics"])
+    for note in entries[0].meta.get("notes", ()):
+        session.note(f"{label}: {note}")
     if method.estimator == ORACLE:
         entries.append(session.run(noise_floor.STAGE, method, *inputs, label=label))
         facts |= entries[1].meta

@@ -22,9 +22,13 @@ from influbench.models import Learn
 from influbench.records import Example, ModelRef, Score
 from influbench.store import Stage, Work
 from influbench.student import LanguageStudent, StudentSettings, load_student
+from influbench.student.placement import Placement
 
 FACTS = "diagnostics.json"
 """What the method says of itself, beside its scores."""
+
+NOTES = "notes-{}.json"
+"""What a reader must know of the student's passes, by the process that made them."""
 
 
 class ScoringSettings(Config):
@@ -39,6 +43,9 @@ class ScoringSettings(Config):
         default="all", description="assistant turns that a conversation's loss is the mean over"
     )
     token_budget: int | None = transport(None, "padded tokens in one pass; None = by memory", gt=0)
+    placement: Placement = transport(
+        "auto", "device, or offloaded: moments and fp32 weights in host memory; auto = what fits"
+    )
     chunk_size: int = transport(8, "candidates between two safe points", gt=0)
     workers: int = transport(
         1, "processes that share the candidates of a method without a judge; GPUs are dealt", gt=0
@@ -99,6 +106,8 @@ def score(
     facts = work.path / FACTS
     work.meta["scale"] = method.facts.scale
     work.meta["diagnostics"] = json.loads(facts.read_text()) if facts.exists() else {}
+    said = sorted(work.path.glob(NOTES.format("*")))
+    work.meta["notes"] = sorted({n for file in said for n in json.loads(file.read_text())})
 
 
 def share_of_scores(
@@ -122,11 +131,11 @@ def share_of_scores(
     judge = _judge(cfg, work, budget) if "judge" in method.facts.needs else None
     networks = [] if judge is None else list(judge.models)
     scorer: Scorer | None = None
+    held: Any = None
 
     def chunk(examples: list[Example]) -> list[Score]:
-        nonlocal scorer
+        nonlocal scorer, held
         if scorer is None:
-            held: Any = None
             if "student" in method.facts.needs:
                 held = hold(cfg, student, work, device_of(cfg.device, share))
                 check_lengths(held, [*candidates, *reference])
@@ -145,6 +154,8 @@ def share_of_scores(
             scores = as_scores(_named(cfg.estimator, scorer, examples), len(examples))
         if share.rank == 0 and not facts.exists():
             write_bytes(facts, json.dumps(dict(scores.diagnostics)).encode())
+        if held is not None and (notes := held.room.notes):
+            write_bytes(work.path / NOTES.format(share.rank), json.dumps(notes).encode())
         return _records(examples, scores)
 
     records = work.chunks(
@@ -188,6 +199,7 @@ def hold(
         attention=cfg.attention,
         max_length=cfg.max_length,
         token_budget=cfg.token_budget,
+        placement=cfg.placement,
         learn=cfg.learn,
     )
     with work.meter.phase("load"):

@@ -16,6 +16,7 @@ from influbench.records import Example
 from influbench.student import fused, packing
 from influbench.student.batch import TokenBatch, laid_out
 from influbench.student.losses import Encoded, mean_by_row, token_nll
+from influbench.student.room import Room
 
 Compute = Literal["float32", "bfloat16", "tf32"]
 
@@ -45,8 +46,8 @@ class LanguageStudent:
     """The same of passes that keep what a gradient needs; as many by default."""
     fused: bool = False
     """Without gradients, layers are compiled (``fused``)."""
-    notes: list[str] = field(default_factory=list, compare=False)
-    """What a reader of the ledger must know of its passes."""
+    room: Room = field(default_factory=Room, compare=False)
+    """What its device turned out not to hold."""
 
     def encode(self, example: Example) -> Encoded:
         """The conversation in the model's own template; the assistant's turns learn.

@@ -49,6 +49,19 @@ def test_exact_takes_its_moments_from_a_warm_up(files):
     assert {"score", "stderr"} <= set(pd.read_json(files / "s.jsonl", lines=True).columns)
 
 
+def test_a_student_in_host_memory_gives_the_same_scores_from_the_command_line(files):
+    frames = []
+    for number, more in enumerate(([], ["--placement", "offloaded", "--token-budget", "300"])):
+        told = ["--estimator", "exact", "--warmup", "warm.jsonl", "--store", f"store{number}"]
+        done = score(files, *told, *more, "--out", f"s{number}.jsonl")
+        assert done.returncode == 0, done.stderr
+        frames.append(pd.read_json(files / f"s{number}.jsonl", lines=True)["score"].to_numpy())
+    assert abs(frames[0] - frames[1]).max() < 1e-3 * frames[0].std()
+    refused = score(files, "--placement", "nowhere")
+    assert refused.returncode == 2
+    assert "nowhere" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from influbench import testing
+from influbench import models, scoring, testing
 from influbench.derivatives import gradients, graphed, step
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.exact import Exact
 from influbench.estimators.first_order import FirstOrder
 from influbench.estimators.less import Less
+from influbench.session import Session
+from influbench.store import Store
 from influbench.student import budgets, fused, packing
 from influbench.student.casting import linear_layers
 from influbench.student.placement import place
@@ -162,9 +164,24 @@ def test_out_of_memory_halves_the_batch_and_is_noted_once(tmp_path, monkeypatch)
     with full(monkeypatch, 1) as device:
         assert np.abs(scores(Exact(), ctx) - whole).max() < 1e-4 * np.ptp(whole)
         assert np.abs(scores(FirstOrder(), ctx) - first).max() < 1e-4 * np.ptp(first)
-    assert max(device.calls) > 1
-    assert any("halves" in note for note in ctx.student.notes)
-    assert len(ctx.student.notes) == len(set(ctx.student.notes))
+        assert max(device.calls) > 1
+        tried = sum(rows > 1 for rows in device.calls)
+        scores(Exact(), ctx)
+        assert sum(rows > 1 for rows in device.calls) == tried  # what failed is not tried again
+    without, learning = ctx.student.room.notes
+    assert "halves" in without
+    assert "with gradients" in learning
+
+
+def test_what_was_halved_is_noted_by_the_stage(tmp_path, monkeypatch):
+    session = Session(Store(tmp_path))
+    method = scoring.MethodConfig(estimator="loss", device="cpu")
+    inputs = CANDIDATES, testing.tiny_examples("reference", 3), [], models.resolve("tiny")
+    with full(monkeypatch, 1):
+        scoring.score_candidates(session, method, *inputs)
+    (note,) = session.notes
+    assert note.startswith("loss: out of memory with")
+    assert "halves" in note
 
 
 def test_one_example_without_room_is_one_clear_line(tmp_path, monkeypatch):
