@@ -46,7 +46,7 @@ class Sizes:
     candidates: int
 
 
-HOST_SECONDS = 60.0
+HOST_SECONDS = 50.0
 """Time that weights and moments in host memory may take; fewer layers where it is not enough."""
 
 REAL = Sizes(torch.device("cuda"), "135M", "1.1B", "8B", 256, 221, 4)
@@ -164,22 +164,24 @@ def large(sizes: Sizes, record: Recorder) -> None:
     candidates = _alike(sizes)[:3]
     peak = clock.product_rate(device, "bfloat16")
     clock.forget(device)
-    for fused in (False, True):
-        held = dataclasses.replace(held, fused=fused and device.type == "cuda")
-        method = ("exact, layers compiled" if fused else "exact", Exact())
-        _method(method, held, references, candidates, record, peak, warm=1)
+    plain = ("exact", Exact())
+    _method(plain, held, references, candidates[:1], record, peak, warm=1)
+    if device.type == "cuda":
+        compiled = dataclasses.replace(held, fused=True)
+        method = ("exact, layers compiled", Exact())
+        _method(method, compiled, references, candidates, record, peak, warm=1)
     with record.guard("update, streamed from host memory"):
         step = ways.updates.next_update(held)
         found = ways.gradients.gradient(held, step.weights, candidates[0])
         record(
             "gradient",
             clock.steady(
-                lambda: ways.gradients.gradient(held, step.weights, candidates[0]), device, 2
+                lambda: ways.gradients.gradient(held, step.weights, candidates[0]), device, 1
             ),
             "s",
         )
         copies = [w.detach().clone() for w in step.weights]
-        seconds = clock.steady(lambda: step.apply(found, copies), device, 2)
+        seconds = clock.steady(lambda: step.apply(found, copies), device, 1)
         moved = 12 * sum(w.numel() for w in step.weights)
         record(
             "update, streamed from host memory", seconds, "s", f"{moved / seconds / 1e9:.0f} GB/s"
