@@ -39,7 +39,7 @@ def comparison_tables(found: Comparison, width: int = WIDE) -> list[Shown]:
 
     Args:
         found: the verdict.
-        width: of the terminal, characters; below ``WIDE`` signs and costs get tables of their own.
+        width: of the terminal, characters; below ``WIDE`` costs get a table of their own.
     """
     cells = Cells.made_of(found.rows)
     last = [name for name in (found.oracle, CEILING, NOISE) if name in cells.heads]
@@ -76,12 +76,15 @@ def study_tables(study: Study, width: int = WIDE) -> list[Shown]:
 def _tables(
     cells: Cells, names: Sequence[str], title: str, siblings: str, width: int
 ) -> list[Shown]:
-    if width >= WIDE:
-        parts = {title: (*ORDER, *SIGN, *COST), siblings: SIBLINGS}
-    else:
-        parts = {title: ORDER, "agreement of signs": SIGN, siblings: SIBLINGS, "cost": COST}
-    tables = [cells.table(name, part, names, "method") for name, part in parts.items() if name]
-    return [table for table in tables if table.row_count]
+    wide = width >= WIDE
+    parts = {title: (*ORDER, *SIGN, *(COST if wide else ())), siblings: SIBLINGS}
+    parts |= {} if wide else {"cost": COST}
+    return [
+        table
+        for name, part in parts.items()
+        if name
+        for table in cells.tables(name, part, names, width, "method")
+    ]
 
 
 def metrics_table(study: Study, metrics: Sequence[str]) -> Table:

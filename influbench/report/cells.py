@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 from rich import box
+from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +26,7 @@ LONGEST = 24
 WIDE = 140
 """Characters that agreement and cost side by side take."""
 Shown = Table | Text
+_PAPER = Console(width=1000)
 _PLACES = {BASE: 0, BASELINE: 1, CEILING: 3}
 """The arms that the others are read against come first; the rest has place 2."""
 
@@ -106,7 +109,7 @@ class Cells:
         columns = [c for c in columns if any((label, c.metric) in self.numbers for label in labels)]
         for number, name in enumerate((first, *self.axes)):
             longest = max((len(self.heads[label][number]) for label in labels), default=0)
-            table.add_column(escape(name), overflow="fold", min_width=min(longest, LONGEST))
+            table.add_column(escape(name), overflow="fold", no_wrap=longest <= LONGEST)
         for column in columns:
             table.add_column(column.title, justify="right", overflow="fold")
         for label in labels:
@@ -114,6 +117,25 @@ class Cells:
             if any(text != MISSING for text in texts):
                 table.add_row(*map(cell, self.heads[label]), *texts)
         return table
+
+    def tables(
+        self,
+        title: str,
+        columns: Sequence[Column],
+        labels: Sequence[str],
+        width: int,
+        first: str = "estimator",
+    ) -> list[Table]:
+        """As :meth:`table`, in as many as it takes for each to fit ``width`` unbroken."""
+        found: list[Table] = []
+        left = [c for c in columns if any((label, c.metric) in self.numbers for label in labels)]
+        while left:
+            count = len(left)
+            while count > 1 and width_of(self.table(title, left[:count], labels, first)) > width:
+                count -= 1
+            found.append(self.table(title, left[:count], labels, first))
+            left = left[count:]
+        return found
 
 
 def ordered(cells: Cells) -> list[str]:
@@ -143,6 +165,11 @@ def text_of(number: Mapping[str, Any] | None, column: Column) -> str:
         return text
     # A line of its own, or eight columns do not fit a terminal.
     return escape(f"{text}\n[{low:.{column.decimals}f}, {high:.{column.decimals}f}]")
+
+
+def width_of(table: Table) -> int:
+    """Characters that a table takes where nothing in it is broken."""
+    return Measurement.get(_PAPER, _PAPER.options, table).maximum
 
 
 def costly(value: float) -> str:

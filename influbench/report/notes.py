@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rich.text import Text
@@ -79,7 +80,7 @@ def lines_of(study: Study) -> list[str]:
         )
     if study.missing:
         lines.append(f"not run yet: {_named(study.missing)}")
-    return [*lines, *study.notes]
+    return [*lines, *_gathered(study)]
 
 
 def no_ceiling(references: int) -> str:
@@ -88,6 +89,19 @@ def no_ceiling(references: int) -> str:
         f"no {CEILING} (the oracle against itself, half of the references each): {references} "
         f"references leave too few to a half, it takes {ENOUGH_REFERENCES}"
     )
+
+
+def _gathered(study: Study) -> list[str]:
+    """The runs' notes; of those that differ only by a number or an arm, the first and how many."""
+    arms = sorted(set(study.estimates["estimator"]), key=len, reverse=True)
+    anything = re.compile("|".join([r"\d+(?:\.\d+)?", *(rf"\b{re.escape(a)}\b" for a in arms)]))
+    alike: dict[str, list[str]] = {}
+    for note in study.notes:
+        alike.setdefault(anything.sub("#", note), []).append(note)
+    return [
+        first if not more else f"{first} [and {len(more)} like it]"
+        for first, *more in alike.values()
+    ]
 
 
 def _named(runs: tuple[str, ...], most: int = 3) -> str:

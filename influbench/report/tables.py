@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from influbench.records import LedgerRow
-from influbench.report.cells import COST, MISSING, WIDE, Cells, Column, Shown, costly, ordered
+from influbench.report.cells import COST, MISSING, Cells, Column, Shown, costly, ordered
 from influbench.report.notes import caption_of
 from influbench.results import Study
 from influbench.statistics.seeds import ENOUGH
@@ -31,7 +31,7 @@ COLUMNS = (
 def cost_quality_tables(study: Study, width: int, agreement: str = "spearman") -> list[Shown]:
     """One row an arm: agreement with the oracle, cost, and the student that it made; then notes.
 
-    One table where ``width`` allows it, else two: agreement and cost, then the students. A metric
+    One table where ``width`` allows it, else several: costs first, then the students. A metric
     that the study holds for no estimator has no column; elsewhere ``–`` stands for what was not
     measured, such as the student of a method that was only scored. Axes of the study that change
     some arm are columns; seeds are put together.
@@ -46,22 +46,25 @@ def cost_quality_tables(study: Study, width: int, agreement: str = "spearman") -
     columns = [c for c in (first, *COLUMNS) if c.metric in cells.metrics]
     costs = [column for column in columns if column in (first, *COST)]
     parts = [costs, [c for c in columns if c not in costs]]
-    shown = [columns] if width >= WIDE or not all(parts) else parts
-    tables = [cells.table(study.name, part, ordered(cells)) for part in shown]
-    return [*tables, caption_of(study)]
+    names = ordered(cells)
+    whole = cells.tables(study.name, columns, names, width)
+    if len(whole) > 1:
+        whole = [table for part in parts for table in cells.tables(study.name, part, names, width)]
+    return [*whole, caption_of(study)]
 
 
 def differences_table(found: pd.DataFrame) -> Table:
     """One row a metric and arm of ``differences.differences``; dimmed where seeds are too few."""
+    control = " or ".join(sorted(set(found["against"])))
     table = Table(
-        title="differences between students",
+        title=escape(f"differences between students: arm minus {control}"),
         caption=escape("same prompts, seed by seed; [low, high]: 95 % interval"),
         box=box.SIMPLE_HEAD,
         show_edge=False,
         collapse_padding=True,
     )
-    for title in ("metric", "arm", "minus"):
-        table.add_column(title, overflow="fold")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("arm", overflow="fold")
     table.add_column("difference", justify="right", no_wrap=True)
     for title in ("seeds", "prompts"):
         table.add_column(title, justify="right")
@@ -70,8 +73,8 @@ def differences_table(found: pd.DataFrame) -> Table:
         few = row["seeds"] < ENOUGH
         if few:
             text += f"\n{'one seed' if row['seeds'] == 1 else 'two seeds'}: not an answer"
-        cells = (f"{row['metric']}\n({row['unit']})", row["label"], row["against"], text)
-        cells = (*cells, row["seeds"], row["prompts"])
+        named = f"{row['metric']}\n({row['unit']})"
+        cells = (named, row["label"], text, row["seeds"], row["prompts"])
         table.add_row(*(Text(plain(str(text))) for text in cells), style="dim" if few else None)
     return table
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from influbench.errors import UserError
 from influbench.records import LedgerRow, Outcome, ResultRow
-from influbench.report.notes import base_verdict
+from influbench.report.notes import base_verdict, lines_of
 from influbench.report.screen import screen
 from influbench.results import RunResult, load_study, write, write_manifest
 from influbench.results.axes import axes_of
@@ -114,8 +114,25 @@ def test_the_table_of_two_axes_is_short_and_fits_eighty_columns(grid):
     assert max(map(len, lines)) <= 80
     assert len(lines) < 60
     # Axis and arm stand in columns of their own, unbroken.
-    assert sum(bool(re.match(r"\s*trak\s+margin\s", line)) for line in lines) == 2
+    assert sum(bool(re.match(r"\s*trak\s+margin\s", line)) for line in lines) == 1
     assert "seed=0" not in text
+
+
+@pytest.mark.parametrize("width", [80, 140, 300])
+def test_no_name_is_broken_at_any_width(grid, width):
+    lines = shown(load_study("s", grid), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(re.match(r"\s*random\s+margin\s", line) for line in lines)
+
+
+def test_notes_that_differ_by_a_number_or_an_arm_are_said_once(tmp_path):
+    for arm, cut in (("trak", 3), ("random", 12)):
+        run = name(arm, "sign", 0)
+        notes = ["leaky", f"answers of {arm}: {cut} of 24 turns empty"]
+        rows = [row(run, arm, 0, "heldout_loss", 3.0, "nats/token")]
+        write(tmp_path, "s", run, RunResult(config={}, provenance={}, rows=rows, notes=notes))
+    lines = lines_of(load_study("s", tmp_path))
+    assert lines[-2:] == ["leaky", "answers of random: 12 of 24 turns empty [and 1 like it]"]
 
 
 def test_two_seeds_give_no_interval_outside_the_bounds(grid):
@@ -172,7 +189,8 @@ def test_the_first_line_under_the_table_compares_with_the_base_student(tmp_path,
     tables = screen(study, 80)
     notes = next(shown for shown in tables if isinstance(shown, Text))
     assert said in str(notes).splitlines()[0]
-    students = [shown for shown in tables if isinstance(shown, Table)][1]
+    students = tables[tables.index(notes) - 1]
+    assert isinstance(students, Table)
     first = [str(cell) for cell in students.columns[0].cells]
     assert first[:2] == ["base", "none"]
 
