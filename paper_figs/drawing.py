@@ -89,7 +89,8 @@ def save(figure: Figure, out: Path, name: str, text: str) -> list[Path]:
 def _drawn(path: Path) -> bool:
     """A figure of ours: marked as such, or beside the results that it shows."""
     beside = any(result_file.is_result(other) for other in path.parent.glob("*.json"))
-    return beside or MARK.encode() in path.read_bytes()
+    marked = path.with_suffix(".pdf") if path.suffix == ".txt" else path  # a caption has no mark
+    return beside or (marked.is_file() and MARK.encode() in marked.read_bytes())
 
 
 def nothing(study: Study, expected: str, command: str) -> UserError:

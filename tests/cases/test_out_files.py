@@ -128,11 +128,14 @@ def test_results_and_figures_replace_only_their_own(folder):
     from matplotlib.figure import Figure
 
     figure = Figure()
-    first = drawing.save(figure, folder / "f", "fig")
-    assert drawing.save(figure, folder / "f", "fig") == first
+    first = drawing.save(figure, folder / "f", "fig", "what it shows")
+    assert drawing.save(figure, folder / "f", "fig", "what it shows") == first
+    (folder / "f" / "other.txt").write_text("mine")
+    with pytest.raises(UserError, match="did not write"):
+        drawing.save(figure, folder / "f", "other", "what it shows")
     first[1].write_bytes(b"\x89PNG of somebody else")
     with pytest.raises(UserError, match="did not write"):
-        drawing.save(figure, folder / "f", "fig")
+        drawing.save(figure, folder / "f", "fig", "what it shows")
     assert first[1].read_bytes() == b"\x89PNG of somebody else"
 
 
