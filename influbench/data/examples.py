@@ -90,6 +90,7 @@ def examples(rows: Iterable[Row], *, separator: str = "\n\n") -> list[Example]:
             response=answer,
             group=_label(row, "group"),
             earlier=earlier,
+            finished=_finished(row),
         )
         claim_id(example.id, row, seen)
         found.append(example)
@@ -136,6 +137,13 @@ def _label(row: Row, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise row.refuse(f"text or a whole number in '{name}'", _shown(value), "change it")
     return str(value)
+
+
+def _finished(row: Row) -> bool:
+    value = row.fields.get("finished")
+    if value is not None and not isinstance(value, bool):
+        raise row.refuse("true or false in 'finished'", _shown(value), "change it")
+    return value is not False
 
 
 def _text(row: Row, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -54,7 +55,9 @@ def test_sft_and_warm_up_learn_all_answers_and_no_end_that_was_not_written(tmp_p
     encoded = [student.encode(e) for e in (CHATS[0], cut)]
     trainer = student_training._sft_trainer(FINE, encoded, student, at(tmp_path / "w"))
     end = student.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    labels = [trainer.data_collator([row])["labels"][0].tolist() for row in trainer.train_dataset]
+    rows = trainer.train_dataset
+    assert isinstance(rows, datasets.Dataset)
+    labels = [trainer.data_collator([dict(row)])["labels"][0].tolist() for row in rows]
     said = [student.tokenizer.decode([t for t in own if t != -100]) for own in labels]
     assert said[0] == f"Rivers change.<|im_end|>{PLAIN[0].response}<|im_end|>"
     assert said[1] == PLAIN[1].response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cases.reference import Plain
@@ -87,9 +88,10 @@ def test_a_template_that_marks_its_answers_itself_gives_the_same(tmp_path: Path)
     tokenizer = models.load_tokenizer(ref, chat_template=marked)
     assert conversation.tokens(tokenizer, turns) == own
     messages = [{"role": role, "content": text} for role, text in turns]
-    theirs = tokenizer.apply_chat_template(
+    written: Any = tokenizer.apply_chat_template(
         messages, return_dict=True, return_assistant_tokens_mask=True
-    )["assistant_masks"]
+    )
+    theirs = written["assistant_masks"]
     learned = [t for a, b in own.spans for t in range(a, b)]
     assert [i for i, one in enumerate(theirs) if one] == learned
 

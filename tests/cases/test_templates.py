@@ -14,7 +14,9 @@ from command import influbench
 
 from influbench import models, testing
 from influbench.errors import UserError
+from influbench.models.templates import add_to
 from influbench.records import Example
+from influbench.store import Store
 from influbench.student import load_student
 from influbench.testing import families
 
@@ -108,6 +110,20 @@ def test_a_base_model_is_refused_with_advice_that_works(tmp_path: Path) -> None:
     text = plain.written([("user", "Name a river."), ("assistant", "Rivers change.")])
     expected = by_hand(plain, text, ["Rivers change.<|endoftext|>"])
     assert abs(got[2]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_template_that_is_given_leaves_everything_else_of_a_checkpoint(tmp_path: Path) -> None:
+    folder = families.build("qwen2_base", tmp_path / "m")
+    (folder / "chat_template.jinja").unlink()
+    (folder / "optimizer.pt").write_bytes(b"moments")
+    cfg = models.ModelConfig(name=str(folder), chat_template="chatml")
+    given = add_to(models.resolve(str(folder)), cfg, Store(tmp_path / "store").run)
+    before, after = (
+        {path.name: path.read_bytes() for path in Path(at).iterdir() if "token" not in path.name}
+        for at in (folder, given.path)
+    )
+    assert after.pop("chat_template.jinja")
+    assert after == before
 
 
 def test_named_templates_without_a_default_are_one_line(tmp_path: Path) -> None:

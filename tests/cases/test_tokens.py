@@ -19,6 +19,7 @@ from influbench.estimator import Context, as_scores
 from influbench.estimators.exact import Exact
 from influbench.generation.sampling import Sampling, complete
 from influbench.models import conversation
+from influbench.models.chat import DAY
 from influbench.records import Example, Pair
 from influbench.student import load_student
 from influbench.testing import families
@@ -50,7 +51,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(autouse=True)
 def today(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transformers' clock stands where ours does, so that both write the same date."""
-    stopped(monkeypatch, models.chat.DAY)
+    stopped(monkeypatch, DAY)
 
 
 def stopped(monkeypatch: pytest.MonkeyPatch, day: datetime.datetime) -> None:

@@ -69,6 +69,15 @@ def test_fields_of_an_example(tmp_path: Path):
     ]
 
 
+def test_a_response_that_was_cut_off_says_so(tmp_path: Path):
+    rows = [{"instruction": "a", "output": "b", "finished": said} for said in (False, True, None)]
+    found = load_examples(write(tmp_path / "m.jsonl", rows))
+    assert [e.finished for e in found] == [False, True, True]
+    rows = [{"instruction": "a", "output": "b", "finished": "no"}]
+    with pytest.raises(UserError, match="true or false in 'finished'"):
+        load_examples(write(tmp_path / "n.jsonl", rows))
+
+
 def test_a_chat_keeps_its_turns(tmp_path: Path):
     turns = [("system", "s"), ("human", "q"), ("gpt", "a"), ("human", "p"), ("gpt", "b")]
     rows = [
