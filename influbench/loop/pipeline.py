@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from influbench import data, generation, preferences, registry, scoring, training
-from influbench.errors import UserError
-from influbench.evaluation import evaluator
-from influbench.evaluation.evaluator import Evaluated, Evaluator
-from influbench.evaluation.suite import Baseline, Material
+from influbench import generation, preferences, scoring, training
+from influbench.evaluation.evaluator import Evaluated
+from influbench.evaluation.suite import Baseline
 from influbench.generation.attempts import GenerationConfig
-from influbench.loop.settings import BASELINE, RunConfig
-from influbench.models.templates import check_template, templated
+from influbench.loop import arms
+from influbench.loop.arms import BASE, BASELINE, Arm
+from influbench.loop.sets import Sets, check
+from influbench.loop.settings import RunConfig
+from influbench.models.templates import templated
 from influbench.records import (
     Candidate,
     Example,
@@ -25,7 +26,6 @@ from influbench.records import (
 )
 from influbench.scoring import MethodConfig, Scored
 from influbench.session import Session
-from influbench.store import Entry
 from influbench.training import SFTConfig, WarmupConfig, dpo
 from influbench.training.dpo import DPOStageConfig
 
@@ -57,65 +57,10 @@ class Run:
     rounds: Sequence[Round]
     baseline: Evaluated
     """The student of the untaught teacher."""
+    base: Evaluated
+    """The student before any training."""
     ledger: Sequence[LedgerRow]
     notes: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Sets:
-    """The data of a run."""
-
-    seeds: Sequence[SeedPrompt]
-    reference: Sequence[Example]
-    evaluator: Evaluator | None
-    """None where the run ends at its scores."""
-    overlap: int
-    """Reference examples that are also evaluation prompts: 0 unless the run is leaky by name."""
-
-
-def check(cfg: RunConfig) -> Sets:
-    """Refuses what cannot work before the first second of compute; returns the run's data.
-
-    Raises:
-        UserError: an unknown estimator or option, a rule that the estimator's scale does not allow,
-            bad data, or reference and evaluation sets that overlap.
-    """
-    for name in cfg.scoring.compare:
-        registry.build(name)
-    if cfg.stop_after == "scores" and (cfg.rounds > 1 or cfg.scoring.estimator != BASELINE):
-        raise UserError(
-            f"stop_after = scores: expected scoring.estimator = '{BASELINE}' and one round, since "
-            f"no teacher is taught, got '{cfg.scoring.estimator}' and {cfg.rounds}: name the "
-            "methods in scoring.compare"
-        )
-    for model in (cfg.teacher, cfg.student):
-        check_template(model)
-    if cfg.scoring.estimator != BASELINE:
-        method = registry.build(cfg.scoring.estimator, cfg.scoring.options)
-        preferences.check(cfg.preferences.rule, method.facts.scale, method.facts.stderr)
-    reference = data.load_reference(cfg.data)
-    evaluation = data.load_evaluation(cfg.data)
-    if len(reference) < 2:
-        raise UserError(
-            f"the reference set has {len(reference)} example: expected 2 or more, since every "
-            "score carries a standard error over them; raise data.num_reference"
-        )
-    material = Material(
-        source=cfg.data.evaluation,
-        prompts=evaluation,
-        questions=data.load_questions(cfg.data),
-        reference=reference,
-    )
-    told = cfg.evaluation, material, cfg.placed_judge()
-    ready = None
-    if cfg.stop_after == "end":
-        ready = evaluator.prepare(*told, seed=cfg.seed, device=cfg.device)
-    return Sets(
-        seeds=data.load_seed_prompts(cfg.data),
-        reference=reference,
-        evaluator=ready,
-        overlap=data.check_overlap(reference, evaluation, leaky=cfg.data.leaky),
-    )
 
 
 def run(cfg: RunConfig, session: Session) -> Run:
@@ -131,22 +76,32 @@ def run(cfg: RunConfig, session: Session) -> Run:
     loop = Loop(cfg, session, check(cfg))
     if loop.sets.overlap:
         session.note(f"leaky: {loop.sets.overlap} reference examples are also evaluation prompts")
-    name = cfg.scoring.estimator
-    teacher, student = (templated(model, session.run) for model in (cfg.teacher, cfg.student))
-    untaught, against = Evaluated(), None
+    arm = arms.parse(cfg.scoring.estimator)
+    teacher, student, trained = (
+        templated(model, session.run)
+        for model in (cfg.teacher, cfg.student, cfg.trained or cfg.student)
+    )
+    if teacher.digest == trained.digest:
+        session.note(
+            f"teacher and student are the same model ({cfg.teacher.name}): what it writes has "
+            "nothing to teach it; take a student that the teacher is ahead of"
+        )
+    untaught, against, base = Evaluated(), None, Evaluated()
     if cfg.stop_after == "end":
-        model, untaught = loop.train_and_evaluate(BASELINE, teacher, student)
+        rows = loop.training_set(BASELINE, teacher)
+        model, untaught = loop.train_and_evaluate(BASELINE, rows, trained)
         against = Baseline(name=BASELINE, model=model)
+        base = loop.evaluate(BASE, trained, against)
     rounds: list[Round] = []
     methods: dict[str, Mapping[str, Any]] = {}
     for number in range(1, cfg.rounds + 1):
         warmup = loop.generate(teacher, cfg.sizes.warmup, f"round{number}-warmup")
         candidates = loop.generate(teacher, cfg.sizes.candidates, f"round{number}-candidates")
         warmed = loop.warm_up(student, warmup)
+        wanted = [*cfg.scoring.compare, *([arm.estimator] if arm.estimator else [])]
         scored = {
             method: loop.score(method, candidates, warmup, warmed)
-            for method in dict.fromkeys([*cfg.scoring.compare, name])
-            if method != BASELINE
+            for method in dict.fromkeys(wanted)
         }
         methods |= {m: scoring.resolved_options(found.method) for m, found in scored.items()}
         turn = Round(
@@ -155,20 +110,23 @@ def run(cfg: RunConfig, session: Session) -> Run:
             scores={method: found.scores for method, found in scored.items()},
             facts={method: found.facts for method, found in scored.items()},
         )
-        if name != BASELINE:
-            pairs = preferences.build_pairs(
-                cfg.preferences, candidates, turn.scores[name], scored[name].noise_floor
-            )
-            taught = loop.teach(teacher, pairs)
-            teacher = taught.model("teacher")
-            _, marks = loop.train_and_evaluate(name, teacher, student, against)
-            turn = replace(turn, pairs=pairs, teaching=taught.meta, marks=marks)
+        if arm.estimator:
+            scores, floor = turn.scores[arm.estimator], scored[arm.estimator].noise_floor
+            if arm.pairs:
+                turn, teacher = loop.teach(turn, teacher, arm, scores, floor)
+                rows = loop.training_set(arm.name, teacher)
+            else:
+                shots = arms.best_as_seeds(candidates, scores, loop.shots_wanted)
+                rows = loop.training_set(arm.name, teacher, shots)
+            _, marks = loop.train_and_evaluate(arm.name, rows, trained, against)
+            turn = replace(turn, marks=marks)
         rounds.append(turn)
     return Run(
         config=cfg,
         methods=methods,
         rounds=rounds,
         baseline=untaught,
+        base=base,
         ledger=session.ledger,
         notes=session.notes,
     )
@@ -188,9 +146,14 @@ class Loop:
         return {"seed": self.cfg.seed, "device": self.cfg.device}
 
     def generate(
-        self, teacher: ModelRef, count: int, salt: str, label: str = ""
+        self,
+        teacher: ModelRef,
+        count: int,
+        salt: str,
+        label: str = "",
+        seeds: Sequence[SeedPrompt] = (),
     ) -> list[Candidate]:
-        """``count`` pairs that the teacher writes for the seed prompts.
+        """``count`` pairs that the teacher writes for the seed prompts, the run's unless given.
 
         One ``salt`` is one stream of chance: two teachers given the same one get the same prompts.
         """
@@ -200,7 +163,7 @@ class Loop:
             dtype=self.cfg.teacher.dtype,
             **self._everywhere,
         )
-        inputs = self.sets.seeds, teacher, salt
+        inputs = seeds or self.sets.seeds, teacher, salt
         entry = self.session.run(generation.STAGE, cfg, *inputs, label=label or salt)
         if unfinished := entry.meta["unfinished_responses"]:
             done = "dropped" if cfg.unfinished == "drop" else "kept, without an end of turn"
@@ -235,25 +198,59 @@ class Loop:
         inputs = _examples(candidates), self.sets.reference, _examples(warmup), student
         return scoring.score_candidates(self.session, cfg, *inputs)
 
-    def teach(self, teacher: ModelRef, pairs: Sequence[Pair]) -> Entry:
-        """The teacher after DPO."""
+    def teach(
+        self,
+        turn: Round,
+        teacher: ModelRef,
+        arm: Arm,
+        scores: Sequence[Score],
+        noise_floor: float | None,
+    ) -> tuple[Round, ModelRef]:
+        """The round with its pairs and what DPO on them reports, and the taught teacher."""
+        pairs = preferences.build_pairs(self.cfg.preferences, turn.candidates, scores, noise_floor)
+        if arm.way == "flipped":
+            pairs = arms.flipped(pairs)
         cfg = self.cfg.dpo.into(DPOStageConfig, **self._everywhere)
-        return self.session.run(dpo.DPO, cfg, pairs, teacher, label=self.cfg.scoring.estimator)
+        taught = self.session.run(dpo.DPO, cfg, pairs, teacher, label=arm.name)
+        return replace(turn, pairs=pairs, teaching=taught.meta), taught.model("teacher")
+
+    @property
+    def shots_wanted(self) -> int:
+        """How many candidates become shots: a quarter of them, as many as a prompt shows at least.
+
+        A group of siblings has four candidates in the paper, of which one is the best.
+        """
+        return max(self.cfg.generation.num_shots, self.cfg.sizes.candidates // 4)
+
+    def training_set(
+        self, name: str, teacher: ModelRef, seeds: Sequence[SeedPrompt] = ()
+    ) -> list[Candidate]:
+        """What the final student learns; the arms of a seed share the stream of chance."""
+        return self.generate(
+            teacher, self.cfg.sizes.training, "training", f"training-{name}", seeds
+        )
 
     def train_and_evaluate(
-        self, name: str, teacher: ModelRef, student: ModelRef, baseline: Baseline | None = None
+        self,
+        name: str,
+        rows: Sequence[Candidate],
+        student: ModelRef,
+        baseline: Baseline | None = None,
     ) -> tuple[ModelRef, Evaluated]:
-        """The student trained on what the teacher writes, and its marks."""
-        rows = self.generate(teacher, self.cfg.sizes.training, "training", f"training-{name}")
+        """The student trained on ``rows`` from the base student, and its marks."""
         cfg = self.cfg.sft.into(SFTConfig, **self._everywhere)
         entry = self.session.run(training.SFT, cfg, _examples(rows), student, label=name)
         trained = entry.model("student")
+        return trained, self.evaluate(name, trained, baseline)
+
+    def evaluate(self, name: str, student: ModelRef, baseline: Baseline | None) -> Evaluated:
+        """A student's marks."""
         ready = self.sets.evaluator
         assert ready is not None, "a run that ends at its scores trains and evaluates nothing"
-        marks = ready.evaluate(self.session, trained, baseline=baseline, label=name)
+        marks = ready.evaluate(self.session, student, baseline=baseline, label=name)
         for note in marks.notes:
             self.session.note(note)
-        return trained, marks
+        return marks
 
 
 def _examples(rows: Sequence[Candidate]) -> list[Example]:

@@ -15,8 +15,9 @@ from influbench import models, registry
 from influbench.estimator import Scale
 from influbench.evaluation.evaluator import Evaluated
 from influbench.files import digest
+from influbench.loop import arms
+from influbench.loop.arms import BASE, BASELINE
 from influbench.loop.pipeline import Round, Run
-from influbench.loop.settings import BASELINE
 from influbench.records import Outcome, ResultRow, Score
 from influbench.results import CEILING, cost_rows, row_of
 from influbench.results.provenance import provenance
@@ -47,6 +48,8 @@ def result(run: Run, study: str, run_id: str) -> RunResult:
     last = run.rounds[-1]
     name = run.config.scoring.estimator
     outcomes = {BASELINE: items(run.baseline)}
+    if run.base.outcomes():
+        outcomes = {BASE: items(run.base), **outcomes}
     if name != BASELINE:
         outcomes[name] = items(last.marks)
     return RunResult(
@@ -68,6 +71,7 @@ def result(run: Run, study: str, run_id: str) -> RunResult:
 def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
     """All published numbers of a run, long format."""
     name, seed = run.config.scoring.estimator, run.config.seed
+    arm = arms.parse(name)
     out: list[ResultRow] = []
 
     def base(estimator: str, number: int) -> ResultRow:
@@ -84,6 +88,9 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
             unit="",
         )
 
+    if run.base.outcomes():
+        out += _quality(run.base, base(BASE, len(run.rounds)))
+        out += _change(items(run.base), items(run.baseline), base(BASE, len(run.rounds)))
     out += _quality(run.baseline, base(BASELINE, len(run.rounds)))
     for turn in run.rounds:
         if ORACLE in turn.scores:
@@ -100,7 +107,7 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
                 for fact, unit in FACTS.items()
                 if fact in turn.facts[method]
             ]
-        if name != BASELINE:
+        if arm.pairs:
             out.append(
                 row_of(
                     base(name, turn.number),
@@ -108,12 +115,13 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
                     Estimate(value=len(turn.pairs), n=len(turn.pairs), unit="pairs"),
                 )
             )
-            if turn.pairs and (floor := turn.facts[name].get("noise_floor")) is not None:
+            if turn.pairs and (floor := turn.facts[arm.estimator].get("noise_floor")) is not None:
                 above = sum(pair.margin > floor for pair in turn.pairs) / len(turn.pairs)
                 blank = base(name, turn.number)
                 out.append(
                     row_of(blank, "pairs_above_floor", Estimate(value=above, n=len(turn.pairs)))
                 )
+        if name != BASELINE:
             out += _quality(turn.marks, base(name, turn.number))
             out += _change(items(turn.marks), items(run.baseline), base(name, turn.number))
     return out

@@ -17,15 +17,13 @@ from influbench.scoring import ScoringSettings
 from influbench.training import SFTSettings, WarmupSettings
 from influbench.training.dpo import DPOSettings
 
-BASELINE = "none"
-"""The estimator that teaches nothing; its student is the baseline of the win rate."""
-
 
 class ScoringConfig(ScoringSettings):
     """Which estimator teaches, which are scored beside it, and how all are run."""
 
     estimator: str = Field(
-        default="exact", description="a registered name, module:Class, or 'none'"
+        default="exact",
+        description="a registered name, module:Class, 'none', flipped:NAME or bootstrap:NAME",
     )
     options: dict[str, Any] = Field(default_factory=dict)
     compare: tuple[str, ...] = Field(
@@ -54,6 +52,11 @@ class RunConfig(Config):
     rounds: int = Field(default=1, ge=1)
     teacher: ModelConfig
     student: ModelConfig
+    trained: ModelConfig | None = Field(
+        default=None,
+        description="the student that learns the training data, where it is not the one that the "
+        "candidates are scored for: do the data help another model?",
+    )
     judge: JudgeConfig = JudgeConfig()
     data: DataConfig = DataConfig()
     sizes: SizesConfig = SizesConfig()

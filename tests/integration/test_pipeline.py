@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from influbench.data import load_reference
 from influbench.errors import UserError
 from influbench.loop import pipeline, publish
 from influbench.loop import reading as presets
@@ -63,7 +64,7 @@ def test_the_baseline_alone_needs_no_teaching(store):
 def test_reference_and_evaluation_may_overlap_only_by_name(tmp_path):
     cfg = presets.load_run("tiny")
     data = cfg.data.model_copy(update={"reference": "starter", "evaluation": "starter"})
-    reference = pipeline.data.load_reference(data)
+    reference = load_reference(data)
     file = tmp_path / "same.jsonl"
     file.write_text(
         "".join(

@@ -1,0 +1,101 @@
+"""The arms of a study: ways of teaching, each a name that ``scoring.estimator`` takes.
+
+* ``none``: the teacher is not taught (Self-Instruct, arXiv 2212.10560): the baseline.
+* any estimator, such as ``random``, ``length`` or ``bm25``: its scores make pairs, DPO on them
+  teaches the teacher (Montessori-Instruct, arXiv 2410.14208).
+* ``flipped:ESTIMATOR``: the same with chosen and rejected of every pair exchanged. An estimator
+  that helps because it is right must hurt this way round.
+* ``bootstrap:ESTIMATOR``: no teaching; the candidates with the highest scores are the shots that
+  the training data are written after. With ``loss`` that is LLM2LLM (arXiv 2403.15042) as a loop:
+  what the student finds hard is what more is written of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from influbench.errors import UserError
+from influbench.files import digest
+from influbench.records import Candidate, Pair, Score, SeedPrompt
+
+BASE = "base"
+"""Not an arm: the student before any training, which stands in every table."""
+BASELINE = "none"
+"""The arm that teaches nothing; its student is the baseline of the win rate."""
+
+Way = Literal["untaught", "teach", "flipped", "bootstrap"]
+WAYS: tuple[Way, ...] = ("flipped", "bootstrap")
+"""Ways that stand before an estimator's name."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of teaching."""
+
+    name: str
+    way: Way
+    estimator: str
+    """Whose scores it uses; empty where none are."""
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the teacher is taught on pairs."""
+        return self.way in ("teach", "flipped")
+
+
+def parse(name: str) -> Arm:
+    """The arm of that name.
+
+    Raises:
+        UserError: a way without an estimator.
+    """
+    if name == BASELINE:
+        return Arm(name, "untaught", "")
+    way, colon, estimator = name.partition(":")
+    if not colon or way not in WAYS:  # such as module:Class
+        return Arm(name, "teach", name)
+    if not estimator or estimator == BASELINE:
+        raise UserError(
+            f"arm '{name}': expected an estimator after '{way}:', for example {way}:first_order"
+        )
+    return Arm(name, way, estimator)
+
+
+def flipped(pairs: Sequence[Pair]) -> list[Pair]:
+    """The same pairs, chosen and rejected exchanged; margins change their sign."""
+    return [
+        replace(
+            pair,
+            id=f"{pair.rejected_id}>{pair.chosen_id}",
+            chosen=pair.rejected,
+            rejected=pair.chosen,
+            chosen_id=pair.rejected_id,
+            rejected_id=pair.chosen_id,
+            chosen_ids=pair.rejected_ids,
+            rejected_ids=pair.chosen_ids,
+            margin=-pair.margin,
+        )
+        for pair in pairs
+    ]
+
+
+def best_as_seeds(
+    candidates: Sequence[Candidate], scores: Sequence[Score], count: int
+) -> list[SeedPrompt]:
+    """The instructions of the candidates with the highest scores, best first.
+
+    Ties are broken by a digest of the id, since ids number candidates in the order written.
+
+    Raises:
+        UserError: fewer candidates than wanted.
+    """
+    if len(candidates) < count:
+        raise UserError(
+            f"bootstrap: expected at least {count} candidates to take as shots, got "
+            f"{len(candidates)}: raise sizes.candidates, or lower generation.num_shots"
+        )
+    value = {score.id: score.value for score in scores}
+    order = sorted(candidates, key=lambda c: (-value[c.id], digest(c.id)))
+    return [SeedPrompt(id=c.id, instruction=c.instruction) for c in order[:count]]

@@ -1,0 +1,76 @@
+"""The data of a run, and the checks that come before its first second of compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from influbench import data, preferences, registry
+from influbench.errors import UserError
+from influbench.evaluation import evaluator
+from influbench.evaluation.evaluator import Evaluator
+from influbench.evaluation.suite import Material
+from influbench.loop import arms
+from influbench.loop.arms import BASELINE
+from influbench.loop.settings import RunConfig
+from influbench.models.templates import check_template
+from influbench.records import Example, SeedPrompt
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The data of a run."""
+
+    seeds: Sequence[SeedPrompt]
+    reference: Sequence[Example]
+    evaluator: Evaluator | None
+    """None where the run ends at its scores."""
+    overlap: int
+    """Reference examples that are also evaluation prompts: 0 unless the run is leaky by name."""
+
+
+def check(cfg: RunConfig) -> Sets:
+    """Refuses what cannot work before the first second of compute; returns the run's data.
+
+    Raises:
+        UserError: an unknown estimator or option, a rule that the estimator's scale does not allow,
+            bad data, or reference and evaluation sets that overlap.
+    """
+    arm = arms.parse(cfg.scoring.estimator)
+    for name in cfg.scoring.compare:
+        registry.build(name)
+    if cfg.stop_after == "scores" and (cfg.rounds > 1 or cfg.scoring.estimator != BASELINE):
+        raise UserError(
+            f"stop_after = scores: expected scoring.estimator = '{BASELINE}' and one round, since "
+            f"no teacher is taught, got '{cfg.scoring.estimator}' and {cfg.rounds}: name the "
+            "methods in scoring.compare"
+        )
+    for model in (cfg.teacher, cfg.student, cfg.trained or cfg.student):
+        check_template(model)
+    if arm.estimator:
+        method = registry.build(arm.estimator, cfg.scoring.options)
+        if arm.pairs:
+            preferences.check(cfg.preferences.rule, method.facts.scale, method.facts.stderr)
+    reference = data.load_reference(cfg.data)
+    evaluation = data.load_evaluation(cfg.data)
+    if len(reference) < 2:
+        raise UserError(
+            f"the reference set has {len(reference)} example: expected 2 or more, since every "
+            "score carries a standard error over them; raise data.num_reference"
+        )
+    material = Material(
+        source=cfg.data.evaluation,
+        prompts=evaluation,
+        questions=data.load_questions(cfg.data),
+        reference=reference,
+    )
+    told = cfg.evaluation, material, cfg.placed_judge()
+    ready = None
+    if cfg.stop_after == "end":
+        ready = evaluator.prepare(*told, seed=cfg.seed, device=cfg.device)
+    return Sets(
+        seeds=data.load_seed_prompts(cfg.data),
+        reference=reference,
+        evaluator=ready,
+        overlap=data.check_overlap(reference, evaluation, leaky=cfg.data.leaky),
+    )

@@ -1,0 +1,125 @@
+"""Arms of a study on the tiny model: controls, the base student, another student trained."""
+
+import pytest
+
+from influbench.errors import UserError
+from influbench.files import read_jsonl
+from influbench.loop import arms, pipeline, publish
+from influbench.loop import reading as presets
+from influbench.loop.pipeline import Run
+from influbench.records import Candidate, Score
+from influbench.session import Session
+from influbench.store import Store
+
+SMALL = [
+    *("scoring.compare=[]", "sizes.candidates=8", "sizes.warmup=4", "data.num_questions=1"),
+    "student.name=tiny:bits=2",
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+def run(store: Store, *settings: str) -> Run:
+    cfg = presets.load_run("tiny", [*SMALL, *settings])
+    return pipeline.run(cfg, Session(store))
+
+
+@pytest.fixture(scope="module")
+def length(store):
+    return run(store, "scoring.estimator=length")
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "estimator"),
+    [
+        ("none", "untaught", ""),
+        ("bm25", "teach", "bm25"),
+        ("flipped:first_order", "flipped", "first_order"),
+        ("flipped:my.module:Method", "flipped", "my.module:Method"),
+        ("my.module:Method", "teach", "my.module:Method"),
+        ("bootstrap:loss", "bootstrap", "loss"),
+    ],
+)
+def test_an_arms_name_says_how_it_teaches_and_by_whose_scores(name, way, estimator):
+    assert arms.parse(name) == arms.Arm(name, way, estimator)
+
+
+@pytest.mark.parametrize("name", ["flipped:", "bootstrap:none"])
+def test_a_control_without_an_estimator_is_refused(name):
+    with pytest.raises(UserError, match="expected an estimator after"):
+        arms.parse(name)
+
+
+def test_flipped_pairs_are_the_estimators_own_the_other_way_round(store, length):
+    other = run(store, "scoring.estimator=flipped:length")
+    ours, theirs = length.rounds[0].pairs, other.rounds[0].pairs
+    assert ours
+    for pair, mirror in zip(ours, theirs, strict=True):
+        assert (pair.chosen, pair.chosen_ids) == (mirror.rejected, mirror.rejected_ids)
+        assert (pair.rejected_id, pair.margin) == (mirror.chosen_id, -mirror.margin)
+        assert pair.chosen_ids != pair.rejected_ids
+    assert other.rounds[0].marks.outcomes() != length.rounds[0].marks.outcomes()
+
+
+def test_the_base_student_stands_beside_the_arms_with_all_of_their_marks(length):
+    rows = publish.rows(length, "s", "r")
+    metrics = {
+        name: {row.metric for row in rows if row.estimator == name} for name in ("base", "length")
+    }
+    marks = {"heldout_loss", "heldout_loss_change", "reference_loss", "win_rate", "grade"}
+    assert marks <= metrics["base"]
+    assert marks <= metrics["length"]
+    losses = {row.estimator: row.value for row in rows if row.metric == "heldout_loss"}
+    assert losses["base"] not in (losses["none"], losses["length"])
+
+
+def test_the_base_student_is_the_same_in_every_arm_of_a_seed(store, length):
+    other = run(store, "scoring.estimator=none")
+    assert other.base.outcomes()
+    found, expected = (
+        [o for o in r.base.outcomes() if o.metric.endswith("_loss")] for r in (other, length)
+    )
+    assert found == expected
+
+
+def test_bootstrap_writes_after_the_best_candidates_and_teaches_nothing(store):
+    found = run(store, "scoring.estimator=bootstrap:length")
+    (turn,) = found.rounds
+    assert not turn.pairs
+    assert not any(row.stage == "dpo" for row in found.ledger)
+    best = sorted(turn.scores["length"], key=lambda score: -score.value)[:2]
+    (entry,) = store.root.glob("generate-training-bootstrap*")
+    written = read_jsonl(entry / "candidates.jsonl", Candidate)
+    assert written
+    assert {c.group for c in written} <= {f"{score.id}#0" for score in best}
+
+
+def test_the_best_candidates_become_seed_prompts_best_first():
+    made = [
+        Candidate(
+            id=f"c{n}", group="g", teacher_prompt="p", raw_completion="r", instruction=f"i{n}",
+            response="r",
+        )
+        for n in range(5)
+    ]  # fmt: skip
+    scores = [Score(id=f"c{n}", value=float(v)) for n, v in enumerate([0, 3, -1, 5, 1])]
+    assert [s.id for s in arms.best_as_seeds(made, scores, 3)] == ["c3", "c1", "c4"]
+    with pytest.raises(UserError, match=r"at least 6 candidates .* got 5"):
+        arms.best_as_seeds(made, scores, 6)
+
+
+def test_a_teacher_that_is_its_own_student_is_warned_about(store):
+    same = run(store, "scoring.estimator=none", "student.name=tiny")
+    assert any("teacher and student are the same model" in note for note in same.notes)
+    assert not any("same model" in note for note in run(store, "scoring.estimator=none").notes)
+
+
+def test_another_student_may_be_trained_than_the_one_probed(store, length):
+    other = run(store, "scoring.estimator=length", "trained.name=tiny:1")
+    assert other.rounds[0].pairs == length.rounds[0].pairs
+    assert other.rounds[0].scores == length.rounds[0].scores
+    assert other.base.outcomes() != length.base.outcomes()
+    assert other.rounds[0].marks.outcomes() != length.rounds[0].marks.outcomes()
