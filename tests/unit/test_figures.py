@@ -139,3 +139,42 @@ def test_the_script_runs_without_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "fig_cost_quality.pdf").is_file()
+
+
+def test_an_axis_that_does_not_change_a_number_does_not_double_its_point(
+    tmp_path, figure, monkeypatch
+):
+    for rule, rate in (("margin", 51.0), ("sign", 53.0)):
+        for seed in (0, 1):
+            numbers = (
+                ("spearman", 0.5), ("seconds_per_candidate", 0.4), ("win_rate", rate + seed),
+            )  # fmt: skip
+            rows = [
+                ResultRow(
+                    study="two", run=f"trak,{rule},{seed}", estimator="trak", round=1, seed=seed,
+                    metric=metric, value=value, stderr=None, n=10, unit="",
+                )
+                for metric, value in numbers
+            ]  # fmt: skip
+            config = {
+                "seed": seed,
+                "scoring": {"estimator": "trak"},
+                "preferences": {"rule": rule},
+            }
+            run = RunResult(config=config, provenance={"device": "cpu"}, rows=rows)
+            write(tmp_path, "two", f"trak,{rule},{seed}", run)
+    _, canvas = drawn(figure, monkeypatch, load_study("two", tmp_path), tmp_path / "out")
+    left, right = canvas.axes
+    assert [text.get_text() for text in left.texts] == ["trak"]
+    assert [text.get_text() for text in right.texts] == ["trak (margin)", "trak (sign)"]
+    assert "seeds: 2" in (tmp_path / "out" / "fig_cost_quality.txt").read_text()
+
+
+def test_many_names_stand_in_a_legend_and_not_over_the_points(tmp_path, figure, monkeypatch):
+    methods = {f"method_{i:02}": (i / 30, 0.1 * (i + 1), 0.0, None) for i in range(28)}
+    _, canvas = drawn(figure, monkeypatch, study_in(tmp_path, methods), tmp_path / "out")
+    assert not canvas.axes[0].texts
+    (legend,) = canvas.legends
+    assert [text.get_text() for text in legend.get_texts()] == sorted(methods)
+    canvas.draw_without_rendering()
+    assert canvas.axes[0].get_window_extent().width > 150  # the plot is not squeezed away
