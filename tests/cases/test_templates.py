@@ -14,6 +14,7 @@ from command import influbench
 
 from influbench import models, testing
 from influbench.errors import UserError
+from influbench.evaluation.suites import harness
 from influbench.models.templates import add_to
 from influbench.records import Example
 from influbench.store import Store
@@ -173,3 +174,12 @@ def test_a_padding_token_without_a_row_in_the_embedding_is_not_taken(tmp_path: P
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     tokenizer.save_pretrained(folder)
     assert models.load_tokenizer(models.resolve(str(folder))).pad_token == "<pad>"
+
+
+def test_the_harness_refuses_chats_with_a_base_model(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    folder = families.build("qwen2_base", tmp_path / "m")
+    (folder / "chat_template.jinja").unlink()
+    loaded = models.load(models.resolve(str(folder)), device="cpu")
+    with pytest.raises(UserError, match="has no chat template: set the model's chat_template"):
+        harness.evaluate(loaded, harness.HarnessConfig(tasks=("gsm8k",), chat=True))
