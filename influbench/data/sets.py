@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
-from influbench.config import Config
+from influbench.config import Config, transport
 from influbench.data.examples import (
     checked_text,
     claim_id,
@@ -72,9 +72,7 @@ class DataConfig(Config):
     num_reference: int | None = Field(default=None, ge=1)
     num_evaluation: int | None = Field(default=None, ge=1)
     num_questions: int | None = Field(default=None, ge=1)
-    leaky: bool = Field(
-        default=False, description="let reference and evaluation prompts overlap; rows say so"
-    )
+    leaky: bool = transport(False, "let reference and evaluation prompts overlap; rows say so")
 
 
 def load_seed_prompts(cfg: DataConfig) -> list[SeedPrompt]:

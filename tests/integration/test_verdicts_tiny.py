@@ -27,7 +27,7 @@ def sweep(folder, *more, **parts):
     (folder / "study.yaml").write_text(yaml.safe_dump({"name": "small", **parts}))
     done = influbench("sweep", "study.yaml", *more, cwd=folder)
     assert done.returncode == 0, done.stderr
-    rows = load_study("small", folder / "results").estimates
+    rows = load_study("small", folder / "results").rows
     return {(r["estimator"], r["seed"], r["metric"]): r for r in rows.to_dict("records")}, done
 
 
