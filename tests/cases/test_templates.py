@@ -182,4 +182,4 @@ def test_the_harness_refuses_chats_with_a_base_model(tmp_path: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     loaded = models.load(models.resolve(str(folder)), device="cpu")
     with pytest.raises(UserError, match="has no chat template: set the model's chat_template"):
-        harness.evaluate(loaded, harness.HarnessConfig(tasks=("gsm8k",), chat=True))
+        harness.evaluate(loaded, harness.TaskConfig(task="gsm8k", chat=True))
