@@ -21,6 +21,7 @@ from torch import distributed
 
 from influbench.derivatives import streamed
 from influbench.derivatives.step_kernels import Slot, kernel_for, pieces
+from influbench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,17 @@ class Update:
 
     @torch.no_grad()
     def following(self, gradients: Sequence[torch.Tensor] | None) -> Update:
-        """The step after this one: moments and count moved on, in memory of their own."""
+        """The step after this one: moments and count moved on, in memory of their own.
+
+        Raises:
+            UserError: the optimizer steps from copies of the weights, which are not moved on.
+        """
+        if any(slot.held is not None for slot in self.slots):
+            raise UserError(
+                "several steps in a row need a student whose optimizer holds the weights in use, "
+                "got one with masters elsewhere: use a device that holds the whole student, or "
+                "one step"
+            )
         factor = self._factor(gradients)
         slots: list[Slot] = []
         for number, slot in enumerate(self.slots):

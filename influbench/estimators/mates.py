@@ -3,8 +3,9 @@
     ŝ(z) = ⟨β, e(z)⟩ + c,    (β, c) = ridge regression of exact scores on e over ``budget`` warm-up
     examples
 
-e is the student's own representation (as in ``repsim``) or a sentence embedding; the penalty is
-chosen by leave-one-out error, in closed form. ``loo_correlation`` among the diagnostics is the
+e is the student's own representation (as in ``repsim``), a sentence embedding, or the tangents that
+``influence_distillation`` compares by, which it so meets at the same budget; the penalty is chosen
+by leave-one-out error, in closed form. ``loo_correlation`` among the diagnostics is the
 Pearson correlation of the leave-one-out predictions with the exact scores: what to expect of the
 ranking.
 
@@ -12,7 +13,8 @@ Source: Yu et al., MATES, arXiv 2406.06046. Deviations: ridge on frozen features
 fine-tune a BERT; the probes are warm-up examples, since candidates are not known when a method is
 prepared, so the regressor works on data that it was not fitted to. Predictions shrink towards the
 probes' mean: a rank, no sign.
-Cost: budget · (M + 3) + 2M passes to prepare, 1 per candidate.
+Cost: budget · (M + 4) + 2M passes to prepare, 1 per candidate; with sentence embeddings one less of
+the student's for each, with tangents one more.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class Mates:
 
     budget: int = 128
     """Exact scores to pay for, at most the size of the warm-up set."""
-    features: Literal["student", "sentence"] = "student"
+    features: Literal["student", "sentence", "tangent"] = "student"
     baseline: Literal["null", "before"] = "null"
 
     def __post_init__(self) -> None:
@@ -50,7 +52,8 @@ class Mates:
     def facts(self) -> Facts:
         """The budget is most of what it costs."""
         needs: set[Need] = {"gradients", "moments", "language_model", "warmup"}
-        passes = f"{self.budget + 2}M + {3 * self.budget}", "1"
+        each = {"student": 1, "sentence": 0, "tangent": 2}[self.features]
+        passes = f"{self.budget + 2}M + {(3 + each) * self.budget}", str(each or "1 encoder")
         return Facts("rank", "MATES, arXiv 2406.06046", needs, passes)
 
     def prepare(self, ctx: Context) -> Scorer:
@@ -72,9 +75,12 @@ class Mates:
         return score
 
     def _encoder(self, ctx: Context) -> Encoder:
+        from influbench.derivatives import tangents
         from influbench.student import representations
 
         student = ctx.language_student()
+        if self.features == "tangent":
+            return tangents.encoder(student, 1, ctx.seed)
         if self.features == "sentence":
             return representations.sentence_encoder("minilm-l6-v2", str(student.model.device))
         return lambda examples: representations.hidden_states(student, examples)

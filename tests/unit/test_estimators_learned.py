@@ -4,12 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from influbench import testing
+from influbench.derivatives import tangents
 from influbench.errors import UserError
 from influbench.estimator import as_scores
+from influbench.estimators.adam_jvp import AdamJvp
 from influbench.estimators.ensemble import Ensemble, rank
 from influbench.estimators.exact import Exact
+from influbench.estimators.influence_distillation import InfluenceDistillation, kernel_ridge
 from influbench.estimators.length import Length
 from influbench.estimators.mates import Mates, ridge
 from influbench.estimators.random import Random
@@ -59,6 +63,54 @@ def test_mates_learns_from_its_budget_of_exact_scores(tiny):
     assert exact.min() <= got.value.mean() <= exact.max()
     with pytest.raises(ValueError, match="budget"):
         Mates(budget=2)
+
+
+def test_kernel_ridge_is_the_normal_equations_and_leaves_out_what_it_says():
+    features, target = RNG.normal(size=(9, 4)), RNG.normal(size=9)
+    kernel = features @ features.T
+    carried, left_out = kernel_ridge(kernel, target)
+    penalty = float((target - kernel @ carried) @ carried / (carried @ carried))
+    inverse = np.linalg.inv(kernel + penalty * np.eye(9))
+    np.testing.assert_allclose(carried, inverse @ target, rtol=1e-6)
+    for i in range(9):
+        keep = np.arange(9) != i
+        inner = kernel[np.ix_(keep, keep)] + penalty * np.eye(8)
+        expected = kernel[i, keep] @ np.linalg.solve(inner, target[keep])
+        assert left_out[i] == pytest.approx(float(expected), rel=1e-6, abs=1e-9)
+
+
+def test_tangents_are_the_change_of_the_pooled_states_along_the_direction(tiny):
+    student = tiny.student
+    weights = list(student.model.parameters())
+    encoder = tangents.TangentEncoder(student, weights, 1, "a test")
+    got = encoder(CANDIDATES[:2])
+    ((*along,),) = encoder._directions
+
+    def pooled(example, epsilon):
+        with torch.no_grad():
+            for w, d in zip(weights, along, strict=True):
+                w.add_(d, alpha=epsilon)
+            hidden = student.hidden(torch.tensor([student.encode(example).ids]))[0].double()
+            for w, d in zip(weights, along, strict=True):
+                w.sub_(d, alpha=epsilon)
+        place = np.arange(1, len(hidden) + 1)
+        return (hidden.numpy() * place[:, None]).sum(0) / place.sum()
+
+    for row, example in zip(got, CANDIDATES, strict=False):
+        change = pooled(example, 1e-3) - pooled(example, -1e-3)
+        np.testing.assert_allclose(row, change / np.linalg.norm(change), atol=2e-3)
+
+
+def test_influence_distillation_gives_landmarks_their_own_scores(tiny):
+    method = InfluenceDistillation(budget=8, directions=2)
+    got = as_scores(method.prepare(tiny)(tiny.warmup), 8)
+    exact = as_scores(AdamJvp().prepare(tiny)(tiny.warmup), 8).value
+    assert got.diagnostics["landmarks"] == 8
+    assert np.corrcoef(got.value, exact)[0, 1] > 0.5
+    assert method.facts.passes == ("3M + 56", "4")
+    assert InfluenceDistillation(budget=8, features="student").facts.passes == ("3M + 32", "1")
+    with pytest.raises(ValueError, match="budget"):
+        InfluenceDistillation(budget=2)
 
 
 def test_ranks_are_interpolated_and_never_saturate():

@@ -9,6 +9,7 @@ import torch
 
 from influbench import testing
 from influbench.derivatives import gradients, step, step_kernels, streamed
+from influbench.errors import UserError
 
 
 @pytest.fixture
@@ -112,3 +113,10 @@ for kept, narrow in ((0.1, False), (0.0, True)):
 def test_the_gpu_kernel_interpreted_gives_what_the_passes_give():
     pytest.importorskip("triton")
     subprocess.run([sys.executable, "-c", TRITON], check=True)
+
+
+def test_several_steps_from_masters_elsewhere_are_refused():
+    update = step.next_update(testing.tiny_student(), needs_moments=False)
+    held = tuple(dataclasses.replace(slot, held=slot.weight) for slot in update.slots)
+    with pytest.raises(UserError, match="several steps in a row"):
+        dataclasses.replace(update, slots=held).following(None)
