@@ -1,9 +1,11 @@
-"""Candidates and their scores to DPO pairs: four rules, siblings only, ties never.
+"""Candidates and their scores to DPO pairs: five rules, siblings only, ties never.
 
 The paper's rule is ``sign``: in each group every candidate with a positive score beats every one
 with a negative score (Montessori-Instruct, arXiv 2410.14208; its ``construct_dpo_dataset``).
 Its zero carries the drift of stale momentum, and a difference that is only noise counts like any
-other; the other rules need no zero, and ``margin`` asks for evidence.
+other; the other rules need no zero, and ``margin`` asks for evidence. ``medium`` leaves out the
+pairs that differ most along with those that differ least: Truncated Influence Function (arXiv
+2510.13212) finds pairs of medium influence the best to train a preference model on, half of all.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from influbench.files import digest
 from influbench.records import Candidate, Pair, Score
 from influbench.statistics.agreement import difference_stderr
 
-Rule = Literal["sign", "best_worst", "margin", "rank"]
+Rule = Literal["sign", "best_worst", "margin", "rank", "medium"]
+
+MEDIUM = 0.5
+"""Share of the pairs that ``medium`` keeps, of margins in the middle."""
 
 
 class PreferenceConfig(Config):
@@ -31,7 +36,8 @@ class PreferenceConfig(Config):
     rule: Rule = Field(
         default="sign",
         description="sign: every positive beats every negative sibling (the paper); best_worst: "
-        "one pair a group; margin: differences of margin_stderrs standard errors; rank: all pairs",
+        "one pair a group; margin: differences of margin_stderrs standard errors; rank: all pairs; "
+        "medium: the half of them whose margins are in the middle",
     )
     margin_stderrs: float = Field(
         default=2.0, gt=0, description="margin rule: standard errors that a difference must exceed"
@@ -52,8 +58,8 @@ class PreferenceConfig(Config):
 def allowed_rules(scale: Scale) -> tuple[Rule, ...]:
     """The rules that make sense for a scale; ``margin`` also needs a standard error."""
     if scale == "rank":
-        return ("best_worst", "margin", "rank")
-    return ("sign", "best_worst", "margin", "rank")
+        return ("best_worst", "margin", "rank", "medium")
+    return ("sign", "best_worst", "margin", "rank", "medium")
 
 
 def check(rule: Rule, scale: Scale, has_stderr: bool) -> None:
@@ -103,6 +109,8 @@ def build_pairs(
     for candidate in candidates:
         siblings[candidate.group, candidate.teacher_prompt].append(candidate)
     ranked = [_ranked(cfg, family, by_id) for family in siblings.values()]
+    if cfg.rule == "medium":
+        ranked = _medium(ranked)
     if cfg.equal_count is None:
         return [pair for family in ranked for pair in family]
     return _keep(ranked, cfg.equal_count, cfg.rule)
@@ -143,6 +151,17 @@ def _ranked(
     ]
     kept.sort(key=lambda pair: (-pair.margin, digest(pair.id)))
     return kept[:1] if cfg.rule == "best_worst" else kept
+
+
+def _medium(ranked: Sequence[Sequence[Pair]]) -> list[list[Pair]]:
+    """The pairs whose margins are in the middle, over all families together; order as it was."""
+    order = sorted(
+        (pair for pairs in ranked for pair in pairs), key=lambda p: (p.margin, digest(p.id))
+    )
+    count = round(MEDIUM * len(order)) or min(1, len(order))
+    first = (len(order) - count) // 2
+    kept = {pair.id for pair in order[first : first + count]}
+    return [[pair for pair in pairs if pair.id in kept] for pairs in ranked]
 
 
 def _ordered(family: Sequence[Candidate], scores: dict[str, Score]) -> Iterator[Pair]:

@@ -58,7 +58,25 @@ def test_rank_is_every_pair_of_different_scores():
     assert pairs_of("rank", [3.0, 1.0, 3.0]) == {("a", "b"), ("c", "b")}
 
 
-@pytest.mark.parametrize("rule", ["sign", "best_worst", "rank"])
+def test_medium_is_the_half_of_all_pairs_whose_margins_are_in_the_middle():
+    # Margins 1, 2, 4 of neighbours, 3, 6 and 7 of the others: 2, 3 and 4 are in the middle.
+    assert pairs_of("medium", [0.0, 1.0, 3.0, 7.0]) == {("c", "a"), ("c", "b"), ("d", "c")}
+    assert pairs_of("medium", [0.0, 1.0]) == {("b", "a")}
+    assert pairs_of("medium", [1.0, 1.0]) == set()
+
+
+def test_medium_looks_at_the_margins_of_all_groups_together():
+    wide, narrow = ([candidate(f"{g}{i}", group=g) for i in range(3)] for g in "wn")
+    values = {"w": (0.0, 10.0, 30.0), "n": (0.0, 1.0, 3.0)}
+    scores = [
+        Score(id=c.id, value=v)
+        for c, v in zip([*wide, *narrow], [*values["w"], *values["n"]], strict=True)
+    ]
+    got = build_pairs(PreferenceConfig(rule="medium"), [*wide, *narrow], scores)
+    assert sorted(pair.margin for pair in got) == [2.0, 3.0, 10.0]
+
+
+@pytest.mark.parametrize("rule", ["sign", "best_worst", "rank", "medium"])
 def test_a_difference_at_the_noise_floor_is_a_tie(rule):
     assert pairs_of(rule, [0.25, -0.25], noise_floor=0.5) == set()
     assert pairs_of(rule, [0.25, -0.25], noise_floor=0.49) == {("a", "b")}
