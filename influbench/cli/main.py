@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +16,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import typer
 
 from influbench import terminal
-from influbench.cli import evaluation as cli_evaluation
-from influbench.cli import score as cli_score
-from influbench.cli.options import RESULTS, STORE, Results, Seed, Set, StoreRoot
+from influbench.cli import evaluation, runs
+from influbench.cli import score as scoring
 from influbench.errors import UserError
 
 app = typer.Typer(
@@ -46,68 +44,6 @@ def common(
 
 
 @app.command()
-def run(
-    config: Annotated[str, typer.Argument(metavar="PRESET_OR_FILE")],
-    overrides: Set = None,
-    seed: Seed = None,
-    store: StoreRoot = STORE,
-    results: Results = RESULTS,
-) -> None:
-    """One run of the loop: prints the table, writes results."""
-    from influbench.loop.reading import load_run
-    from influbench.studies.grid import run_all
-    from influbench.studies.study_file import one_run
-
-    given = [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
-    study = one_run(load_run(config, given))
-    run_all(study, store, results)
-    _show(results / study.name)
-
-
-@app.command()
-def sweep(
-    study: Annotated[str, typer.Argument(metavar="STUDY.yaml")],
-    overrides: Set = None,
-    store: StoreRoot = STORE,
-    results: Results = RESULTS,
-) -> None:
-    """A study: all runs of its grid, shared stages once; run it again to resume."""
-    from influbench.studies import kind
-    from influbench.studies.grid import run_all
-    from influbench.studies.study_file import load_study
-
-    loaded = load_study(study, overrides or [])
-    run_all(loaded, store, results)
-    _show(results / loaded.name, kind.load(loaded.kind).metrics)
-
-
-@app.command()
-def compare(
-    scores: Annotated[
-        list[str],
-        typer.Argument(metavar="SCORES...", help="files of 'score --out'; the stem is the name"),
-    ],
-    oracle: Annotated[
-        str, typer.Option(help="the stem of one of them, or another such file")
-    ] = "exact",
-    seed: Annotated[int, typer.Option(help="of the bootstrap")] = 0,
-    out: Annotated[Path | None, typer.Option(help="CSV file of all numbers")] = None,
-) -> None:
-    """Agreement of score files with the oracle, with intervals, next to what each cost."""
-    from influbench.report import agreement_tables as agreement
-    from influbench.report import comparison
-
-    if out is not None:
-        comparison.claim(out, (*scores, oracle))
-    found = comparison.verdict(scores, oracle, seed=seed)
-    if out is not None:
-        comparison.write(out, found)
-    console = terminal.console()
-    for table in agreement.comparison_tables(found, console.width):
-        console.print(table)
-
-
-@app.command()
 def estimators(
     name: Annotated[str | None, typer.Argument(help="one method: its card and options")] = None,
 ) -> None:
@@ -123,30 +59,6 @@ def estimators(
 
 
 @app.command()
-def figures(
-    study: Annotated[str, typer.Argument(help="a study's name or folder")],
-    out: Annotated[Path | None, typer.Option(help="folder for PDF and PNG")] = None,
-    results: Results = RESULTS,
-) -> None:
-    """The figures of a study, as PDF and PNG, from its stored records."""
-    from influbench.results import load_study
-    from paper_figs import fig_calibration, fig_cost_quality, fig_head_to_head, fig_mt_bench_radar
-
-    loaded = load_study(study, results)
-    drawn: list[Path] = []
-    missing: list[UserError] = []
-    for figure in (fig_cost_quality, fig_head_to_head, fig_mt_bench_radar, fig_calibration):
-        try:
-            drawn += figure.draw(loaded, out or loaded.path)
-        except UserError as nothing:  # a study seldom holds the numbers of every figure
-            missing.append(nothing)
-    if not drawn:
-        raise missing[0]
-    for path in drawn:
-        terminal.console().print(str(path), soft_wrap=True, markup=False)
-
-
-@app.command()
 def doctor() -> None:
     """What works here: device, models, judge, data, extras."""
     from influbench.cli.doctor import doctor_table
@@ -154,25 +66,10 @@ def doctor() -> None:
     terminal.console().print(doctor_table())
 
 
-app.command()(cli_score.score)
-app.command()(cli_evaluation.evaluate)
-app.command("judge-check")(cli_evaluation.judge_check)
-
-
-def _show(folder: Path, metrics: Sequence[str] = ()) -> None:
-    from influbench.report.agreement_tables import metrics_table
-    from influbench.report.cells import WIDE
-    from influbench.report.screen import screen
-    from influbench.results import load_study
-
-    study = load_study(folder)
-    console = terminal.console()
-    if not console.is_terminal:  # a file has no edge to wrap at
-        console = terminal.console(width=WIDE)
-    shown = [metrics_table(study, metrics)] if metrics else screen(study, console.width)
-    for table in shown:
-        console.print(table)
-    console.print(f"results: {study.path}", soft_wrap=True, markup=False)
+for command in (runs.run, runs.sweep, runs.figures, scoring.score, scoring.compare):
+    app.command()(command)
+app.command()(evaluation.evaluate)
+app.command("judge-check")(evaluation.judge_check)
 
 
 def main() -> None:

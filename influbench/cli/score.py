@@ -1,4 +1,4 @@
-"""The command that ranks a user's own data: parse, call, print."""
+"""The commands about a user's own data: scores, and how far they agree. Parse, call, print."""
 
 from __future__ import annotations
 
@@ -95,3 +95,28 @@ def score(
     console.print(tables.ledger_table(found.ledger))
     if out is not None:
         console.print(f"{len(frame)} scores in {out}", markup=False, soft_wrap=True)
+
+
+def compare(
+    scores: Annotated[
+        list[str],
+        typer.Argument(metavar="SCORES...", help="files of 'score --out'; the stem is the name"),
+    ],
+    oracle: Annotated[
+        str, typer.Option(help="the stem of one of them, or another such file")
+    ] = "exact",
+    seed: Annotated[int, typer.Option(help="of the bootstrap")] = 0,
+    out: Annotated[Path | None, typer.Option(help="CSV file of all numbers")] = None,
+) -> None:
+    """Agreement of score files with the oracle, with intervals, next to what each cost."""
+    from influbench.report import agreement_tables as agreement
+    from influbench.report import comparison
+
+    if out is not None:
+        comparison.claim(out, (*scores, oracle))
+    found = comparison.verdict(scores, oracle, seed=seed)
+    if out is not None:
+        comparison.write(out, found)
+    console = terminal.console()
+    for table in agreement.comparison_tables(found, console.width):
+        console.print(table)

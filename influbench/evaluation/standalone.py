@@ -169,7 +169,7 @@ def save(found: Evaluation, root: Path, study: str, run: str) -> Path:
     """
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    device = models.device_in_words(found.cfg.device)
     result = RunResult(
         config=_settings(found),
         provenance=provenance(

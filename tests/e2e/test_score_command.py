@@ -69,7 +69,6 @@ def test_a_student_in_host_memory_gives_the_same_scores_from_the_command_line(fi
         ('{"instruction": "", "response": "b"}\n', "bad.jsonl:1"),
         ('{"instruction": "a", "response": " "}\n', "bad.jsonl:1"),
         ('{"instruction": "a"}\n', "bad.jsonl:1"),
-        (json.dumps({"id": "huge", "instruction": "a", "response": "b" * 9000}) + "\n", "'huge'"),
     ],
 )
 def test_a_bad_candidate_is_one_line_with_its_place(files, text, expected):
@@ -78,6 +77,16 @@ def test_a_bad_candidate_is_one_line_with_its_place(files, text, expected):
     assert done.returncode == 2
     assert expected in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_candidate_that_the_student_cannot_hold_is_named(files):
+    row = {"id": "huge", "instruction": "a", "response": "b" * 9000}
+    (files / "bad.jsonl").write_text(json.dumps(row) + "\n")
+    done = score(files, "--estimator", "loss", candidates="bad.jsonl")
+    assert done.returncode == 2
+    assert "'huge'" in done.stderr.splitlines()[-1]
+    read = score(files, "--estimator", "length", candidates="bad.jsonl")
+    assert read.returncode == 0, "a method that never looks at the student has no limit"
 
 
 def test_a_missing_folder_for_the_output_is_refused_before_any_work(files):

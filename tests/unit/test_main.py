@@ -18,7 +18,7 @@ from influbench.errors import UserError
     ],
 )
 def test_ends_with_one_line_and_the_right_code(monkeypatch, capsys, raised, code, said):
-    def ending(_):
+    def ending(*_):
         raise raised
 
     monkeypatch.setattr(listing, "estimator_table", ending)
