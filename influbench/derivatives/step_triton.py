@@ -18,21 +18,22 @@ WIDTH = 2048
 """Elements of one program; 16 a thread with four warps."""
 
 
+# Triton evaluates annotations: arguments have none but its own.
 @triton.jit
 def _adamw(
-    out: Any,
-    weight: Any,
-    first: Any,
-    second: Any,
-    gradient: Any,
-    count: Any,
-    kept: Any,
-    beta1: Any,
-    beta2: Any,
-    fresh1: Any,
-    fresh2: Any,
-    eps: Any,
-    value: Any,
+    out,
+    weight,
+    first,
+    second,
+    gradient,
+    count,
+    kept,
+    beta1,
+    beta2,
+    fresh1,
+    fresh2,
+    eps,
+    value,
     LEARNING: tl.constexpr,
     KEEPING: tl.constexpr,
     WIDTH: tl.constexpr,
