@@ -31,7 +31,7 @@ IMPORTS = 60.0
 
 GROUPS: tuple[dict[str, float], ...] = (
     {"machine": 30.0, "1.1B bf16": 120.0, "agreement": 60.0},
-    {"8B bf16 offloaded": 150.0},
+    {"8B bf16 offloaded": 120.0},
     {
         "135M bf16": 50.0,
         "1.1B tf32": 40.0,

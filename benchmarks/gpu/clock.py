@@ -61,7 +61,8 @@ def copy_rate(source: torch.device, target: torch.device, size: int) -> float:
             one = one.pin_memory()
         else:
             two = two.pin_memory()
-    seconds = steady(lambda: two.copy_(one, non_blocking=True), target)
+    waited = source if source.type == "cuda" else target
+    seconds = steady(lambda: two.copy_(one, non_blocking=True), waited)
     return size * (2 if source.type == target.type else 1) / seconds
 
 

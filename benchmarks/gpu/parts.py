@@ -79,7 +79,6 @@ def agreement(sizes: Sizes, record: Recorder) -> None:
     first = _scores(FirstOrder(), moments, references, candidates)
     for name, method, change in (
         ("exact, device", Exact(), {}),
-        ("exact, layers compiled", Exact(), {"fused": sizes.device.type == "cuda"}),
         ("exact, rows padded", Exact(), {"packed": False}),
         ("exact, offloaded", Exact(), {}),
         ("first_order, device", FirstOrder(), {}),
@@ -87,6 +86,7 @@ def agreement(sizes: Sizes, record: Recorder) -> None:
         ("exact, tf32", Exact(), {"compute": "tf32"}),
         ("exact, bfloat16", Exact(), {"compute": "bfloat16"}),
         ("exact, bfloat16, offloaded", Exact(), {"compute": "bfloat16"}),
+        ("exact, layers compiled", Exact(), {"fused": sizes.device.type == "cuda"}),
     ):
         with record.guard(name):
             held = _copied(moments, change)
@@ -130,9 +130,11 @@ def one_size(shape: str, compute: Compute, *, full: bool) -> Callable[[Sizes, Re
         peak = clock.product_rate(device, compute)
         references = students.examples("reference", sizes.references, sizes.tokens, 40)
         candidates = _alike(sizes)
-        ways.update(held, candidates[0], record)
+        with record.guard("update"):
+            ways.update(held, candidates[0], record)
         best = ways.references(held, references, peak, record)
-        ways.gradient(held, candidates[0], record)
+        with record.guard("gradient"):
+            ways.gradient(held, candidates[0], record)
         clock.forget(device)
         for method in _methods(full=full):
             _method(method, best, references, candidates, record, peak)
