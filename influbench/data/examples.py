@@ -99,7 +99,7 @@ def examples(rows: Iterable[Row], *, separator: str = "\n\n") -> list[Example]:
 
 def instruction(row: Row, *, separator: str = "\n\n") -> str:
     """``instruction``, with ``input`` after it where there is one."""
-    text = _text(row, "instruction")
+    text = _text(row, _named(row, "instruction", "question"))
     extra = row.fields.get("input")
     if extra is not None and not isinstance(extra, str):
         raise row.refuse("text in 'input'", _shown(extra), "make it text or leave it out")
@@ -107,8 +107,15 @@ def instruction(row: Row, *, separator: str = "\n\n") -> str:
 
 
 def response(row: Row) -> str:
-    """``response``, or ``output`` where there is no such field."""
-    return _text(row, "output" if row.fields.get("response") is None else "response")
+    """``response``, or ``output`` or a question's ``answer`` where there is no such field."""
+    answer = "answer" if row.fields.get("question") is not None else "output"
+    return _text(row, _named(row, "response", answer))
+
+
+def _named(row: Row, name: str, other: str) -> str:
+    """The field's name, or its other name where the row has only that."""
+    absent = row.fields.get(name) is None
+    return other if absent and (other == "output" or row.fields.get(other) is not None) else name
 
 
 def row_id(row: Row, *names: str) -> str:

@@ -2,13 +2,14 @@
 
 A study has ``name`` and ``question``; ``kind`` (``loop`` by default); ``base``, a preset or file
 whose settings its runs have, which a study of the loop needs; ``set``, what differs in all of its
-runs; and ``grid``: dotted settings, each with a list of values.
+runs; and ``grid``: dotted settings, each with a list of values, or several such grids, where
+some arms get more seeds than others.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,9 @@ def load_study(file: str | Path, overrides: Sequence[str] = ()) -> Study:
     name = str(raw.get("kind", LOOP))
     _check_parts(raw, {"name", "base", "grid"} if name == LOOP else {"name"}, file)
     kind = kinds.load(name)
-    grid: Tree = raw.get("grid", {})
-    if not all(isinstance(values, list) and values for values in grid.values()):
-        raise UserError(
-            f"{file}: expected 'grid' to give each setting a list of values, got {grid}"
-        )
+    given = raw.get("grid", {})
     runs: dict[str, Config] = {}
-    for values in itertools.product(*grid.values()):
-        varied = dict(zip(grid, values, strict=True))
+    for varied in _varied(given if isinstance(given, list) else [given], file):
         base = raw.get("base")
         tree = {} if base is None else reading.read(str(base), Path(file).parent)
         if "name" in kind.settings.model_fields:
@@ -63,6 +59,18 @@ def load_study(file: str | Path, overrides: Sequence[str] = ()) -> Study:
         cfg = checked(kind.settings, tree, str(file))
         runs[run_id(cfg, varied)] = cfg
     return Study(str(raw["name"]), str(raw.get("question", "")), runs, name)
+
+
+def _varied(grids: Sequence[Any], file: str | Path) -> Iterator[Tree]:
+    """The settings of each run, every grid's product after the other's."""
+    for grid in grids:
+        lists = grid.values() if isinstance(grid, dict) else [None]
+        if not all(isinstance(values, list) and values for values in lists):
+            raise UserError(
+                f"{file}: expected 'grid' to give each setting a list of values, got {grid}"
+            )
+        for values in itertools.product(*grid.values()):
+            yield dict(zip(grid, values, strict=True))
 
 
 def one_run(cfg: RunConfig) -> Study:

@@ -232,4 +232,4 @@ def _evaluation(
     }
 
 
-DPO = Stage("dpo", 3, dpo)
+DPO = Stage("dpo", 4, dpo)

@@ -277,4 +277,4 @@ def _row(encoded: Encoded) -> dict[str, Any]:
 
 
 WARM_UP = Stage("warm_up", 2, warm_up)
-SFT = Stage("sft", 2, sft)
+SFT = Stage("sft", 3, sft)

@@ -101,7 +101,7 @@ def arguments(cfg: TrainingConfig, rows: int, micro_batch: int, work: Work) -> d
         "bf16": cfg.compute == "bfloat16",
         "activation_checkpointing": False,
         "use_cache": True,  # else the saved configuration says False and generation crawls
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused",
         "report_to": "none",
         "disable_tqdm": True,
         "logging_steps": 1,
