@@ -33,6 +33,16 @@ def transport(default: Any, description: str = "", **limits: Any) -> Any:
     )
 
 
+def seldom(default: Any, description: str = "", **limits: Any) -> Any:
+    """A field that is left out of the hash at its default, so that adding it changed no hash."""
+    return Field(
+        default=default,
+        description=description,
+        json_schema_extra={"seldom": True},
+        **limits,
+    )
+
+
 class Config(BaseModel):
     """Base of all configurations."""
 
@@ -46,6 +56,8 @@ class Config(BaseModel):
             if isinstance(extra, dict) and extra.get("transport"):
                 continue
             value = getattr(self, name)
+            if isinstance(extra, dict) and extra.get("seldom") and value == info.default:
+                continue
             out[name] = value.identity() if isinstance(value, Config) else _plain(value)
         return out
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,17 +10,16 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from influbench import models, registry, scoring, training
+from influbench import models, registry, scoring
 from influbench.config import Config, from_settings, transport
 from influbench.data.examples import Source, as_examples
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.judging import Budget, JudgeConfig
-from influbench.models import ModelConfig
-from influbench.models.templates import add_to
 from influbench.records import Example, LedgerRow, ModelRef, Score
 from influbench.results.score_files import ScoreFile
-from influbench.scoring import ORACLE, MethodConfig, ScoringSettings
+from influbench.scoring import ORACLE, MethodConfig, ScoringSettings, given
+from influbench.scoring.given import Given, StudentConfig
 from influbench.session import Session
 from influbench.store import Store
 from influbench.training import WarmupConfig, WarmupSettings
@@ -29,7 +27,6 @@ from influbench.training import WarmupConfig, WarmupSettings
 AUTO = "auto"
 """The default estimator: the oracle where the student has what it needs, else ``gradient_dot``."""
 WITHOUT_MOMENTS = "gradient_dot"
-MOMENTS = "optimizer.pt"
 
 
 class RankWarmup(WarmupSettings):
@@ -43,7 +40,7 @@ class RankWarmup(WarmupSettings):
 class RankConfig(Config):
     """All settings of ``influbench score`` beside its files."""
 
-    student: ModelConfig
+    student: StudentConfig
     estimator: str = Field(default=AUTO, description="a registered name, or module:Class")
     options: dict[str, Any] = Field(default_factory=dict, description="the estimator's own")
     seed: int = 0
@@ -68,6 +65,8 @@ class Ranking:
     """Candidate id to group, without those that have none."""
     about: Mapping[str, Any]
     """The method, its settings, and digests of what it was given."""
+    hangs_on: Sequence[str]
+    """What the scores hang on of the training that the student comes from, for people."""
     notes: Sequence[str]
     """What a reader must know, and which method was chosen and why, where none was named."""
 
@@ -194,54 +193,60 @@ def rank(
             "since scores are means over them"
         )
     warm = [] if warmup is None else as_examples(warmup, None, "warmup")
-    ref = _student(cfg.student, session)
-    session.note(_system_note(ref, [*judged, *references, *warm]))
-    own_moments = (Path(ref.path) / MOMENTS).is_file()
+    student = given.find(cfg.student, session)
+    session.note(_system_note(student.ref, [*judged, *references, *warm]))
     name = cfg.estimator
     if name == AUTO:
-        name, why = _chosen(own_moments, bool(warm))
+        name, why = _chosen(student, bool(warm))
         session.note(f"estimator: {name}, since {why}")
     needed = registry.build(name, cfg.options).facts.needs
     # Whoever looks at the student sees the same one, whether it needs the moments or not.
-    if warm and ("moments" in needed or ("student" in needed and not own_moments)):
-        ref = _warmed(ref, warm, cfg, session)
+    if warm and ("moments" in needed or ("student" in needed and not student.steps)):
+        student = given.warmed(student, warm, _warmup(cfg, len(warm)), session)
+    for note in student.notes(needed):
+        session.note(note)
     method = cfg.scoring.into(
         MethodConfig,
         estimator=name,
         options=cfg.options,
         seed=cfg.seed,
         dtype=cfg.student.dtype,
+        told=student.told,
         judge=cfg.judge,
         device=cfg.device,
     )
-    found = scoring.score_candidates(session, method, judged, references, warm, ref)
+    found = scoring.score_candidates(session, method, judged, references, warm, student.ref)
+    settings = _settings(found.method, found.scale)
+    step = student.hangs_on(needed, settings["options"])
     return Ranking(
         scores=found.scores,
         facts=found.facts,
         ledger=found.ledger,
         groups={e.id: e.group for e in judged if e.group},
         about={
-            **_settings(found.method, found.scale),
+            **settings,
             "needs": sorted(needed),
-            "student": {"name": cfg.student.name, "digest": ref.digest},
+            "student": {"name": cfg.student.name, "digest": student.ref.digest},
+            "hangs_on": None if step is None else step.facts(),
             "candidates": {"count": len(judged), "digest": digest(judged)},
             "reference": {"count": len(references), "digest": digest(references)},
             "warmup": {"count": len(warm), "digest": digest(warm)},
             "diagnostics": found.facts,
         },
+        hangs_on=[] if step is None else step.lines(),
         notes=tuple(session.notes),
     )
 
 
-def _chosen(own_moments: bool, warm: bool) -> tuple[str, str]:
+def _chosen(student: Given, warm: bool) -> tuple[str, str]:
     """The estimator where none is named, and why it."""
-    if own_moments:
-        return ORACLE, f"the student's folder holds optimizer moments ({MOMENTS})"
+    if student.steps:
+        return ORACLE, "the student's folder holds optimizer moments (optimizer.pt)"
     if warm:
         return ORACLE, "a warm-up set gives the student its moments"
     return WITHOUT_MOMENTS, (
-        f"the student has no optimizer moments (no {MOMENTS} in its folder, no warm-up set), which "
-        f"'{ORACLE}' needs: give --warmup for it"
+        f"{student.history.why_not or 'its step has a rate of 0'}, and '{ORACLE}' needs them; "
+        "give --warmup for it"
     )
 
 
@@ -261,25 +266,8 @@ def _system_note(ref: ModelRef, examples: Sequence[Example]) -> str:
     )
 
 
-def _student(cfg: ModelConfig, session: Session) -> ModelRef:
-    """The student, told apart from one with equal weights and other moments."""
-    ref = models.resolve(cfg.name, cfg.revision)
-    path = Path(ref.path) / MOMENTS
-    if path.is_file():
-        with path.open("rb") as file:
-            moments = hashlib.file_digest(file, "sha256").hexdigest()
-        ref = dataclasses.replace(ref, digest=digest(f"{ref.digest}:{moments}"))
-    return add_to(ref, cfg, session.run)
-
-
-def _warmed(ref: ModelRef, warm: Sequence[Example], cfg: RankConfig, session: Session) -> ModelRef:
-    if (Path(ref.path) / MOMENTS).is_file():
-        raise UserError(
-            f"{ref.path} holds {MOMENTS} and a warm-up set is given too: expected one of them; "
-            "leave --warmup out to use the checkpoint's own moments"
-        )
-    size = cfg.warmup.batch_size or max(1, min(8, len(warm) // 4))
+def _warmup(cfg: RankConfig, examples: int) -> WarmupConfig:
+    size = cfg.warmup.batch_size or max(1, min(8, examples // 4))
     learn = cfg.warmup if "learn" in cfg.warmup.model_fields_set else cfg.scoring
     told = cfg.warmup.model_copy(update={"batch_size": size, "learn": learn.learn})
-    stage = told.into(WarmupConfig, seed=cfg.seed, device=cfg.device)
-    return session.run(training.WARM_UP, stage, warm, ref).model("student")
+    return told.into(WarmupConfig, seed=cfg.seed, device=cfg.device)

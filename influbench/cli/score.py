@@ -92,6 +92,8 @@ def score(
     for note in found.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     console.print(tables.ranking_table(frame, found.facts))
+    for line in found.hangs_on:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(tables.ledger_table(found.ledger))
     if out is not None:
         console.print(f"{len(frame)} scores in {out}", markup=False, soft_wrap=True)

@@ -8,12 +8,14 @@ batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedModel
 
 from influbench.derivatives import gradients
 from influbench.derivatives.gradients import Tensors
@@ -56,13 +58,50 @@ def by_forward_mode(student: Student, weights: Tensors, direction: Tensors) -> D
             def losses(values: dict[str, torch.Tensor], batch: Batch = batch) -> torch.Tensor:
                 return torch.func.functional_call(module, values, (batch,))
 
-            # The fused attention kernels have no forward-mode derivative.
-            with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-                tangent = torch.func.jvp(losses, (held,), (along,))[1]
+            # The fused kernels of attention and of experts have no forward-mode derivative.
+            with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _plain_experts(student.model):
+                tangent = _tangent(losses, held, along)
             out[list(batch.positions)] = tangent.double().cpu().numpy()
         return out
 
     return derivative
+
+
+def _tangent(
+    losses: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    held: dict[str, torch.Tensor],
+    along: dict[str, torch.Tensor],
+) -> torch.Tensor:
+    """Derivative of the losses along a direction.
+
+    Raises:
+        UserError: some part of the model has no derivative in forward mode.
+    """
+    try:
+        return torch.func.jvp(losses, (held,), (along,))[1]
+    except torch.OutOfMemoryError:
+        raise
+    except (NotImplementedError, RuntimeError) as error:
+        raise UserError(
+            "the student has a part without a derivative in forward mode "
+            f"({' '.join(str(error).split())[:120]}): use method = 'materialised', 'ghost' or "
+            "'central_difference'"
+        ) from error
+
+
+@contextmanager
+def _plain_experts(model: torch.nn.Module) -> Iterator[None]:
+    """Experts of a mixture one after the other, each by plain products."""
+    config = getattr(model, "config", None)
+    before = getattr(config, "_experts_implementation", None)
+    if not isinstance(model, PreTrainedModel) or before in (None, "eager"):
+        yield
+        return
+    model.set_experts_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_experts_implementation(before)
 
 
 def by_central_difference(
@@ -179,10 +218,12 @@ class Ghost:
         if self._busy:
             return
         rows = len(self._derivative)
-        if module is not self._head and output.shape[0] != rows:
+        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else None
+        if shape is None or (module is not self._head and shape[0] != rows):
+            what = "several outputs" if shape is None else f"an output of shape {shape}"
             raise UserError(
-                f"the ghost product does not know {type(module).__name__}, whose output has shape "
-                f"{tuple(output.shape)} for {rows} examples: use method = 'jvp'"
+                f"the ghost product does not know {type(module).__name__}, which has {what} for "
+                f"{rows} examples: use method = 'jvp'"
             )
         self._seen.update(id(p) for p in module.parameters(recurse=False) if id(p) in self._along)
         kind = output.device.type

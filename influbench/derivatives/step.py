@@ -147,14 +147,21 @@ def _room(slots: Sequence[Slot]) -> bool:
     return torch.cuda.mem_get_info(device)[0] + unused > 1.1 * needed
 
 
-def next_update(student: Student, *, needs_moments: bool = True) -> Update:
+def next_update(student: Student, *, needs_moments: bool = True, clip: bool = True) -> Update:
     """The step that the student's optimizer would take next.
 
+    Args:
+        student: whose optimizer it is.
+        needs_moments: or only the weights are of interest.
+        clip: the gradient as the training does; without it not at all.
+
     Raises:
-        UserError: the optimizer is neither AdamW nor SGD, has options outside the formula, or has
-            not stepped yet (``needs_moments``).
+        UserError: the optimizer is neither AdamW nor SGD, has options outside the formula, or
+            (``needs_moments``) has not stepped yet or steps with a learning rate of 0.
     """
     optimizer = student.optimizer
+    if needs_moments:
+        _check_steps(student)
     adam = isinstance(optimizer, torch.optim.AdamW)
     if not adam and not isinstance(optimizer, torch.optim.SGD):
         raise UserError(
@@ -166,13 +173,34 @@ def next_update(student: Student, *, needs_moments: bool = True) -> Update:
         odd = [k for k in ("amsgrad", "maximize", "nesterov", "dampening") if group.get(k)]
         if odd:
             raise UserError(f"the student's optimizer uses {odd}: not supported, train without it")
-        slots += [
-            _slot(optimizer, group, weight, adam=adam, needs_moments=needs_moments)
-            for weight in group["params"]
-        ]
+        slots += [_slot(optimizer, group, weight, adam=adam) for weight in group["params"]]
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     sharded = any(isinstance(weight, DTensor) for weight in weights)
-    return Update(tuple(slots), student.clip_norm, sharded)
+    return Update(tuple(slots), student.clip_norm if clip else None, sharded)
+
+
+def _check_steps(student: Student) -> None:
+    """Refuses an optimizer whose next step is not known, or moves nothing."""
+    optimizer = student.optimizer
+    history = getattr(student, "history", None)
+    if history is not None and history.why_not:
+        raise UserError(
+            f"this method needs the student's optimizer moments, and {history.why_not}; give a "
+            "warm-up set (--warmup FILE), or take a method that needs no moments, such as "
+            "gradient_dot"
+        )
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    adam = isinstance(optimizer, torch.optim.AdamW)
+    if adam and not all("exp_avg" in optimizer.state.get(w, {}) for w in weights):
+        raise UserError(
+            "this method needs the student's optimizer moments and the student has none: give a "
+            "Trainer checkpoint with optimizer.pt, or a warm-up set (--warmup FILE)"
+        )
+    if not any(float(group["lr"]) for group in optimizer.param_groups):
+        raise UserError(
+            "the student's optimizer has a learning rate of 0, so that its step moves nothing and "
+            "every score would be 0: say that of the step, --set student.learning_rate=1e-5"
+        )
 
 
 def _slot(
@@ -181,14 +209,8 @@ def _slot(
     weight: torch.Tensor,
     *,
     adam: bool,
-    needs_moments: bool,
 ) -> Slot:
     state = optimizer.state.get(weight, {})
-    if adam and "exp_avg" not in state and needs_moments:
-        raise UserError(
-            "this method needs the student's optimizer moments and the student has none: give a "
-            "Trainer checkpoint with optimizer.pt, or a warm-up set (--warmup FILE)"
-        )
     if adam:
         moments = (state["exp_avg"], state["exp_avg_sq"]) if "exp_avg" in state else ()
         betas, eps = group["betas"], group["eps"]

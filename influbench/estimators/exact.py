@@ -126,8 +126,7 @@ class Exact:
         """The student's next step, without the clipping where that is off."""
         from influbench.derivatives import step
 
-        update = step.next_update(student)
-        return update if self.clip else dataclasses.replace(update, clip_norm=None)
+        return step.next_update(student, clip=self.clip)
 
     def _divided(self, gradient: Tensors) -> Tensors:
         """The gradient that the step is taken with, clipping aside."""

@@ -38,6 +38,8 @@ class ExcessLoss:
     k: int = 1
     """Steps on the reference set."""
     baseline: Literal["null", "before"] = "null"
+    clip: bool = True
+    """Clip the references' gradient as the training does."""
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -54,7 +56,7 @@ class ExcessLoss:
         from influbench.derivatives import gradients, step
 
         student = ctx.student
-        first = step.next_update(student)
+        first = step.next_update(student, clip=self.clip)
         trip = step.excursion(first)
 
         def after(empty: bool) -> Tensors:

@@ -37,6 +37,8 @@ class FirstOrder:
     """Inner product of the reference gradient with the step that the candidate would cause."""
 
     curvature: Literal["none", "calibrated"] = "none"
+    clip: bool = True
+    """Clip the gradient as the training does."""
     probes: int = 8
     """Exact evaluations for the calibration, at most the size of the warm-up set."""
 
@@ -60,7 +62,7 @@ class FirstOrder:
         from influbench.derivatives import gradients, graphed, step
 
         student = ctx.student
-        update = step.next_update(student)
+        update = step.next_update(student, clip=self.clip)
         weights = update.weights
         saved = [w.detach().clone() for w in weights]
         try:
@@ -91,7 +93,8 @@ class FirstOrder:
         from influbench.estimators.exact import Exact
 
         probes = ctx.probes("first_order", self.probes)
-        exact = as_scores(Exact(baseline="null").prepare(ctx)(probes), len(probes)).value
+        oracle = Exact(baseline="null", clip=self.clip)
+        exact = as_scores(oracle.prepare(ctx)(probes), len(probes)).value
         missing = exact - as_scores(linear(probes), len(probes)).value
         return {
             "curvature_offset": float(missing.mean()),

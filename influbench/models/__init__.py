@@ -15,6 +15,7 @@ from influbench.models.loading import (
     context_length,
     load,
     load_tokenizer,
+    outline,
     resolve,
 )
 from influbench.models.quiet import quiet, save
@@ -33,6 +34,7 @@ __all__ = [
     "embedded_status",
     "load",
     "load_tokenizer",
+    "outline",
     "quiet",
     "resolve",
     "save",

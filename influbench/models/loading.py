@@ -8,7 +8,6 @@ hub; each may end in ``:bits=N`` (:mod:`influbench.models.rounding`).
 from __future__ import annotations
 
 import functools
-import warnings
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,7 +25,7 @@ from transformers import (
 
 from influbench.config import Config
 from influbench.errors import UserError
-from influbench.models import cache, rounding, sources
+from influbench.models import adapter, cache, rounding, sources
 from influbench.models.chat import chat_prompt, set_pad, set_template, template_text
 from influbench.models.device import device_of
 from influbench.models.embedded import (
@@ -47,6 +46,7 @@ __all__ = [
     "embedded_status",
     "load",
     "load_tokenizer",
+    "outline",
     "resolve",
     "save",
 ]
@@ -55,6 +55,10 @@ EMBEDDED = frozenset({*PACKAGED, "tiny"})
 """Names that need no hub (``tiny:SEED`` too)."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Attention = Literal["sdpa", "eager"]
+LIMITS = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
+"""What families call the length of their context."""
+UNLIMITED = 1 << 20
+"""Tokens of a recurrent model, which states no limit."""
 
 
 class LoadedModel(NamedTuple):
@@ -167,6 +171,7 @@ def load(
     device: str = "auto",
     attention: Attention = "sdpa",
     chat_template: str | None = None,
+    keep_adapter: bool = False,
 ) -> LoadedModel:
     """Loads a model in eval mode with its tokenizer; a peft adapter is merged in fp32.
 
@@ -174,8 +179,10 @@ def load(
         ref: the model.
         dtype: ``float32`` or ``bfloat16``.
         device: ``auto``, or a torch device.
-        attention: ``eager`` where forward-mode differentiation or ``vmap`` is needed.
+        attention: ``eager`` where forward-mode differentiation or ``vmap`` is needed; models that
+            have no ``sdpa`` are always ``eager``.
         chat_template: see :func:`load_tokenizer`.
+        keep_adapter: the adapter stays beside its base, and its weights alone are trainable.
 
     Raises:
         UserError: unknown dtype or device, or the folder lacks weights of the model.
@@ -190,12 +197,28 @@ def load(
         model = _read_model(folder, DTYPES[dtype], attention, tokenizer)
     else:
         # In bf16 most of an adapter's small updates would round away.
-        model = _merge(_read_model(base, torch.float32, attention, tokenizer), folder)
+        model = _read_model(base, torch.float32, attention, tokenizer)
+        model = (adapter.attach if keep_adapter else adapter.merge)(model, folder)
         for weight in model.parameters():  # not model.to(): that would round rotary buffers too
             weight.data = weight.data.to(DTYPES[dtype])
         model.config.dtype = DTYPES[dtype]
     torch.nn.Module.to(model, device=target)
     return LoadedModel(model.eval(), tokenizer)
+
+
+def outline(ref: ModelRef, *, keep_adapter: bool = False) -> PreTrainedModel:
+    """A causal language model without memory: names and shapes of its weights, no weights.
+
+    Args:
+        ref: the model.
+        keep_adapter: with the adapter's weights beside it, which alone are trainable.
+    """
+    folder = Path(ref.path)
+    base = _base_folder(folder)
+    config = _read_config(base or folder)
+    with quiet(), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        return adapter.outline(model, folder) if base and keep_adapter else model
 
 
 def context_length(model_or_config: PreTrainedModel | PreTrainedConfig) -> int:
@@ -206,13 +229,15 @@ def context_length(model_or_config: PreTrainedModel | PreTrainedConfig) -> int:
     """
     given = model_or_config
     config = (given.config if isinstance(given, PreTrainedModel) else given).get_text_config()
-    try:
-        return int(config.max_position_embeddings)
-    except AttributeError as error:
-        raise UserError(
-            f"model type '{config.model_type}' states no max_position_embeddings: "
-            "expected a transformer with a fixed context"
-        ) from error
+    for name in LIMITS:
+        if isinstance(getattr(config, name, None), int):
+            return int(getattr(config, name))
+    if hasattr(config, "state_size"):  # recurrent: its state has one size however long the text
+        return UNLIMITED
+    raise UserError(
+        f"model type '{config.model_type}' states no max_position_embeddings: "
+        "expected a transformer with a fixed context"
+    )
 
 
 def _base_folder(folder: Path) -> Path | None:
@@ -268,19 +293,3 @@ def _read_model(
     if model.can_generate():
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
-
-
-def _merge(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    from peft import PeftModel  # a second of imports that few need
-
-    with quiet(), warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*missing adapter keys")
-        try:
-            adapted = PeftModel.from_pretrained(model, str(folder))
-        except (UserWarning, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{folder}: the adapter does not fit its base model: {sources.first_line(error)}"
-            ) from error
-        merged = adapted.merge_and_unload()  # type: ignore[operator]
-    assert isinstance(merged, PreTrainedModel)
-    return merged

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from influbench import granting, judging, registry
-from influbench.config import Config, transport
+from influbench.config import Config, seldom, transport
 from influbench.errors import UserError
 from influbench.estimator import Context, Scorer, Scores, as_scores
 from influbench.executors.pool import Share, device_of, fan_out
@@ -21,7 +21,7 @@ from influbench.judging import ArchivedJudge, Budget, JudgeConfig
 from influbench.models import Learn
 from influbench.records import Example, ModelRef, Score
 from influbench.store import Stage, Work
-from influbench.student import LanguageStudent, StudentSettings, load_student
+from influbench.student import LanguageStudent, StudentSettings, Told, load_student
 from influbench.student.placement import Placement
 
 FACTS = "diagnostics.json"
@@ -60,6 +60,7 @@ class MethodConfig(ScoringSettings):
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     judge: JudgeConfig | None = None
+    told: Told = seldom(Told(), "how the student steps, where that is not as its folder says")
     device: str = transport("auto")
     archive: Path | None = transport(None, "where bought judgements are kept")
 
@@ -201,6 +202,7 @@ def hold(
         token_budget=cfg.token_budget,
         placement=cfg.placement,
         learn=cfg.learn,
+        told=cfg.told,
     )
     with work.meter.phase("load"):
         return load_student(student, settings)

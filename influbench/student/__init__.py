@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from influbench.student.history import History, Told
 from influbench.student.language_student import Compute, LanguageStudent
-from influbench.student.loading import StudentSettings, load_optimizer, load_student
+from influbench.student.loading import StudentSettings, load_student
 
 __all__ = [
     "Compute",
+    "History",
     "LanguageStudent",
     "StudentSettings",
-    "load_optimizer",
+    "Told",
     "load_student",
 ]

@@ -15,6 +15,7 @@ from influbench.models import conversation
 from influbench.records import Example
 from influbench.student import fused, packing
 from influbench.student.batch import TokenBatch, laid_out
+from influbench.student.history import History
 from influbench.student.losses import Encoded, mean_by_row, token_nll
 from influbench.student.room import Room
 
@@ -48,6 +49,8 @@ class LanguageStudent:
     """Without gradients, layers are compiled (``fused``)."""
     room: Room = field(default_factory=Room, compare=False)
     """What its device turned out not to hold."""
+    history: History = field(default_factory=History)
+    """What is known of the training that its optimizer is from."""
 
     def encode(self, example: Example) -> Encoded:
         """The conversation in the model's own template; the assistant's turns learn.

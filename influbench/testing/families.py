@@ -161,6 +161,9 @@ FAMILIES = {
         {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
     ),
     "olmoe": Family("olmoe", "chatml", {"num_experts": 4, "num_experts_per_tok": 2}),
+    "mamba2": Family(
+        "mamba2", "chatml", {"num_heads": 8, "head_dim": 8, "state_size": 16, "n_groups": 2}
+    ),
     "mixtral": Family("mixtral", "instruct", {"num_local_experts": 4, "num_experts_per_tok": 2}),
 }
 

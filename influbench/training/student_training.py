@@ -16,12 +16,13 @@ from pydantic import Field
 from transformers import get_constant_schedule_with_warmup
 
 from influbench import models
-from influbench.config import Config, transport
+from influbench.config import Config, seldom, transport
 from influbench.errors import UserError
 from influbench.files import digest
+from influbench.models import adapter
 from influbench.records import Example, ModelRef
 from influbench.store import Stage, Work
-from influbench.student import Compute, LanguageStudent, StudentSettings, load_student
+from influbench.student import Compute, LanguageStudent, StudentSettings, Told, load_student
 from influbench.student.losses import Encoded
 from influbench.training import trainer
 from influbench.training.trainer import TrainingConfig, TrainingSettings
@@ -54,6 +55,7 @@ class WarmupConfig(WarmupSettings):
 
     seed: int = 0
     device: str = transport("auto")
+    told: Told = seldom(Told(), "which weights are trained")
 
 
 class SFTSettings(TrainingSettings):
@@ -83,8 +85,9 @@ def warm_up(
 ) -> None:
     """Trains the student briefly and keeps its optimizer state, which the estimators step from.
 
-    Leaves the folder ``student``: weights, tokenizer, ``optimizer.pt`` as a Hugging Face Trainer
-    writes it, and ``warmup.json`` with the parameter names in the optimizer's order.
+    Of an adapter its own weights are trained. Leaves the folder ``student``: weights, tokenizer,
+    ``optimizer.pt`` as a Hugging Face Trainer writes it, and ``warmup.json`` with the parameter
+    names in the optimizer's order.
 
     Raises:
         UserError: fewer than two optimizer steps, or a loss that is not finite.
@@ -102,10 +105,12 @@ def warm_up(
         max_length=cfg.max_length,
         learn=cfg.learn,
         token_budget=cfg.token_budget,
+        moments=False,
+        told=_kept(cfg.told),
     )
     held = load_student(student, settings)
     optimizer = torch.optim.AdamW(
-        held.model.parameters(),
+        [weight for weight in held.model.parameters() if weight.requires_grad],
         lr=cfg.learning_rate,
         betas=(0.9, 0.999),
         eps=1e-8,
@@ -118,6 +123,11 @@ def warm_up(
     cut = sum(held.encode(e).cut for e in examples)
     _save(progress, cfg, work.folder("student"))
     work.meta.update(steps=steps, loss=progress.losses, examples=len(examples), cut=cut)
+
+
+def _kept(told: Told) -> Told:
+    """An adapter is trained as one, unless it is to be merged."""
+    return told if told.adapter == "merge" else told.model_copy(update={"adapter": "keep"})
 
 
 def _batches(cfg: WarmupConfig, examples: Sequence[Example]) -> Iterator[list[Example]]:
@@ -195,10 +205,11 @@ def _restore(progress: _Progress, path: Path) -> None:
 
 def _save(progress: _Progress, cfg: WarmupConfig, folder: Path) -> None:
     model = progress.student.model
-    models.save(model, progress.student.tokenizer, folder)
+    save = adapter.save if adapter.held_by(model) else models.save
+    save(model, progress.student.tokenizer, folder)
     torch.save(progress.optimizer.state_dict(), folder / "optimizer.pt")
     facts = {
-        "names": [name for name, _ in model.named_parameters()],
+        "names": [name for name, weight in model.named_parameters() if weight.requires_grad],
         "clip_norm": cfg.clip_norm,
         "step": len(progress.losses),
         "lr": progress.optimizer.param_groups[0]["lr"],
@@ -214,7 +225,13 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
     """
     if not examples:
         raise UserError("SFT: expected at least one example to train on, got none: generate some")
-    settings = StudentSettings(device=cfg.device, max_length=cfg.max_length, learn=cfg.learn)
+    settings = StudentSettings(
+        device=cfg.device,
+        max_length=cfg.max_length,
+        learn=cfg.learn,
+        moments=False,
+        told=Told(adapter="merge"),
+    )
     held = load_student(student, settings)
     encoded = [held.encode(e) for e in examples]
     cut = sum(row.cut for row in encoded)

@@ -9,8 +9,8 @@ from influbench import granting, registry, testing
 from influbench.estimator import Facts
 from influbench.estimators.gradient_dot import GradientDot
 from influbench.files import digest
-from influbench.models import ModelConfig
 from influbench.rank import RankConfig, rank
+from influbench.scoring.given import StudentConfig
 from influbench.session import Session
 from influbench.store import Store
 
@@ -64,7 +64,7 @@ def test_the_loss_is_that_of_the_student_that_exact_sees(tmp_path):
 
     def ranked(name):
         return rank(
-            RankConfig(student=ModelConfig(name="tiny"), estimator=name),
+            RankConfig(student=StudentConfig(name="tiny"), estimator=name),
             CANDIDATES,
             testing.tiny_examples("reference", 2),
             session,
@@ -86,7 +86,7 @@ def test_a_method_of_texts_alone_loads_no_student(tmp_path, monkeypatch):
 
     monkeypatch.setattr("influbench.scoring.stage.load_student", refused)
     found = rank(
-        RankConfig(student=ModelConfig(name="tiny"), estimator="length"),
+        RankConfig(student=StudentConfig(name="tiny"), estimator="length"),
         CANDIDATES,
         testing.tiny_examples("reference", 2),
         Session(Store(tmp_path / "store")),

@@ -178,10 +178,12 @@ def test_quiet_puts_the_settings_back() -> None:
 
 def test_context_length_follows_the_architectures_own_name() -> None:
     assert models.context_length(GPT2Config(n_positions=77)) == 77
-    from transformers import MambaConfig
+    from transformers import BloomConfig, MambaConfig, T5Config
 
-    with pytest.raises(UserError, match="'mamba' states no max_position_embeddings"):
-        models.context_length(MambaConfig())
+    assert models.context_length(BloomConfig(seq_length=2048)) == 2048
+    assert models.context_length(MambaConfig()) > 100_000  # recurrent: nothing limits it
+    with pytest.raises(UserError, match="'t5' states no max_position_embeddings"):
+        models.context_length(T5Config())
 
 
 def test_devices_and_dtypes_are_checked_by_name(tiny_ref: ModelRef, monkeypatch) -> None:

@@ -51,6 +51,8 @@ class Adaptive:
     """Parts of the reference set; at most as many as there are references."""
     probes: int = 8
     """Warm-up examples measured in full to learn how first order misses."""
+    clip: bool = True
+    """Clip the gradient as the training does."""
 
     facts = Facts(
         "nats",
@@ -70,7 +72,7 @@ class Adaptive:
     def prepare(self, ctx: Context) -> Scorer:
         """Gradients and losses of the clusters after the empty step, and what probes teach."""
         probes = ctx.probes("adaptive", self.probes)
-        known = _prepare(ctx, self.clusters)
+        known = _prepare(ctx, self.clusters, clip=self.clip)
         missed = []
         for example in probes:
             step = known.gradient(example)
@@ -118,6 +120,8 @@ class Clustered:
     """
 
     clusters: int = 8
+    clip: bool = True
+    """Clip the gradient as the training does."""
 
     facts = Facts(
         "nats", "Taylor expansion of arXiv 2410.14208", {"gradients", "moments"}, ("4M", "3")
@@ -125,7 +129,7 @@ class Clustered:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Gradients of the clusters after the empty step."""
-        known = _prepare(ctx, self.clusters)
+        known = _prepare(ctx, self.clusters, clip=self.clip)
 
         def score(examples: Sequence[Example]) -> Scores:
             table = np.empty((len(examples), len(ctx.reference)))
@@ -200,14 +204,14 @@ class _Known:
         return values * chosen * len(sizes) / sizes.sum()
 
 
-def _prepare(ctx: Context, clusters: int) -> _Known:
+def _prepare(ctx: Context, clusters: int, *, clip: bool) -> _Known:
     import torch
 
     from influbench.derivatives import gradients, step
 
     members = deal(len(ctx.reference), clusters, ctx.seed)
     clustered = [[ctx.reference[i] for i in part] for part in members]
-    trip = step.excursion(step.next_update(ctx.student))
+    trip = step.excursion(step.next_update(ctx.student, clip=clip))
     empty = trip.update.delta(None)
     kept: list[Tensors] = []
     with trip.stepped(None):

@@ -66,7 +66,7 @@ def measure(
     work: Work,
 ) -> None:
     """Writes ``outcomes``: ``heldout_loss`` and ``reference_loss``, nats per response token."""
-    held = load_student(student, StudentSettings(device=cfg.device))
+    held = load_student(student, StudentSettings(device=cfg.device, moments=False))
     outcomes: list[Outcome] = []
     for metric, examples in zip(METRICS, (evaluation, reference), strict=True):
         if not examples:

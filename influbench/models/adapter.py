@@ -1,0 +1,136 @@
+"""Adapters of peft: merged into their base model, or kept on it with their weights trainable."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from influbench.errors import UserError
+from influbench.models import sources
+from influbench.models.quiet import quiet
+
+if TYPE_CHECKING:  # a second of imports that few need
+    from peft import PeftModel
+
+PROBE = 16
+"""Tokens on which a merged model is compared with the adapter beside its base."""
+
+
+def attach(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """``model`` with the adapter in its layers; the adapter's weights alone are trainable.
+
+    Raises:
+        UserError: the adapter does not fit the model.
+    """
+    return _base(_adapted(model, folder))
+
+
+def outline(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The same for a model without memory: names and shapes of weights, no weights."""
+    from peft import PeftConfig, get_peft_model
+
+    config = PeftConfig.from_pretrained(str(folder))
+    config.inference_mode = False
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = get_peft_model(model, config)
+    return _base(adapted)  # type: ignore[arg-type]
+
+
+def merge(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """``model`` with the adapter added to its weights, all of them trainable.
+
+    Tied embeddings of which the adapter changes one, or each in its way, are no longer tied.
+
+    Raises:
+        UserError: the adapter does not fit the model, or cannot be merged into it.
+    """
+    adapted = _adapted(_untied(model, folder), folder)
+    beside = _logits(_base(adapted))
+    merged = adapted.merge_and_unload()  # type: ignore[operator]
+    assert isinstance(merged, PreTrainedModel)
+    vars(merged).pop("peft_config", None)  # or a saved folder would look like an adapter's
+    if not torch.allclose(beside, _logits(merged), rtol=1e-3, atol=1e-3):
+        raise UserError(
+            f"{folder}: merged into its base model the adapter gives other logits than beside it: "
+            "merge it with peft and save the whole model"
+        )
+    return merged.requires_grad_(True)
+
+
+def held_by(model: torch.nn.Module) -> bool:
+    """Whether the model holds an adapter that is not merged."""
+    return bool(vars(model).get("peft_config"))
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes the adapter that the model holds, as peft does, and the tokenizer."""
+    from peft import get_peft_model_state_dict
+
+    ((name, config),) = vars(model)["peft_config"].items()
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state = get_peft_model_state_dict(model, adapter_name=name)
+        tokenizer.save_pretrained(folder)
+    named = {f"base_model.model.{key}": value.contiguous() for key, value in state.items()}
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
+
+
+def _adapted(model: PreTrainedModel, folder: Path) -> PeftModel:
+    from peft import PeftConfig, PeftModel
+
+    if PeftConfig.from_pretrained(str(folder)).is_prompt_learning:
+        raise UserError(
+            f"{folder}: an adapter of virtual tokens changes the prompt and no layer: expected "
+            "LoRA, or another adapter of the model's layers"
+        )
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message=".*missing adapter keys")
+        try:
+            return PeftModel.from_pretrained(model, str(folder), is_trainable=True).eval()
+        except (UserWarning, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{folder}: the adapter does not fit its base model: {sources.first_line(error)}"
+            ) from error
+
+
+def _base(adapted: PeftModel) -> PreTrainedModel:
+    base = adapted.get_base_model()
+    assert isinstance(base, PreTrainedModel)
+    return base
+
+
+def _untied(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The model with a copy of its tied embedding as head, where the adapter changes either."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or getattr(head, "weight", None) is not embedding.weight:
+        return model
+    names = {n.rpartition(".")[2] for n, m in model.named_modules() if m in (head, embedding)}
+    if names & _changed(folder):
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        model.config.tie_word_embeddings = False
+        model.config.get_text_config().tie_word_embeddings = False
+    return model
+
+
+def _changed(folder: Path) -> set[str]:
+    """Last names of the modules that the adapter's file holds something for."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        parts = [key.split(".") for key in file.keys()]  # noqa: SIM118  # no mapping
+    return {part for path in parts for part in path}
+
+
+@torch.inference_mode()
+def _logits(model: PreTrainedModel) -> torch.Tensor:
+    rows = int(model.config.get_text_config().vocab_size)
+    ids = torch.arange(3, 3 + PROBE, device=model.device)[None] % rows
+    return model(input_ids=ids, use_cache=False).logits.float()
