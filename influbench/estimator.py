@@ -35,6 +35,11 @@ Need = Literal["student", "gradients", "moments", "language_model", "warmup", "j
 """What a method may reach for: the ``student``'s losses; ``gradients`` of them by its weights; the
 ``moments`` of its optimizer; a student known to be a ``language_model`` with its tokenizer; the
 ``warmup`` set; a ``judge``."""
+Objective = Literal["nll", "dpo", "reward", "weighted"]
+"""What the references are for (``derivatives.objective``): that the student says them
+(``nll``), prefers them to rejected responses (``dpo``), says each as far as its ``reward`` or its
+``weight`` asks."""
+
 NEEDS = get_args(Need)
 OF_STUDENT = {"gradients", "moments", "language_model"}
 
@@ -98,6 +103,8 @@ class Facts:
     references, W warm-up examples: ``("3M", "3")``."""
     stderr: bool = False
     """Whether its scores carry standard errors."""
+    objectives: bool = False
+    """Whether it follows ``Context.objective``; any other method is given, and scores for, nll."""
 
     def __post_init__(self) -> None:
         if self.scale not in get_args(Scale):
@@ -121,6 +128,10 @@ class Context:
     """A folder of the estimator's own."""
     seed: int
     judge: Judge | None = None
+    objective: Objective = "nll"
+    """What the references are for, where the method's facts say that it follows it."""
+    dpo_beta: float = 0.1
+    """β of ``objective = "dpo"``."""
     name: str = "?"
     """What the method is called in messages."""
 

@@ -62,7 +62,14 @@ def _granted(ctx: Context, facts: Facts, name: str) -> Context:
     if "warmup" in facts.needs:
         warmup = ctx.warmup
     judge = ctx.judge if "judge" in facts.needs else None
-    granted = replace(ctx, student=student, warmup=warmup, judge=judge, name=name)
+    granted = replace(
+        ctx,
+        student=student,
+        warmup=warmup,
+        judge=judge,
+        objective=ctx.objective if facts.objectives else "nll",
+        name=name,
+    )
     if "judge" in facts.needs:
         granted.ask_judge()
     if "language_model" in facts.needs:

@@ -186,7 +186,7 @@ def rank(
     if cfg.estimator != AUTO:
         registry.build(cfg.estimator, cfg.options)
     judged = as_examples(candidates, cfg.limit, "candidates")
-    references = as_examples(reference, cfg.reference_limit, "reference")
+    references = as_examples(reference, cfg.reference_limit, "reference", reference=True)
     if len(references) < 2:
         raise UserError(
             f"the reference set has {len(references)} example: expected 2 or more, "

@@ -32,6 +32,12 @@ class Example:
     """Turns before the instruction, oldest first: a system turn, earlier exchanges."""
     finished: bool = seldom(True)
     """The response ends its turn; one that was cut off is learnt without an end of turn."""
+    rejected: str = seldom("")
+    """Of a reference: a worse answer to the same, for ``scoring.objective = dpo``."""
+    weight: float | None = seldom(None)
+    """Of a reference: how much it counts, for ``scoring.objective = weighted``."""
+    reward: float | None = seldom(None)
+    """Of a reference: what its response is worth, for ``scoring.objective = reward``."""
 
     @property
     def turns(self) -> tuple[Turn, ...]:

@@ -8,6 +8,7 @@ there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -22,7 +23,9 @@ Source = str | Path | Iterable[Any]
 """A path or hub name, or rows of any kind (see :func:`as_examples`)."""
 
 
-def load_examples(source: str | Path, limit: int | None = None) -> list[Example]:
+def load_examples(
+    source: str | Path, limit: int | None = None, *, reference: bool = False
+) -> list[Example]:
     """The first ``limit`` instruction-response pairs of a file or hub data set.
 
     Rows without an id get one from the file's name and their position, like ``alpaca-00012``.
@@ -30,10 +33,12 @@ def load_examples(source: str | Path, limit: int | None = None) -> list[Example]
     Raises:
         UserError: no such file, or a row that is not a pair; names file, line and what to do.
     """
-    return examples(read_rows(source, limit))
+    return examples(read_rows(source, limit), reference=reference)
 
 
-def as_examples(source: Source, limit: int | None = None, name: str = "rows") -> list[Example]:
+def as_examples(
+    source: Source, limit: int | None = None, name: str = "rows", *, reference: bool = False
+) -> list[Example]:
     """The first ``limit`` examples of a source of any kind.
 
     Args:
@@ -41,12 +46,13 @@ def as_examples(source: Source, limit: int | None = None, name: str = "rows") ->
             ``DataFrame``, a ``datasets.Dataset``, or examples.
         limit: None = all.
         name: what rows without an id are called after, and error messages name.
+        reference: see :func:`examples`.
 
     Raises:
         UserError: see :func:`load_examples`; or a row is neither an example nor a dictionary.
     """
     if isinstance(source, (str, Path)):
-        return load_examples(source, limit)
+        return load_examples(source, limit, reference=reference)
     given: Iterable[Any] = source
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a DataFrame: iterates columns
         given = source.to_dict("records")  # type: ignore[union-attr]
@@ -64,13 +70,21 @@ def as_examples(source: Source, limit: int | None = None, name: str = "rows") ->
             )
         fields = {str(k): None if v != v else v for k, v in item.items()}  # pandas' NaN: no value
         row = replace(row, fields=fields)
-        found += examples([row])
+        found += examples([row], reference=reference)
         claim_id(found[-1].id, row, seen)
     return found
 
 
-def examples(rows: Iterable[Row], *, separator: str = "\n\n") -> list[Example]:
-    """The rows as examples; ``separator`` stands between ``instruction`` and ``input``.
+def examples(
+    rows: Iterable[Row], *, separator: str = "\n\n", reference: bool = False
+) -> list[Example]:
+    """The rows as examples.
+
+    Args:
+        rows: of a file or data set.
+        separator: stands between ``instruction`` and ``input``.
+        reference: keep what an objective other than likelihood is made of: ``rejected``, ``weight``
+            and ``reward``; elsewhere such columns mean something else.
 
     Raises:
         UserError: a field is missing, empty or of the wrong type, or an id comes twice.
@@ -78,6 +92,8 @@ def examples(rows: Iterable[Row], *, separator: str = "\n\n") -> list[Example]:
     found: list[Example] = []
     seen: dict[str, str] = {}
     for row in rows:
+        if reference and row.fields.get("completion") is None:  # preference data: chosen, rejected
+            row = replace(row, fields={**row.fields, "completion": row.fields.get("chosen")})
         chat = None if row.fields.get("instruction") is not None else conversation(row)
         earlier, asked, answer = chat or (
             (),
@@ -92,8 +108,27 @@ def examples(rows: Iterable[Row], *, separator: str = "\n\n") -> list[Example]:
             earlier=earlier,
             finished=_finished(row),
         )
+        if reference:
+            example = replace(example, **_aims(row))
         claim_id(example.id, row, seen)
         found.append(example)
+    return found
+
+
+def _aims(row: Row) -> dict[str, Any]:
+    """What a reference is for, as far as the row says."""
+    found: dict[str, Any] = {}
+    if row.fields.get("rejected") is not None:
+        found["rejected"] = checked_text(row, "rejected", row.fields["rejected"])
+    for name, least in (("weight", 0.0), ("reward", -math.inf)):
+        value = row.fields.get(name)
+        if value is None:
+            continue
+        number = not isinstance(value, bool) and isinstance(value, (int, float))
+        if not number or not math.isfinite(value) or value < least:
+            wanted = "a number" if least else "a number from 0"
+            raise row.refuse(f"{wanted} in '{name}'", _shown(value), "change it")
+        found[name] = float(value)
     return found
 
 

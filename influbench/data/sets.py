@@ -106,7 +106,7 @@ def load_reference(cfg: DataConfig) -> list[Example]:
             "reproduce the released code (every row is then marked leaky)"
         )
     rows = _source(cfg.reference, "reference")
-    return _balanced(examples(rows), rows, cfg.num_reference, "num_reference")
+    return _balanced(examples(rows, reference=True), rows, cfg.num_reference, "num_reference")
 
 
 def load_starter(split: str) -> list[Example]:

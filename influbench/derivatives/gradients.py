@@ -90,10 +90,21 @@ def check_finite(loss: float, example: Example) -> None:
         )
 
 
-def mean_gradient(student: Student, weights: Tensors, examples: Sequence[Example]) -> Tensors:
+def mean_gradient(
+    student: Student,
+    weights: Tensors,
+    examples: Sequence[Example],
+    shares: Array | None = None,
+) -> Tensors:
     """Gradient of the mean loss over ``examples``, in as many batches as the student wants.
 
     In the dtype of what the optimizer steps from, where a weight is a narrower copy of that.
+
+    Args:
+        student: the student.
+        weights: that the gradient is by.
+        examples: whose losses.
+        shares: factors on their losses, whose sum is then taken in place of the mean.
 
     Raises:
         UserError: a student in shards, of whose gradient no process would hold the whole; or no
@@ -109,7 +120,11 @@ def mean_gradient(student: Student, weights: Tensors, examples: Sequence[Example
     total = [torch.zeros_like(w, dtype=h.dtype) for w, h in zip(weights, held, strict=True)]
 
     def derivative(batch: Batch) -> Sequence[torch.Tensor]:
-        loss = student.loss(batch).sum() / len(examples)
+        loss = student.loss(batch)
+        if shares is None:
+            loss = loss.sum() / len(examples)
+        else:
+            loss = torch.dot(loss, torch.as_tensor(shares[list(batch.positions)]).to(loss))
         return torch.autograd.grad(loss, weights, materialize_grads=True)
 
     for batch in learning_batches(student, examples):

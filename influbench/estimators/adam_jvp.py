@@ -72,15 +72,16 @@ class AdamJvp:
             needs.add("language_model")
         if self.method == "central_difference" and self.step is None:
             needs.add("warmup")
-        return Facts("signed", "In-Run Data Shapley, arXiv 2406.11011", needs, ("3M", "2"))
+        source = "In-Run Data Shapley, arXiv 2406.11011"
+        return Facts("signed", source, needs, ("3M", "2"), objectives=True)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the direction, and chooses a step where one is needed."""
-        from influbench.derivatives import gradients, step
+        from influbench.derivatives import objective, step
 
         adam = self.preconditioner == "adam"
         update = step.next_update(ctx.student, needs_moments=adam)
-        direction = gradients.mean_gradient(ctx.student, update.weights, ctx.reference)
+        direction = objective.target(ctx).gradient(ctx.student, update.weights)
         if adam:
             direction = [d.mul_(g) for d, g in zip(update.preconditioner(), direction, strict=True)]
         facts = {"parameter_share": 1.0}

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from influbench.errors import UserError
 from influbench.estimator import Array, Context, Facts, Need, Scorer, Scores, Student
 from influbench.records import Example
 
@@ -81,23 +82,24 @@ class Exact:
         if self.pad_to or self.batch_mean_reference:
             needs.add("language_model")
         source = "Montessori-Instruct, arXiv 2410.14208"
-        return Facts("nats", source, needs, ("2M", "M+3"), stderr=True)
+        return Facts("nats", source, needs, ("2M", "M+3"), stderr=True, objectives=True)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Measures the reference losses before any step and after the empty one."""
         import torch
 
-        from influbench.derivatives import gradients, graphed, step
+        from influbench.derivatives import gradients, graphed, objective, step
         from influbench.derivatives.similarity import mean_over_references
 
         student = self._student(ctx)
-        batches, shares = student.batches(ctx.reference), self._shares(ctx)
+        target = objective.target(dataclasses.replace(ctx, student=student))
+        batches, shares = student.batches(target.examples), self._shares(ctx)
         trip = step.excursion(self.update(student), student)
         single = graphed.one_by_one(student, trip.update.weights)
         rounds = any(w.dtype not in (torch.float32, torch.float64) for w in trip.update.weights)
 
         def losses() -> Array:
-            return gradients.losses_of(student, batches) * shares
+            return target.values(gradients.losses_of(student, batches)) * shares
 
         with trip.still():
             before = losses()
@@ -146,6 +148,11 @@ class Exact:
         count, size = len(ctx.reference), self.batch_mean_reference
         if not size:
             return np.ones(count)
+        if ctx.objective != "nll":
+            raise UserError(
+                "option 'batch_mean_reference' of 'exact' is another mean of likelihoods: expected "
+                f"scoring.objective = nll with it, got {ctx.objective}"
+            )
         held = ctx.language_student()
         rows = [held.encode(e) for e in ctx.reference]
         tokens = np.array([len(row.learned) for row in rows], dtype=float)

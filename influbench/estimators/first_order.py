@@ -51,23 +51,25 @@ class FirstOrder:
         """A warm-up set, to calibrate on."""
         needs: set[Need] = {"gradients", "moments"}
         if self.curvature == "none":
-            return Facts("nats", SOURCE, needs, ("3M", "3"))
+            return Facts("nats", SOURCE, needs, ("3M", "3"), objectives=True)
         needs.add("warmup")
-        return Facts("nats", SOURCE, needs, (f"5M + {self.probes}(M+6)", "3"))
+        passes = f"5M + {self.probes}(M+6)", "3"
+        return Facts("nats", SOURCE, needs, passes, objectives=True)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the gradient of the mean reference loss after the empty step."""
         import torch
 
-        from influbench.derivatives import gradients, graphed, step
+        from influbench.derivatives import graphed, objective, step
 
         student = ctx.student
         update = step.next_update(student, clip=self.clip)
         weights = update.weights
+        target = objective.target(ctx)
         saved = [w.detach().clone() for w in weights]
         try:
             update.apply(None)
-            reference = gradients.mean_gradient(student, weights, ctx.reference)
+            reference = target.gradient(student, weights)
         finally:
             with torch.no_grad():
                 for weight, before in zip(weights, saved, strict=True):

@@ -25,15 +25,15 @@ class GradientDot:
 
     cosine: bool = False
 
-    facts = Facts("signed", "TracIn, arXiv 2002.08484", {"gradients"}, ("3M", "3"))
+    facts = Facts("signed", "TracIn, arXiv 2002.08484", {"gradients"}, ("3M", "3"), objectives=True)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the gradient of the mean reference loss."""
-        from influbench.derivatives import gradients, graphed, step
+        from influbench.derivatives import gradients, graphed, objective, step
 
         student = ctx.student
         weights = step.next_update(student, needs_moments=False).weights
-        reference = gradients.mean_gradient(student, weights, ctx.reference)
+        reference = objective.target(ctx).gradient(student, weights)
         reference_norm = gradients.norm(reference)
         single = graphed.one_by_one(student, weights)
 

@@ -63,6 +63,7 @@ class InfluenceDistillation:
             "Influence Distillation, arXiv 2505.19051",
             {"gradients", "moments", "language_model", "warmup"},
             (f"3M + {(3 + each) * self.budget}", f"{each}"),
+            objectives=True,
         )
 
     def prepare(self, ctx: Context) -> Scorer:

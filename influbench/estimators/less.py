@@ -44,14 +44,19 @@ class Less:
     formula: Literal["code", "paper"] = "code"
 
     facts = Facts(
-        "rank", "LESS, arXiv 2402.04333", {"gradients", "moments"}, ("3M", "3"), stderr=True
+        "rank",
+        "LESS, arXiv 2402.04333",
+        {"gradients", "moments"},
+        ("3M", "3"),
+        stderr=True,
+        objectives=True,
     )
 
     def prepare(self, ctx: Context) -> Scorer:
         """Projects the references' gradients."""
         import torch
 
-        from influbench.derivatives import gradients, step
+        from influbench.derivatives import gradients, objective, step
         from influbench.derivatives.similarity import mean_over_references
         from influbench.derivatives.sketches import SignSketch
 
@@ -71,9 +76,9 @@ class Less:
             vector = project(tensors).double()
             return (vector / vector.norm().clamp(min=1e-30)).cpu().numpy()
 
-        references = np.stack(
-            [unit(gradients.gradient(student, weights, r)) for r in ctx.reference]
-        )
+        target = objective.target(ctx)
+        directions = [unit(one()) for one in target.each_gradient(student, weights)]
+        references = np.stack(directions) * target.importance[:, None]
 
         def feature(example: Example) -> np.ndarray:
             gradient = gradients.gradient(student, weights, example)

@@ -67,7 +67,15 @@ def score_candidates(
     Raises:
         UserError: see ``scoring.stage.score``.
     """
-    asks = "judge" in registry.build(method.estimator, method.options).facts.needs
+    told = registry.build(method.estimator, method.options).facts
+    asks = "judge" in told.needs
+    label = label or method.estimator
+    if method.objective != "nll" and not told.objectives:
+        session.note(
+            f"{label}: does not follow scoring.objective = {method.objective}; its scores are for "
+            "the likelihood of the references"
+        )
+        method = method.model_copy(update={"objective": "nll"})
     method = method.model_copy(
         update={
             "judge": (method.judge or JudgeConfig()) if asks else None,
@@ -76,7 +84,6 @@ def score_candidates(
         }
     )
     inputs = candidates, reference, warmup, student
-    label = label or method.estimator
     entries = [session.ask(stage.STAGE, method, *inputs, label=label)]
     facts = dict(entries[0].meta["diagnostics"])
     for note in entries[0].meta.get("notes", ()):

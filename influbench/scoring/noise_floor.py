@@ -121,6 +121,8 @@ def measure(
         warmup=tuple(warmup),
         scratch=work.folder("scratch"),
         seed=cfg.seed,
+        objective=cfg.objective,
+        dpo_beta=cfg.dpo_beta,
         name=cfg.estimator,
     )
     with work.meter.phase("run", items=len(sample), models=[held.model]):

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from influbench import granting, judging, registry
 from influbench.config import Config, seldom, transport
+from influbench.derivatives.objective import examples_of
 from influbench.errors import UserError
-from influbench.estimator import Context, Scorer, Scores, as_scores
+from influbench.estimator import Context, Objective, Scorer, Scores, as_scores
 from influbench.executors.pool import Share, device_of, fan_out
 from influbench.files import write_bytes
 from influbench.judging import ArchivedJudge, Budget, JudgeConfig
@@ -42,6 +43,12 @@ class ScoringSettings(Config):
     learn: Learn = Field(
         default="all", description="assistant turns that a conversation's loss is the mean over"
     )
+    objective: Objective = seldom(
+        "nll",
+        "what the references are for: nll, that they are said; dpo (field 'rejected'), "
+        "reward or weighted (a field 'reward' or 'weight'); followed by methods that say so",
+    )
+    dpo_beta: float = seldom(0.1, "of objective = dpo", gt=0)
     token_budget: int | None = transport(None, "padded tokens in one pass; None = by memory", gt=0)
     placement: Placement = transport(
         "auto", "device, or offloaded: moments and fp32 weights in host memory; auto = what fits"
@@ -139,7 +146,7 @@ def share_of_scores(
         if scorer is None:
             if "student" in method.facts.needs:
                 held = hold(cfg, student, work, device_of(cfg.device, share))
-                check_lengths(held, [*candidates, *reference])
+                check_lengths(held, [*candidates, *examples_of(cfg.objective, reference)])
                 networks.append(held.model)
             context = Context(
                 student=held,
@@ -148,6 +155,8 @@ def share_of_scores(
                 scratch=work.folder(f"scratch/{share.rank}"),
                 seed=cfg.seed,
                 judge=judge,
+                objective=cfg.objective,
+                dpo_beta=cfg.dpo_beta,
             )
             with work.meter.phase("prepare", items=len(reference), models=networks):
                 scorer = granting.prepare(method, context, cfg.estimator)
