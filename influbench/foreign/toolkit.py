@@ -75,11 +75,18 @@ def scorer(called: Worker, ctx: Context, options: Mapping[str, Any], *, min_shar
         UserError: the student does not fit the contract, the worker failed, broke the contract, or
             attributes a smaller share of the parameters than ``min_share``.
     """
+    from influbench.models import adapter  # torch, which listing methods does without
+
     student = ctx.language_student()
     if student.compute != "float32" or any(p.dtype != _fp32() for p in student.model.parameters()):
         raise UserError(
             f"estimator '{called.method}' hands the student to another toolkit in fp32: "
             "set dtype and compute to float32"
+        )
+    if adapter.held_by(student.model):
+        raise UserError(
+            f"estimator '{called.method}' hands the student to another toolkit as a whole model, "
+            "and it is an adapter: set student.adapter=merge"
         )
     folder = Path(tempfile.mkdtemp(prefix=f"{called.toolkit}-", dir=ctx.scratch))
     write_folder(folder, student, ctx, options)

@@ -75,7 +75,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     ((name, config),) = vars(model)["peft_config"].items()
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        state = get_peft_model_state_dict(model, adapter_name=name)
+        state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
         tokenizer.save_pretrained(folder)
     named = {f"base_model.model.{key}": value.contiguous() for key, value in state.items()}
     save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
