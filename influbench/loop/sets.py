@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from influbench import data, preferences, registry
-from influbench.errors import UserError
+from influbench.errors import UserError, require
 from influbench.evaluation import evaluator
 from influbench.evaluation.evaluator import Evaluator
 from influbench.evaluation.suite import Material
@@ -36,6 +36,7 @@ def check(cfg: RunConfig) -> Sets:
         UserError: an unknown estimator or option, a rule that the estimator's scale does not allow,
             bad data, or reference and evaluation sets that overlap.
     """
+    require("loop", "a run of the loop")
     arm = arms.parse(cfg.scoring.estimator)
     for name in cfg.scoring.compare:
         registry.build(name)

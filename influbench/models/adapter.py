@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from influbench.errors import UserError
+from influbench.errors import UserError, require
 from influbench.models import sources
 from influbench.models.quiet import quiet
 
@@ -32,6 +32,7 @@ def attach(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
 def outline(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """The same for a model without memory: names and shapes of weights, no weights."""
+    require("loop", f"the adapter in {folder}")
     from peft import PeftConfig, get_peft_model
 
     config = PeftConfig.from_pretrained(str(folder))
@@ -83,6 +84,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
 
 
 def _adapted(model: PreTrainedModel, folder: Path) -> PeftModel:
+    require("loop", f"the adapter in {folder}")
     from peft import PeftConfig, PeftModel
 
     if PeftConfig.from_pretrained(str(folder)).is_prompt_learning:

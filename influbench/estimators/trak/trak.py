@@ -32,7 +32,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from influbench.errors import UserError
+from influbench.errors import UserError, require
 from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.files import digest
 from influbench.records import Example
@@ -135,6 +135,7 @@ class Trak:
         if wanted == "auto":
             wanted = "all" if total <= SMALL or adapted else "lora"
         if wanted == "lora":
+            require("loop", "estimator 'trak' with parameters = 'lora'")
             from influbench.derivatives.adapters import random_adapters
 
             with random_adapters(model, self.rank, seed) as injected:
