@@ -49,7 +49,9 @@ def why_none(folder: Path) -> str:
     """Why there is no optimizer in a folder without one, as the end of a sentence."""
     if any(any(folder.glob(pattern)) for pattern in IN_SHARDS):
         return f"the optimizer in {folder} is in shards of DeepSpeed or FSDP, which are not read"
-    return f"the student has no optimizer moments (there is no {FILE} in {folder})"
+    found = sorted(folder.glob(f"checkpoint-*/{FILE}"), key=lambda p: p.stat().st_mtime)
+    beside = f", but one in {found[-1].parent}" if found else ""
+    return f"the student has no optimizer moments (there is no {FILE} in {folder}{beside})"
 
 
 def optimizer_of(

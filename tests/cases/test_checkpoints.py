@@ -79,6 +79,40 @@ def test_the_step_of_a_plain_checkpoint(plain: Trained) -> None:
     close(exact(plain.folder), plain.influences(CANDIDATES, REFERENCES))
 
 
+def one_group(job: Any, *_: Any) -> Any:
+    job.optimizer = job.optimizer or torch.optim.AdamW(
+        job.model.parameters(), lr=RATE, weight_decay=0.01
+    )
+    return job.optimizer
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rate", "clip"),
+    [
+        ({"lr_scheduler_type": "cosine", "warmup_steps": 1}, RATE, 1.0),
+        (  # a schedule with a floor is not over
+            {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 3e-4}},
+            3e-4,
+            1.0,
+        ),
+        ({"max_grad_norm": 0.0}, RATE, None),
+        ({"max_grad_norm": 0.3, "weight_decay": 0.0}, RATE, 0.3),
+        ({"trainer": type("OneGroup", (Trainer,), {"create_optimizer": one_group})}, RATE, 1.0),
+    ],
+    ids=["cosine", "floor", "unclipped", "clipped", "one group"],
+)
+def test_the_step_of_other_trainings(
+    arguments: dict[str, Any], rate: float, clip: float | None, base: Path, tmp_path: Path
+) -> None:
+    run = trained(tmp_path / "run", base, LEARNT, **arguments)
+    close(exact(run.folder), run.influences(CANDIDATES, REFERENCES, rate=rate, clip=clip))
+
+
+def test_torchs_layer_norms_and_tied_embeddings(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", families.build("gpt_neox", tmp_path / "m"), LEARNT)
+    close(exact(run.folder), run.influences(CANDIDATES, REFERENCES))
+
+
 # A finished training.
 
 
@@ -195,6 +229,33 @@ def test_another_models_optimizer_is_named_as_that(plain: Trained, tmp_path: Pat
     assert np.isfinite(exact(other, estimator="gradient_dot")).all()
 
 
+def own_groups(job: Any, *_: Any) -> Any:
+    names = [n for n, _ in job.model.named_parameters()]
+    weights = [p for _, p in job.model.named_parameters()]
+    named = list(zip(names, weights, strict=True))
+    parts = [[p for n, p in named if ("mlp" in n) == own] for own in (True, False)]
+    job.optimizer = job.optimizer or torch.optim.AdamW(
+        [{"params": part} for part in parts], lr=RATE
+    )
+    return job.optimizer
+
+
+def test_groups_of_a_trainings_own_are_one_line(base: Path, tmp_path: Path) -> None:
+    kind = type("OwnGroups", (Trainer,), {"create_optimizer": own_groups})
+    run = trained(tmp_path / "run", base, LEARNT, trainer=kind)
+    with pytest.raises(UserError, match="parameter groups of its own"):
+        exact(run.folder)
+
+
+def test_a_run_whose_checkpoint_has_the_optimizer_is_told_so(
+    plain: Trained, tmp_path: Path
+) -> None:
+    run = copied(plain.folder, tmp_path / "run", "optimizer.pt")
+    shutil.copytree(plain.folder, run / "checkpoint-3")
+    with pytest.raises(UserError, match=r"but one in .*checkpoint-3\)"):
+        exact(run)
+
+
 # Other optimizers.
 
 
@@ -234,7 +295,14 @@ def test_sgd_steps_as_sgd(base: Path, tmp_path: Path) -> None:
     close(exact(run.folder), [null - loss_after(c) for c in CANDIDATES])
 
 
-@pytest.mark.parametrize("kind", ["eight_bit", "adafactor"])
+def lion(state: dict[str, Any]) -> None:
+    for own in state["state"].values():
+        del own["exp_avg_sq"], own["step"]
+    for group in state["param_groups"]:
+        del group["eps"]
+
+
+@pytest.mark.parametrize("kind", ["eight_bit", "lion", "adafactor"])
 def test_other_optimizers_are_one_line_and_a_warm_up_stands_in(
     kind: str, base: Path, plain: Trained, tmp_path: Path
 ) -> None:
@@ -243,7 +311,7 @@ def test_other_optimizers_are_one_line_and_a_warm_up_stands_in(
     else:
         folder = copied(plain.folder, tmp_path / "c")
         state = torch.load(folder / "optimizer.pt", weights_only=True)
-        eight_bit(state)
+        {"eight_bit": eight_bit, "lion": lion}[kind](state)
         torch.save(state, folder / "optimizer.pt")
     with pytest.raises(UserError, match=r"another optimizer than AdamW and SGD.*--warmup") as told:
         asked(folder, tmp_path, estimator="exact")

@@ -1,30 +1,102 @@
-"""Families that transformers gives no sdpa attention are read with the one that they have."""
+"""Families whose attention or experts have no kernel of some kind: right anyway, or one line."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from cases.reference import Plain
-from cases.test_tokens import ENDS
+from cases.trained import Trained
+from command import influbench
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from influbench import models, testing
+from influbench import models, registry, testing
+from influbench.errors import UserError
+from influbench.estimator import Context, as_scores
 from influbench.student import load_student
 from influbench.testing import families
 
+CANDIDATES = testing.tiny_examples("candidate", 3)
+REFERENCES = testing.tiny_examples("reference", 2)
+WITHOUT_SDPA = ("gemma2", "gpt_oss", "bloom", "gptj", "gpt_neo", "mamba2")
+WITH_EXPERTS = ("qwen2_moe", "qwen3_moe", "olmoe", "mixtral", "gpt_oss")
 
-@pytest.mark.parametrize("name", ["gemma2", "gptj", "gpt_neo", "bloom", "gpt_oss"])
-def test_a_family_without_sdpa_is_read_eagerly_and_exactly(name: str, tmp_path: Path) -> None:
-    folder = families.build(name, tmp_path)
-    student, plain = load_student(models.resolve(str(folder))), Plain(folder)
-    assert student.model.config._attn_implementation == "eager"
-    examples = testing.tiny_examples("c", 3)
-    rows = [plain.exchange(e.turns, ENDS[families.FAMILIES[name].style]) for e in examples]
+
+def plainly(folder: Path) -> tuple[list[float], list[float]]:
+    """Losses, and products of gradients with the references' mean one."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    run = Trained(folder, model.float().eval(), AutoTokenizer.from_pretrained(folder))
+    weights = list(run.model.parameters())
+
+    def gradient(examples: Any) -> torch.Tensor:
+        mean = torch.stack([run.loss(run.model, e) for e in examples]).mean()
+        found = torch.autograd.grad(mean, weights, allow_unused=True, materialize_grads=True)
+        return torch.cat([g.flatten() for g in found]).double()
+
+    reference = gradient(REFERENCES)
     with torch.no_grad():
-        expected = [float(plain.loss(ids, range(start, len(ids)))) for ids, start in rows]
-        got = np.empty(len(rows))
-        for batch in student.batches(examples):
-            got[list(batch.positions)] = student.loss(batch).numpy()
-    np.testing.assert_allclose(got, expected, rtol=2e-6)
+        losses = [float(run.loss(run.model, c)) for c in CANDIDATES]
+    return losses, [float(reference @ gradient([c])) for c in CANDIDATES]
+
+
+def scores(folder: Path, estimator: str, **options: Any) -> np.ndarray:
+    student = load_student(models.resolve(str(folder)))
+    context = Context(
+        student=student, reference=REFERENCES, warmup=(), scratch=folder / "x", seed=0
+    )
+    method = registry.build(estimator, options)
+    return as_scores(method.prepare(context)(CANDIDATES), len(CANDIDATES)).value
+
+
+@pytest.mark.parametrize("name", WITHOUT_SDPA)
+def test_a_model_without_sdpa_attends_eagerly(name: str, tmp_path: Path) -> None:
+    folder = families.build(name, tmp_path / "m")
+    losses, products = plainly(folder)
+    assert -scores(folder, "loss") == pytest.approx(losses, rel=1e-5)
+    assert scores(folder, "gradient_dot") == pytest.approx(products, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", WITH_EXPERTS)
+def test_forward_mode_goes_through_experts(name: str, tmp_path: Path) -> None:
+    folder = families.build(name, tmp_path / "m")
+    student = load_student(models.resolve(str(folder)))
+    before = student.model.config._experts_implementation
+    found = scores(folder, "adam_jvp", method="jvp", preconditioner="none")
+    assert found == pytest.approx(plainly(folder)[1], rel=1e-4)
+    assert student.model.config._experts_implementation == before
+
+
+def test_what_has_no_derivative_in_forward_mode_is_one_line(tmp_path: Path) -> None:
+    folder = families.build("bloom", tmp_path / "m")  # its GELU is a function of its own
+    with pytest.raises(UserError, match="without a derivative in forward mode") as told:
+        scores(folder, "adam_jvp", method="jvp", preconditioner="none")
+    assert "\n" not in str(told.value)
+    found = scores(folder, "adam_jvp", method="ghost", preconditioner="none")
+    assert found == pytest.approx(plainly(folder)[1], rel=1e-4)
+
+
+def test_routers_with_several_outputs_are_one_line_for_the_ghost_product(tmp_path: Path) -> None:
+    folder = families.build("mixtral", tmp_path / "m")
+    with pytest.raises(UserError, match=r"several outputs.*method = 'jvp'"):
+        scores(folder, "adam_jvp", method="ghost", preconditioner="none")
+
+
+def test_a_recurrent_model_without_a_limit_is_warmed_up_and_scored(tmp_path: Path) -> None:
+    folder = families.build("mamba2", tmp_path / "m", max_position_embeddings=None)
+    rows = [{"id": e.id, "instruction": e.instruction, "response": e.response} for e in CANDIDATES]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = influbench(
+        *("score", "--student", str(folder), "--candidates", "c.jsonl", "--reference", "c.jsonl"),
+        *("--warmup", "c.jsonl", "--set", "warmup.batch_size=1", "--set", "warmup.epochs=2"),
+        *("--set", "warmup.learning_rate=1e-3", "--estimator", "exact", "--out", "out.jsonl"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        "AdamW after 6 steps, learning rate 0.001 (the warm-up's), clipped at norm 1" in done.stdout
+    )
+    assert pd.read_json(tmp_path / "out.jsonl", lines=True)["score"].std() > 0
