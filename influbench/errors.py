@@ -1,4 +1,4 @@
-"""The one error that is the user's to fix: printed as one line, exit code 2."""
+"""Errors that end as one line: the user's to fix (exit code 2), or a plug-in's (exit code 1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ class UserError(ValueError):
     """A mistake in what the user gave us.
 
     The message is a single line that says what was expected, what came, where, and what to do.
-    Everything that is not a ``UserError`` is our own bug and ends with exit code 1.
+    Everything that is neither of these two is our own bug and ends with exit code 1.
+    """
+
+
+class MethodError(RuntimeError):
+    """What somebody else's estimator raised, named: neither the user's mistake nor our bug.
+
+    The message is a single line; exit code 1.
     """
 
 

@@ -28,7 +28,9 @@ class Session:
     """What was run, by key and label, in order of first use."""
     notes: list[str] = field(default_factory=list)
     """What a reader of the numbers must know, each once."""
-    _paid: set[str] = field(default_factory=set)
+    heard: Callable[[Entry], None] = lambda _: None
+    """Told of every entry that was run."""
+    paid: set[str] = field(default_factory=set)
     """Folders of the entries whose money the budget has, whichever part of the command ran them."""
 
     @property
@@ -52,9 +54,10 @@ class Session:
         """
         entry = self.store.run(stage, cfg, *inputs, label=label)
         self.entries.setdefault((entry.key, label), entry)
-        if entry.cached and entry.path.name not in self._paid:
+        if entry.cached and entry.path.name not in self.paid:
             self.budget.spent += sum(row.money for row in entry.ledger())
-        self._paid.add(entry.path.name)
+        self.paid.add(entry.path.name)
+        self.heard(entry)
         return entry
 
     def ask(self, stage: Stage, cfg: Config, *inputs: Input, label: str = "") -> Entry:
@@ -69,4 +72,4 @@ class Session:
 
     def part(self) -> Session:
         """A session for one run of a study: the same store and budget, its own ledger and notes."""
-        return Session(self.store, self.budget, _paid=self._paid)
+        return Session(self.store, self.budget, paid=self.paid)

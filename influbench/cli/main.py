@@ -18,7 +18,7 @@ import typer
 from influbench import terminal
 from influbench.cli import evaluation, runs
 from influbench.cli import score as scoring
-from influbench.errors import UserError
+from influbench.errors import MethodError, UserError
 
 app = typer.Typer(
     add_completion=False,
@@ -66,7 +66,7 @@ def doctor() -> None:
     terminal.console().print(doctor_table())
 
 
-for command in (runs.run, runs.sweep, runs.figures, scoring.score, scoring.compare):
+for command in (runs.run, runs.sweep, runs.status, runs.figures, scoring.score, scoring.compare):
     app.command()(command)
 app.command()(evaluation.evaluate)
 app.command("judge-check")(evaluation.judge_check)
@@ -79,6 +79,14 @@ def main() -> None:
     except UserError as error:
         sys.stderr.write(f"influbench: {terminal.plain(' '.join(str(error).split()))}\n")
         sys.exit(2)
+    except MethodError as error:
+        if os.environ.get("INFLUBENCH_DEBUG"):
+            raise
+        sys.stderr.write(
+            f"influbench: {terminal.plain(str(error))}; INFLUBENCH_DEBUG=1 shows all; what was "
+            "finished is kept\n"
+        )
+        sys.exit(1)
     except SystemExit as stop:
         if stop.code == 130:  # what typer makes of Ctrl-C, without a word
             sys.stderr.write(

@@ -25,6 +25,16 @@ StoreRoot = Annotated[
         "--store", envvar="INFLUBENCH_STORE", help="where finished and half-done work is kept"
     ),
 ]
+Executor = Annotated[
+    str | None,
+    typer.Option("--executor", metavar="KIND", help="local, pool, slurm or ray; changes no result"),
+]
+RayAddress = Annotated[
+    str | None, typer.Option(help="of a Ray cluster: auto or HOST:PORT; else this machine")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="processes that share the candidates and GPUs")
+]
 STORE, RESULTS = Path(".influbench"), Path("results")
 
 
@@ -42,6 +52,15 @@ def checked(kind: type[C], given: Mapping[str, Any], overrides: Sequence[str] | 
     from influbench.config import from_settings
 
     return from_settings(kind, given, "options", overrides or ())
+
+
+def sharing(executor: str | None, workers: int | None, ray_address: str | None) -> dict[str, Any]:
+    """Settings of the stages whose candidates are shared, by dotted name."""
+    return {
+        "scoring.workers": workers,
+        "scoring.executor.kind": executor or ("ray" if ray_address else None),
+        "scoring.executor.ray_address": ray_address,
+    }
 
 
 def session(root: Path, max_dollars: float | None = None) -> Session:

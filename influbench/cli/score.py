@@ -46,9 +46,9 @@ def score(
     chunk_size: Annotated[
         int | None, typer.Option(min=1, help="candidates between two safe points")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="processes that share the candidates and GPUs")
-    ] = None,
+    workers: options.Workers = None,
+    executor: options.Executor = None,
+    ray_address: options.RayAddress = None,
     seed: options.Seed = None,
     overrides: options.Set = None,
     out: Annotated[
@@ -78,7 +78,7 @@ def score(
         "scoring.placement": placement,
         "scoring.token_budget": token_budget,
         "scoring.chunk_size": chunk_size,
-        "scoring.workers": workers,
+        **options.sharing(executor, workers, ray_address),
         "device": device,
         "seed": seed,
     }

@@ -82,6 +82,13 @@ class LocalBackend:
     def _batches(
         self, prompts: list[tuple[Request, str, list[int]]]
     ) -> list[list[tuple[Request, str, list[int]]]]:
+        """On a CPU each prompt alone: its last digits must not depend on its neighbours.
+
+        Which neighbours there are depends on what the archive has, and that on the order of runs.
+        A CPU gains next to nothing from a batch of long prompts.
+        """
+        if self._loaded.model.device.type == "cpu":
+            return [[prompt] for prompt in prompts]
         batches: list[list[tuple[Request, str, list[int]]]] = []
         for prompt in prompts:
             last = batches[-1] if batches else []

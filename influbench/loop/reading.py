@@ -28,6 +28,7 @@ def load_run(
     preset_or_file: str,
     overrides: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
+    last: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """The configuration of one run.
 
@@ -35,6 +36,7 @@ def load_run(
         preset_or_file: a preset's name or a YAML file.
         overrides: ``key.subkey=value``, values in YAML, applied in order.
         settings: the same by dotted name, applied before them.
+        last: the same, applied after them.
 
     Raises:
         UserError: no such preset or file, or a setting that does not exist or has a wrong type.
@@ -44,6 +46,8 @@ def load_run(
         assign(tree, key, value, f"setting {key}")
     for text in overrides:
         override(tree, text)
+    for key, value in (last or {}).items():
+        assign(tree, key, value, f"option {key}")
     return build(
         tree, f"preset '{preset_or_file}'" if preset_or_file in names() else preset_or_file
     )
@@ -54,15 +58,16 @@ def build(tree: Tree, where: str) -> RunConfig:
     return checked(RunConfig, tree, where)
 
 
-def read(name: str, beside: Path | None = None) -> Tree:
+def read(name: str, beside: Path | None = None, over: tuple[str, ...] = ()) -> Tree:
     """The settings of a preset or a file, with its bases under it.
 
     Args:
         name: of the preset, or a path.
         beside: where to look for a path that is not there as it stands.
+        over: the files that have it for their base, the nearest last.
 
     Raises:
-        UserError: there is neither.
+        UserError: there is neither, or a file is its own base.
     """
     if name in names():
         text = PRESETS.joinpath(f"{name}.yaml").read_text(encoding="utf-8")
@@ -74,11 +79,14 @@ def read(name: str, beside: Path | None = None) -> Tree:
                 f"expected a preset ({', '.join(names())}) or a YAML file, got '{name}': there "
                 "is neither"
             )
+        if (where := str(path.resolve())) in over:
+            raise UserError(f"{path}: its own base: {' -> '.join([*over, where])}; name another")
+        over = (*over, where)
         tree = read_yaml(path)
     base = tree.pop("base", None)
     if base is None:
         return tree
-    return _merge(read(str(base), beside), tree)
+    return _merge(read(str(base), beside, over), tree)
 
 
 def _merge(under: Tree, over: Tree) -> Tree:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +16,10 @@ from pydantic import Field
 from influbench import granting, judging, registry
 from influbench.config import Config, seldom, transport
 from influbench.derivatives.objective import examples_of
-from influbench.errors import UserError
+from influbench.errors import MethodError, UserError
 from influbench.estimator import Context, Objective, Scorer, Scores, as_scores
-from influbench.executors.pool import Share, device_of, fan_out
+from influbench.executors import ExecutorConfig
+from influbench.executors.shares import Share, device_of, shared
 from influbench.files import write_bytes
 from influbench.judging import ArchivedJudge, Budget, JudgeConfig
 from influbench.models import Learn
@@ -56,6 +59,9 @@ class ScoringSettings(Config):
     chunk_size: int = transport(8, "candidates between two safe points", gt=0)
     workers: int = transport(
         1, "processes that share the candidates of a method without a judge; GPUs are dealt", gt=0
+    )
+    executor: ExecutorConfig = transport(
+        ExecutorConfig(kind="pool"), "where those processes are: pool, slurm or ray"
     )
 
 
@@ -101,14 +107,16 @@ def score(
     args = cfg, candidates, reference, warmup, student
     method = registry.build(cfg.estimator, cfg.options)
     chunks = -(-len(candidates) // cfg.chunk_size)
-    workers = min(cfg.workers, chunks - work.finished("scores"))
+    asked = 1 if cfg.executor.kind == "local" else cfg.workers
+    workers = min(asked, chunks - work.finished("scores"))
     if workers > 1:
         if "judge" in method.facts.needs:
             raise UserError(
                 f"estimator '{cfg.estimator}' asks a judge, whose requests one process sends: set "
                 "workers = 1 (judge.concurrency is how many requests go at a time)"
             )
-        fan_out(share_of_scores, workers, args, work, chunks="scores", total=chunks)
+        where = cfg.executor.model_copy(update={"workers": workers})
+        shared(where, share_of_scores, args, work, chunks="scores", total=chunks)
     records = share_of_scores(*args, share=Share(), work=work, budget=budget)
     work.write("scores", records)
     facts = work.path / FACTS
@@ -158,10 +166,15 @@ def share_of_scores(
                 objective=cfg.objective,
                 dpo_beta=cfg.dpo_beta,
             )
-            with work.meter.phase("prepare", items=len(reference), models=networks):
+            with (
+                work.meter.phase("prepare", items=len(reference), models=networks),
+                _blamed(method, cfg.estimator),
+            ):
                 scorer = granting.prepare(method, context, cfg.estimator)
         with work.meter.phase("score", items=len(examples), models=networks):
-            scores = as_scores(_named(cfg.estimator, scorer, examples), len(examples))
+            with _blamed(method, cfg.estimator):
+                found = _named(cfg.estimator, scorer, examples)
+            scores = as_scores(found, len(examples))
         if share.rank == 0 and not facts.exists():
             write_bytes(facts, json.dumps(dict(scores.diagnostics)).encode())
         if held is not None and (notes := held.room.notes):
@@ -221,6 +234,25 @@ def _judge(cfg: MethodConfig, work: Work, budget: Budget | None) -> ArchivedJudg
     if cfg.judge is None:
         raise UserError(f"estimator '{cfg.estimator}' asks a judge: set judge.kind and judge.model")
     return judging.build(cfg.judge, cfg.archive, buyer=work.path.name, budget=budget)
+
+
+@contextmanager
+def _blamed(method: object, name: str) -> Iterator[None]:
+    """Errors of a method that is not ours say whose they are."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        package = type(method).__module__.partition(".")[0]
+        if package == "influbench" or isinstance(error, MethodError):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())[:300]
+        raise MethodError(
+            f"estimator '{name}' (package {package}) failed: {type(error).__name__}: {text} "
+            f"({Path(last.filename).name}:{last.lineno})"
+        ) from error
 
 
 def _named(name: str, scorer: Scorer, examples: Sequence[Example]) -> Any:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from influbench.store.entry import Entry
-from influbench.store.store import Input, R, Stage, Store, T, Work
+from influbench.store.store import BusyError, Input, MissingError, R, Stage, Store, T, Work
 
-__all__ = ["Entry", "Input", "R", "Stage", "Store", "T", "Work"]
+__all__ = ["BusyError", "Entry", "Input", "MissingError", "R", "Stage", "Store", "T", "Work"]

@@ -1,4 +1,4 @@
-"""Says in one line that the disk is full, whichever library found out."""
+"""Says in one line that the disk is full or cannot be written, whichever library found out."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from types import TracebackType
 from influbench.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+"""What comes of a read-only disk, of missing rights, and of a file where a folder should be."""
 NO_ROOM = 1 << 20
 """Bytes; with less than this left, a writer that gives no reason has failed for want of room."""
 
 
 @dataclass(frozen=True)
 class ExplainedWhenFull:
-    """Turns a write that fails on a full disk into the user's one line; other errors just pass.
+    """Turns a write that fails for want of room or rights into one line; other errors just pass.
 
     Raises:
-        UserError: on leaving, if the disk is full.
+        UserError: on leaving, if the disk is full, or ``path`` cannot be written.
     """
 
     path: Path
@@ -39,6 +41,11 @@ class ExplainedWhenFull:
         trace: TracebackType | None,
     ) -> None:
         """Looks at what went wrong, if anything did."""
+        if isinstance(error, OSError) and error.errno in CLOSED and self._inside(error.filename):
+            raise UserError(
+                f"cannot write {error.filename}: {error.strerror}; name a folder that can be "
+                "written (--store)"
+            ) from error
         found = None if isinstance(error, UserError) else self._where_full(error)
         if found is None:
             return
@@ -47,6 +54,11 @@ class ExplainedWhenFull:
             f"the disk is full: could not write {found} ({size}{self._free():,} bytes free); make "
             "room and run the same command again: what was finished before is kept"
         ) from error
+
+    def _inside(self, name: object) -> bool:
+        """Whether a file is what is being written, in it, or one of its parents."""
+        path = Path(str(name))
+        return path.is_relative_to(self.path.parent) or self.path.is_relative_to(path)
 
     def _where_full(self, error: BaseException | None) -> str | None:
         """The file that had no room, or None where that is not what went wrong.

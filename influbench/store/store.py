@@ -42,7 +42,18 @@ from influbench.store.entry import (
 R = TypeVar("R")
 T = TypeVar("T")
 
+LONGEST = 60
+"""Characters of a label in the name of an entry's folder."""
+
 Input = Sequence[object] | ModelRef | str | None
+
+
+class BusyError(RuntimeError):
+    """Another process is at work on the entry, and the store was told not to wait."""
+
+
+class MissingError(RuntimeError):
+    """The entry is not there, and the store was told to make none."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +155,27 @@ class Work:
 class Store:
     """A folder of entries."""
 
-    def __init__(self, root: Path, progress: Progress | None = None) -> None:
-        """Opens the store at ``root``, which need not exist; ``progress`` is silent by default."""
+    def __init__(
+        self,
+        root: Path,
+        progress: Progress | None = None,
+        *,
+        waits: int | None = None,
+        makes: bool = True,
+    ) -> None:
+        """Opens the store at ``root``, which need not exist.
+
+        Args:
+            root: of all entries.
+            progress: silent by default.
+            waits: how often to wait for another process that works on what is needed; by default as
+                often as need be.
+            makes: whether to make what is not there.
+        """
         self.root = root.resolve()
         self.progress: Progress = progress or SilentProgress()
+        self.waits = waits
+        self.makes = makes
 
     def run(self, stage: Stage, config: Config, *inputs: Input, label: str = "") -> Entry:
         """The entry of a stage for these inputs: read if it is there, else made.
@@ -159,7 +187,9 @@ class Store:
             label: which estimator, student or judge; part of the folder's name, not of the key.
 
         Raises:
-            UserError: the disk is full.
+            UserError: the disk is full, or the store cannot be written.
+            BusyError: another process is at work on it, and the store does not wait.
+            MissingError: it is not there, and the store makes nothing.
         """
         told = {
             "stage": stage.name,
@@ -168,15 +198,18 @@ class Store:
             "inputs": [_identity(value) for value in inputs],
         }
         key = digest(json.dumps(told, sort_keys=True))
-        name = "-".join(p for p in (stage.name, re.sub(r"[^\w.+-]+", "_", label), key[:16]) if p)
+        named = re.sub(r"[^\w.+-]+", "_", label)[:LONGEST]
+        name = "-".join(p for p in (stage.name, named, key[:16]) if p)
         path = self.root / name
         title = f"{stage.name} {label}".strip()
         with ExplainedWhenFull(path):
-            if self._whole(path, key, title):
+            if self._whole(path, key):
                 return Entry(path, key, cached=True, meta=read_manifest(path)["meta"])
-            with _alone(self.root / ".locks" / f"{name}.lock", title):
+            if not self.makes:
+                raise MissingError(title)
+            with self._alone(self.root / ".locks" / f"{name}.lock", title):
                 # Another process may have made it meanwhile.
-                if self._whole(path, key, title):
+                if self._whole(path, key):
                     return Entry(path, key, cached=True, meta=read_manifest(path)["meta"])
                 _clear(path, key, title)
                 meter = Meter(path / LEDGER, stage=stage.name, label=label)
@@ -195,11 +228,27 @@ class Store:
             for problem in damage(manifest.parent, thorough=True)
         ]
 
-    def _whole(self, path: Path, key: str, title: str) -> bool:
+    @contextmanager
+    def _alone(self, path: Path, title: str) -> Iterator[None]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if self.waits == 0:
+                raise BusyError(f"{title}: another process is working on it") from None
+            self.waits = None if self.waits is None else self.waits - 1
+            sys.stderr.write(f"{title}: another process is working on it; waiting for it\n")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _whole(self, path: Path, key: str) -> bool:
         if not (path / MANIFEST).exists() or damage(path, key):
             return False
         _tidy(path)  # a kill may have come between the manifest and this
-        self.progress.note(f"{title}: cached")
         return True
 
     def _finish(self, work: Work, told: dict[str, Any]) -> None:
@@ -242,18 +291,3 @@ def _clear(path: Path, key: str, title: str) -> None:
 def _tidy(path: Path) -> None:
     for name in UNFINISHED:
         shutil.rmtree(path / name, ignore_errors=True)
-
-
-@contextmanager
-def _alone(path: Path, title: str) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        sys.stderr.write(f"{title}: another process is working on it; waiting for it\n")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -2,13 +2,15 @@
 
 A study has ``name`` and ``question``; ``kind`` (``loop`` by default); ``base``, a preset or file
 whose settings its runs have, which a study of the loop needs; ``set``, what differs in all of its
-runs; and ``grid``: dotted settings, each with a list of values, or several such grids, where
-some arms get more seeds than others.
+runs; ``grid``: dotted settings, each with a list of values, or several such grids, where some arms
+get more seeds than others; and ``exclude``: a list of points of the grid that are left out, each
+some of its settings with a value or a list of values.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,15 @@ from typing import Any
 
 from influbench.config import Config, Tree, assign, checked, override, read_yaml
 from influbench.errors import UserError
+from influbench.files import digest
 from influbench.loop import reading
 from influbench.loop.settings import RunConfig
 from influbench.studies import kind as kinds
 from influbench.studies.kind import LOOP
 
-PARTS = {"name", "question", "kind", "base", "set", "grid"}
+PARTS = {"name", "question", "kind", "base", "set", "grid", "exclude"}
+LONGEST = 200
+"""Bytes of a run's name, of which files are named; a digest may follow."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,12 @@ def load_study(file: str | Path, overrides: Sequence[str] = ()) -> Study:
     _check_parts(raw, {"name", "base", "grid"} if name == LOOP else {"name"}, file)
     kind = kinds.load(name)
     given = raw.get("grid", {})
-    runs: dict[str, Config] = {}
-    for varied in _varied(given if isinstance(given, list) else [given], file):
+    points = list(_varied(given if isinstance(given, list) else [given], file))
+    excluded = _Excluded(raw.get("exclude", []), {str(k) for p in points for k in p}, file)
+    found: list[tuple[str, Config]] = []
+    for varied in points:
+        if excluded.has(varied):
+            continue
         base = raw.get("base")
         tree = {} if base is None else reading.read(str(base), Path(file).parent)
         if "name" in kind.settings.model_fields:
@@ -57,8 +66,69 @@ def load_study(file: str | Path, overrides: Sequence[str] = ()) -> Study:
         for text in overrides:
             override(tree, text)
         cfg = checked(kind.settings, tree, str(file))
-        runs[run_id(cfg, varied)] = cfg
-    return Study(str(raw["name"]), str(raw.get("question", "")), runs, name)
+        found.append((run_id(cfg, varied), cfg))
+    excluded.refuse_idle()
+    if not found:
+        raise UserError(f"{file}: 'exclude' leaves no run of the grid")
+    return Study(str(raw["name"]), str(raw.get("question", "")), _told_apart(found), name)
+
+
+class _Excluded:
+    """The points of a grid that are left out."""
+
+    def __init__(self, points: Any, settings: set[str], file: str | Path) -> None:
+        if not isinstance(points, list) or not all(isinstance(p, dict) and p for p in points):
+            raise UserError(
+                f"{file}: expected 'exclude' to be a list of settings of the grid with values, "
+                f"such as '- {{seed: 1}}', got {points}"
+            )
+        unknown = sorted({str(key) for point in points for key in point} - settings)
+        if unknown:
+            raise UserError(
+                f"{file}: 'exclude' names {', '.join(unknown)}: expected settings of the grid "
+                f"({', '.join(sorted(settings))})"
+            )
+        self._file = file
+        self._points: list[Tree] = points
+        self._idle = list(range(len(points)))
+
+    def has(self, varied: Tree) -> bool:
+        """Whether a point of the grid is left out."""
+        hits = [
+            number
+            for number, point in enumerate(self._points)
+            if all(
+                key in varied and varied[key] in (value if isinstance(value, list) else [value])
+                for key, value in point.items()
+            )
+        ]
+        self._idle = [number for number in self._idle if number not in hits]
+        return bool(hits)
+
+    def refuse_idle(self) -> None:
+        """Refuses an exclusion that excludes nothing: most likely a slip of the pen."""
+        if self._idle:
+            raise UserError(
+                f"{self._file}: 'exclude' {self._points[self._idle[0]]} matches no run of the grid"
+            )
+
+
+def _told_apart(found: Sequence[tuple[str, Config]]) -> dict[str, Config]:
+    """The runs by names that differ wherever their settings do.
+
+    A name has ``_`` for what a file's name cannot hold; two runs that would share one, and names
+    that are too long, end with a digest of the run's settings.
+    """
+    settings: dict[str, set[str]] = {}
+    told = [(name, json.dumps(cfg.model_dump(mode="json"), sort_keys=True)) for name, cfg in found]
+    for name, text in told:
+        settings.setdefault(name.casefold(), set()).add(text)  # some disks know one case only
+    runs: dict[str, Config] = {}
+    for (name, text), (_, cfg) in zip(told, found, strict=True):
+        short = name.encode()[:LONGEST].decode(errors="ignore")
+        same = short == name and len(settings[name.casefold()]) == 1
+        runs[name if same else f"{short}-{digest(text)[:8]}"] = cfg
+    return runs
 
 
 def _varied(grids: Sequence[Any], file: str | Path) -> Iterator[Tree]:
@@ -91,6 +161,6 @@ def _check_parts(raw: Tree, needed: set[str], file: str | Path) -> None:
     found = {"unknown": sorted(set(raw) - PARTS), "missing": sorted(needed - set(raw))}
     if any(found.values()):
         raise UserError(
-            f"{file}: expected a study with name, question, kind, base, set and grid; "
+            f"{file}: expected a study with name, question, kind, base, set, grid and exclude; "
             + "; ".join(f"{what}: {', '.join(keys)}" for what, keys in found.items() if keys)
         )

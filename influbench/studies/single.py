@@ -1,0 +1,148 @@
+"""One run of a study as a task: plain data in, plain data out, wherever it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from influbench.judging import Budget
+from influbench.progress import Progress, SilentProgress
+from influbench.results import result_file
+from influbench.session import Session
+from influbench.store import BusyError, Entry, MissingError, Store, receipts
+from influbench.studies import kind as kinds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A run of a study, as it is given to a worker."""
+
+    kind: str
+    settings: Mapping[str, Any]
+    """Plain JSON types."""
+    study: str
+    run: str
+    store: Path
+    results: Path
+    cap: float | None = None
+    """US dollars that the study's paid judges may cost."""
+    progress: Progress | None = None
+    """None shows nothing; given only where the task stays in this process."""
+
+    def shown_by(self, progress: Progress | None) -> Task:
+        """The same run with another progress."""
+        return dataclasses.replace(self, progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What a run left."""
+
+    path: Path
+    seconds: float
+    made: int
+    """Stages that were run."""
+    kept: int
+    """Stages that were there."""
+    cost: Mapping[str, tuple[float, float]]
+    """Seconds and US dollars of every entry, by its folder, whoever made it."""
+
+
+@dataclass
+class Purse:
+    """What a study's judges have cost so far; the runs of one process share it."""
+
+    spent: float = 0.0
+    paid: set[str] = dataclasses.field(default_factory=set)
+
+
+def run_one(task: Task, purse: Purse, patient: bool) -> Done:
+    """Runs a run and writes its result file.
+
+    Args:
+        task: the run.
+        purse: what was spent before it.
+        patient: wait for another process that works on what is needed, once.
+
+    Raises:
+        UserError: it cannot go on.
+        BusyError: another process is at work on what it needs.
+    """
+    before = receipts.read(task.store, task.study, task.run)
+    if before is not None and before.now == "running" and not before.here and not patient:
+        raise BusyError(f"{task.run}: another process runs it")
+    kind = kinds.load(task.kind)
+    store = Store(task.store, task.progress or SilentProgress(), waits=1 if patient else 0)
+    receipt = receipts.started(task.study, task.run)
+    if before is None or before.state != "done":
+        receipts.write(task.store, receipt)
+    entries: dict[str, Entry] = {}
+    made: set[str] = set()
+
+    def heard(entry: Entry) -> None:
+        nonlocal receipt
+        if not entry.cached:
+            made.add(entry.path.name)
+        known = entry.path.name in entries
+        entries.setdefault(entry.path.name, entry)
+        if made and not known:
+            receipt = dataclasses.replace(receipt, entries=tuple(entries), made=len(made))
+            receipts.write(task.store, receipt)
+
+    budget = Budget(task.cap, purse.spent)
+    session = Session(store, budget, heard=heard, paid=set(purse.paid))
+    began = time.monotonic()
+    try:
+        found = kind.run(kind.settings.model_validate(task.settings), session, task.study, task.run)
+        path = result_file.write_if_new(task.results, task.study, task.run, found)
+    except BusyError:
+        receipts.write(task.store, dataclasses.replace(receipt, state="stopped"))
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:500]
+        receipts.write(task.store, dataclasses.replace(receipt, state="failed", error=said))
+        raise
+    finally:
+        purse.spent, purse.paid = budget.spent, session.paid
+    seconds = time.monotonic() - began
+    whole = dataclasses.replace(
+        receipt,
+        state="done",
+        entries=tuple(entries),
+        made=len(made),
+        seconds=seconds if made or before is None else before.seconds,
+        result=str(path.resolve()),
+    )
+    if before is None or made or before.state != "done" or before.entries != whole.entries:
+        receipts.write(task.store, whole)
+    return Done(
+        path=path,
+        seconds=seconds,
+        made=len(made),
+        kept=len(entries) - len(made),
+        cost={name: _cost(entry) for name, entry in entries.items()},
+    )
+
+
+def first_missing(task: Task) -> str:
+    """The first stage that a run would have to make; empty where all is there.
+
+    Raises:
+        UserError: it could not run.
+    """
+    kind = kinds.load(task.kind)
+    session = Session(Store(task.store, makes=False))
+    try:
+        kind.run(kind.settings.model_validate(task.settings), session, task.study, task.run)
+    except MissingError as missing:
+        return str(missing)
+    return ""
+
+
+def _cost(entry: Entry) -> tuple[float, float]:
+    rows = entry.ledger()
+    return sum(row.seconds for row in rows), sum(row.money for row in rows)
