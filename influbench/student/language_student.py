@@ -21,6 +21,9 @@ from influbench.student.room import Room
 
 Compute = Literal["float32", "bfloat16", "tf32"]
 
+SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
+"""Factors on the logits, and their exponents: Cohere's, Falcon-H1's, Granite's."""
+
 
 @dataclass(frozen=True)
 class LanguageStudent:
@@ -113,8 +116,12 @@ class LanguageStudent:
         """Logits of hidden states, shape [token, vocabulary]."""
         head = self.model.get_output_embeddings()
         assert head is not None
-        logits = head(hidden)
-        cap = getattr(self.model.config, "final_logit_softcapping", None)  # Gemma 2 only
+        config, logits = self.model.config, head(hidden)
+        for name, power in SCALES.items():
+            scale = getattr(config, name, None)
+            if scale is not None:
+                logits = logits * scale**power
+        cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2 only
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     @property

@@ -99,6 +99,6 @@ def _check_head(model: PreTrainedModel) -> None:
     if not torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-3):
         raise UserError(
             f"model type '{model.config.model_type}' computes its logits in a way that influbench "
-            "does not know: expected output embedding of the last hidden state (with Gemma's soft "
-            "cap at most)"
+            "does not know: expected output embedding of the last hidden state (with a factor of "
+            "the configuration, or Gemma's soft cap, at most)"
         )

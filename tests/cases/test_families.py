@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cases.trained import Trained
+from cases.trained import Trained, rows
 from command import influbench
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from influbench import models, registry, testing
+from influbench import foreign, models, registry, testing
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.student import load_student
@@ -60,6 +62,41 @@ def test_a_model_without_sdpa_attends_eagerly(name: str, tmp_path: Path) -> None
     assert scores(folder, "gradient_dot") == pytest.approx(products, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["granite", "cohere"])
+def test_logits_that_the_configuration_scales(name: str, tmp_path: Path) -> None:
+    folder = families.build(name, tmp_path / "m")
+    losses, products = plainly(folder)
+    assert -scores(folder, "loss") == pytest.approx(losses, rel=1e-5)
+    for method, options in (("gradient_dot", {}), ("adam_jvp", {"method": "ghost"})):
+        found = scores(folder, method, **({"preconditioner": "none", **options} if options else {}))
+        assert found == pytest.approx(products, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["granite", "cohere", "gemma2"])
+def test_another_toolkits_worker_computes_the_same_losses(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(foreign.WORKERS)
+    response_loss = importlib.import_module("response_loss")
+    folder = families.build(name, tmp_path / "m")
+    model = load_student(models.resolve(str(folder))).model
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoded = [rows(tokenizer, c) for c in CANDIDATES]
+    given = [SimpleNamespace(ids=i, learned=torch.arange(n, len(i))) for i, n in encoded]
+    with torch.no_grad():
+        found = response_loss.losses(model, *response_loss.padded(given, 0)).tolist()
+    assert found == pytest.approx(plainly(folder)[0], rel=1e-5)
+
+
+def test_logits_made_in_an_unknown_way_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = families.build("cohere", tmp_path / "m")
+    monkeypatch.setattr("influbench.student.language_student.SCALES", {})
+    with pytest.raises(UserError, match="'cohere' computes its logits in a way"):
+        load_student(models.resolve(str(folder)))
+
+
 @pytest.mark.parametrize("name", WITH_EXPERTS)
 def test_forward_mode_goes_through_experts(name: str, tmp_path: Path) -> None:
     folder = families.build(name, tmp_path / "m")
@@ -87,8 +124,8 @@ def test_routers_with_several_outputs_are_one_line_for_the_ghost_product(tmp_pat
 
 def test_a_recurrent_model_without_a_limit_is_warmed_up_and_scored(tmp_path: Path) -> None:
     folder = families.build("mamba2", tmp_path / "m", max_position_embeddings=None)
-    rows = [{"id": e.id, "instruction": e.instruction, "response": e.response} for e in CANDIDATES]
-    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [{"id": e.id, "instruction": e.instruction, "response": e.response} for e in CANDIDATES]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
     done = influbench(
         *("score", "--student", str(folder), "--candidates", "c.jsonl", "--reference", "c.jsonl"),
         *("--warmup", "c.jsonl", "--set", "warmup.batch_size=1", "--set", "warmup.epochs=2"),

@@ -13,6 +13,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 IGNORED = -100
+SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
+"""As in ``influbench.student.language_student``, which is not installed here."""
 
 
 def load_model(folder: Path, meta: dict[str, Any]) -> Any:
@@ -42,7 +44,12 @@ def padded(rows: Sequence[Row], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
 def response_logits(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Logits where a response token is predicted, shape [token, vocabulary]."""
     hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    return model.get_output_embeddings()(hidden[labels != IGNORED]).float()
+    logits = model.get_output_embeddings()(hidden[labels != IGNORED]).float()
+    for name, power in SCALES.items():
+        scale = getattr(model.config, name, None)
+        logits = logits if scale is None else logits * scale**power
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def losses(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
