@@ -138,7 +138,8 @@ class GraphedGradients:
         graph, held = self._graphs[size]
         held.take(laid)
         graph.replay()
-        passes.replayed(passes.backbone(self._student.model), 1, size[0])
+        backbone = passes.backbone(self._student.model)
+        passes.reported(backbone, forward=1, backward=1, positions=size[0])
         assert self._out is not None
         return float(self._loss), self._out
 

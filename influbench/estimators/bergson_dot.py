@@ -9,7 +9,7 @@ left out (``parameter_share`` among the diagnostics says how much remains), so t
 Source: bergson 2.5.1 (EleutherAI, arXiv 2606.11660), its in-memory collector and scorer,
 unprojected gradients, ``loss_reduction`` mean. Deviations: the references are averaged first, which
 is linear, so there is no score a reference. Runs in bergson's own environment over files
-(``influbench.foreign``): its passes are not in the ledger.
+(``influbench.foreign``), which counts its passes.
 Cost: 3M passes to prepare, 3 per candidate.
 """
 

@@ -15,7 +15,7 @@ the same layers and needs no warm-up set.
 Source: Grosse et al., arXiv 2308.03296, in kronfluence 1.0.1. Deviations: sampled labels are
 weighted so that the curvature is that of the mean loss over response tokens; the reference gradient
 is aggregated and preconditioned once, so there is no score a reference. Runs in kronfluence's own
-environment over files (``influbench.foreign``): its passes are not in the ledger.
+environment over files (``influbench.foreign``), which counts its passes.
 Cost: 6W + 3M passes to prepare and an eigendecomposition a layer, 3 per candidate.
 """
 

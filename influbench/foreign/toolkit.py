@@ -8,8 +8,9 @@ and unit; all of it is checked here. The other side is ``workers/file_worker.py`
     python -m influbench.foreign install kronfluence
     python -m influbench.foreign list
 
-What a toolkit computes is outside our process: passes and memory in the ledger are ours alone. The
-worker's own peak is among the diagnostics (``worker_peak_bytes``).
+A worker counts its own passes, which come back with what it answers and go into the ledger as the
+student's. Memory in the ledger is that of our process alone; the worker's peak is among the
+diagnostics (``worker_peak_bytes``).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from influbench.student import LanguageStudent
 
 WORKERS = Path(__file__).parent / "workers"
-FORMAT = 2
+FORMAT = 3
 SIGN = "positive lowers the reference loss"
 GRACE_SECONDS = 10
 """How long a worker may take to end before it is killed."""
@@ -93,10 +94,12 @@ def scorer(called: Worker, ctx: Context, options: Mapping[str, Any], *, min_shar
     process = Process(called, folder)
     shutil.rmtree(folder / "model")  # the worker holds it now
     facts = _checked(called, json.loads((folder / "worker.json").read_text(encoding="utf-8")))
+    _book(called, student, facts)
     share = ctx.share(float(facts["parameter_share"]), min_share)
 
     def score(examples: Sequence[Example]) -> Scores:
         values, meta = process.score(student, examples)
+        _book(called, student, meta)
         return Scores(
             value=values,
             diagnostics={"parameter_share": share, "worker_peak_bytes": float(meta["peak_bytes"])},
@@ -228,6 +231,16 @@ def _checked(called: Worker, meta: dict[str, Any]) -> dict[str, Any]:
         if meta.get(key) != value:
             raise _broken(called, f"{key} = {value!r}", repr(meta.get(key)))
     return meta
+
+
+def _book(called: Worker, student: LanguageStudent, meta: Mapping[str, Any]) -> None:
+    """Reports a worker's passes to whoever counts the student's."""
+    from influbench.meter import passes
+
+    told = meta.get("passes")
+    if not isinstance(told, dict) or set(told) != {"forward", "backward", "positions"}:
+        raise _broken(called, "its passes forward and backward, and their positions", repr(told))
+    passes.reported(passes.backbone(student.model), **told)
 
 
 def _broken(called: Worker, expected: str, got: str) -> UserError:

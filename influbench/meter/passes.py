@@ -69,17 +69,20 @@ def uncounted() -> Iterator[None]:
         _UNCOUNTED.pop()
 
 
-def replayed(module: nn.Module, sequences: int, positions: int) -> None:
-    """Reports a forward and backward pass that went through ``module`` without its code being run.
+def reported(module: nn.Module, *, forward: int, backward: int, positions: int) -> None:
+    """Reports passes through ``module``, or a copy of it, that were made without its code here.
+
+    Replayed graphs, and toolkits in processes of their own.
 
     Args:
         module: a backbone; nothing happens where nobody counts it.
-        sequences: how many went through.
-        positions: token positions in all, padding included.
+        forward: sequences that went forward.
+        backward: sequences whose gradient went backward.
+        positions: token positions that went forward in all, padding included.
     """
     for sink in _SINKS.get(id(module), []):
-        sink.forward(sequences, positions)
-        sink.backward(sequences)
+        sink.forward(forward, positions)
+        sink.backward(backward)
 
 
 _SINKS: dict[int, list[Sink]] = {}

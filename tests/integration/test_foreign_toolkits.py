@@ -15,6 +15,7 @@ from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
 from influbench.foreign import environments
 from influbench.foreign.environments import TOOLKITS
+from influbench.meter import Meter
 
 USERS = environments.cache_dir() / "foreign"  # read before the tests get a cache of their own
 CANDIDATES = testing.tiny_examples("candidate", 6)
@@ -65,6 +66,27 @@ def test_toolkits_agree_with_our_own_gradients(method, factor, tmp_path):
     got = as_scores(method.prepare(ctx)(CANDIDATES), len(CANDIDATES))
     np.testing.assert_allclose(got.value * factor, expected, rtol=2e-6)
     assert got.diagnostics["parameter_share"] == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(Ekfac(strategy="identity"), marks=needs("kronfluence"), id="identity"),
+        pytest.param(Ekfac(), marks=needs("kronfluence"), id="ekfac"),
+        pytest.param(BergsonDot(), marks=needs("bergson"), id="bergson"),
+    ],
+)
+def test_their_passes_are_those_that_their_facts_name(method, tmp_path):
+    ctx = testing.tiny_context(tmp_path)
+    meter, models = Meter(), [ctx.student.model]
+    with meter.phase("prepare", models=models):
+        score = method.prepare(ctx)
+    with meter.phase("score", models=models):
+        score(CANDIDATES)
+    prepared, scored = (row.forward_passes + 2 * row.backward_passes for row in meter.rows())
+    fitted = 6 * len(ctx.warmup) if "W" in method.facts.passes[0] else 0
+    assert prepared == fitted + 3 * len(ctx.reference)
+    assert scored == 3 * len(CANDIDATES)
 
 
 @pytest.mark.parametrize(("method", "_"), [METHODS[0], METHODS[2], METHODS[4]])

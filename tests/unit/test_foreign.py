@@ -18,6 +18,7 @@ from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
 from influbench.foreign import environments
 from influbench.foreign.environments import TOOLKITS
+from influbench.meter import Meter
 
 UNIT = "response tokens"
 FAKE = f"""
@@ -26,6 +27,18 @@ sys.path.insert(0, {str(foreign.WORKERS)!r})
 from pathlib import Path
 import numpy as np
 import file_worker
+
+def counted(references):
+    import torch
+
+    class Network(torch.nn.Embedding):
+        def forward(self, input_ids):
+            return (super().forward(input_ids),)
+
+    network = Network(1000, 2)
+    file_worker.watch(network)
+    network(input_ids=torch.zeros(len(references), 7, dtype=torch.long))
+    return lambda ids: network(input_ids=torch.tensor([ids]))[0].sum().backward()
 
 def prepare(folder, meta):
     fault = meta["options"]["fault"]
@@ -36,10 +49,16 @@ def prepare(folder, meta):
     facts = {{"toolkit": "fake", "version": "2", "unit": {UNIT!r}, "parameter_share": 0.25}}
     if fault in facts:
         facts[fault] = "other"
+    if fault == "passes":
+        file_worker._passes = dict
     if fault == "sign":
         facts["sign"] = "positive raises the reference loss"
 
+    passes = counted(references) if fault == "counted" else len
+
     def score(rows):
+        for row in rows:
+            passes(row.ids)
         print("noise that a toolkit prints")
         if fault == "score":
             raise MemoryError("out of memory")
@@ -91,6 +110,22 @@ def test_scores_come_back_in_order_from_the_tokens_that_we_made(fake, tiny):
     assert got.diagnostics["worker_peak_bytes"] > 1e6
 
 
+def test_the_workers_passes_are_in_the_ledger(fake, tiny):
+    candidates = testing.tiny_examples("candidate", 3)
+    meter, models = Meter(), [tiny.student.model]
+    with meter.phase("prepare", models=models):
+        score = scorer(fake, tiny, "counted")
+    for _ in range(2):
+        with meter.phase("score", models=models):
+            score(candidates)
+    prepared, scored = meter.rows()
+    references = len(tiny.reference)
+    assert (prepared.forward_passes, prepared.backward_passes) == (references, 0)
+    assert prepared.tokens == 7 * references
+    assert (scored.forward_passes, scored.backward_passes) == (6, 6)
+    assert scored.tokens == 2 * sum(len(tiny.student.encode(c).ids) for c in candidates)
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -100,6 +135,7 @@ def test_scores_come_back_in_order_from_the_tokens_that_we_made(fake, tiny):
         ("sign", "sign = 'positive lowers the reference loss'"),
         ("shape", "3 float64 scores"),
         ("reversed", "3 candidates in their order"),
+        ("passes", "its passes forward and backward"),
         ("score", r"stopped \(MemoryError: out of memory\)"),
         ("prepare", r"stopped \(ValueError: no such factor\)"),
     ],

@@ -5,7 +5,8 @@ token …), ``FOLDER/model`` (a Hugging Face model), ``references.jsonl`` and ``
 (tokens, so that nobody tokenises twice), prepares, writes ``FOLDER/worker.json`` and prints
 ``ready``. Then for each name of a job on its standard input it reads
 ``FOLDER/JOB/candidates.jsonl``, writes ``scores.npy`` (float64, shape [candidate]) and
-``meta.json`` beside it, and prints the name.
+``meta.json`` beside it, and prints the name. Both JSON files hold the passes through the network
+that :func:`watch` was given, made since the last of them.
 It ends when its input does.
 """
 
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FORMAT = 2
+FORMAT = 3
 SIGN = "positive lowers the reference loss"
 
 
@@ -36,6 +37,37 @@ class Row(NamedTuple):
 
 Scorer = Callable[[Sequence[Row]], np.ndarray]
 Prepare = Callable[[Path, dict[str, Any]], tuple[dict[str, Any], Scorer]]
+
+
+_PASSES = {"forward": 0, "backward": 0, "positions": 0}
+"""Sequences forward and backward, and token positions forward, since they were last told."""
+
+
+def watch(backbone: Any) -> None:
+    """Counts what goes through a network: each sequence forward, each whose gradient comes back.
+
+    Args:
+        backbone: the part of a Hugging Face model below its head, which every pass goes through.
+    """
+
+    def forward(_: Any, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        ids = named.get("input_ids")
+        ids = args[0] if ids is None else ids
+        _PASSES["forward"] += len(ids)
+        _PASSES["positions"] += ids.numel()
+        if output[0].requires_grad:
+            output[0].register_hook(lambda gradient: backward(len(gradient)))
+
+    def backward(sequences: int) -> None:
+        _PASSES["backward"] += sequences
+
+    backbone.register_forward_hook(forward, with_kwargs=True)
+
+
+def _passes() -> dict[str, int]:
+    told = dict(_PASSES)
+    _PASSES.update(dict.fromkeys(_PASSES, 0))
+    return told
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -58,7 +90,7 @@ def serve(prepare: Prepare) -> None:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     facts, score = prepare(folder, meta)
     facts = {"format": FORMAT, "sign": SIGN, **facts}
-    _write_json(folder / "worker.json", facts)
+    _write_json(folder / "worker.json", {**facts, "passes": _passes()})
     _answer(answers, "ready")
     for line in sys.stdin:
         job = folder / line.strip()
@@ -66,7 +98,8 @@ def serve(prepare: Prepare) -> None:
         _forget_peak()
         np.save(job / "scores.npy", np.asarray(score(rows), dtype=np.float64))
         ids = [row.id for row in rows]
-        _write_json(job / "meta.json", {**facts, "ids": ids, "peak_bytes": _peak()})
+        told = {"ids": ids, "peak_bytes": _peak(), "passes": _passes()}
+        _write_json(job / "meta.json", {**facts, **told})
         _answer(answers, line.strip())
 
 

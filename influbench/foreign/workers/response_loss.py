@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from file_worker import Row
+from file_worker import Row, watch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
@@ -18,11 +18,12 @@ SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
 
 
 def load_model(folder: Path, meta: dict[str, Any]) -> Any:
-    """The student's network, fp32, eval mode, on the device that the student is on."""
+    """The student's network, fp32, eval mode, where the student is; its passes are counted."""
     torch.set_num_threads(meta["threads"])
     model = AutoModelForCausalLM.from_pretrained(
         folder / "model", dtype=torch.float32, trust_remote_code=False
     )
+    watch(model.base_model)
     return model.to(meta["device"]).eval()
 
 
