@@ -82,7 +82,7 @@ def test_another_toolkits_worker_computes_the_same_losses(
     model = load_student(models.resolve(str(folder))).model
     tokenizer = AutoTokenizer.from_pretrained(folder)
     encoded = [rows(tokenizer, c) for c in CANDIDATES]
-    given = [SimpleNamespace(ids=i, learned=torch.arange(n, len(i))) for i, n in encoded]
+    given = [SimpleNamespace(ids=i, learned=list(range(n, len(i)))) for i, n in encoded]
     with torch.no_grad():
         found = response_loss.losses(model, *response_loss.padded(given, 0)).tolist()
     assert found == pytest.approx(plainly(folder)[0], rel=1e-5)
