@@ -7,7 +7,9 @@
   that helps because it is right must hurt this way round.
 * ``bootstrap:ESTIMATOR``: no teaching; the candidates with the highest scores are the shots that
   the training data are written after. With ``loss`` that is LLM2LLM (arXiv 2403.15042) as a loop:
-  what the student finds hard is what more is written of.
+  what the student finds hard is what more is written of, round after round.
+* ``filter:ESTIMATOR``: no teaching and nothing new written; the student learns the candidates with
+  the highest scores.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ BASE = "base"
 BASELINE = "none"
 """The arm that teaches nothing; its student is the baseline of the win rate."""
 
-Way = Literal["untaught", "teach", "flipped", "bootstrap"]
-WAYS: tuple[Way, ...] = ("flipped", "bootstrap")
+Way = Literal["untaught", "teach", "flipped", "bootstrap", "filter"]
+WAYS: tuple[Way, ...] = ("flipped", "bootstrap", "filter")
 """Ways that stand before an estimator's name."""
 
 
@@ -81,10 +83,8 @@ def flipped(pairs: Sequence[Pair]) -> list[Pair]:
     ]
 
 
-def best_as_seeds(
-    candidates: Sequence[Candidate], scores: Sequence[Score], count: int
-) -> list[SeedPrompt]:
-    """The instructions of the candidates with the highest scores, best first.
+def best(candidates: Sequence[Candidate], scores: Sequence[Score], count: int) -> list[Candidate]:
+    """The candidates with the highest scores, best first.
 
     Ties are broken by a digest of the id, since ids number candidates in the order written.
 
@@ -93,9 +93,14 @@ def best_as_seeds(
     """
     if len(candidates) < count:
         raise UserError(
-            f"bootstrap: expected at least {count} candidates to take as shots, got "
-            f"{len(candidates)}: raise sizes.candidates, or lower generation.num_shots"
+            f"expected at least {count} candidates to take the best from, got {len(candidates)}: "
+            "raise sizes.candidates (bootstrap: or lower generation.num_shots; filter: or lower "
+            "sizes.training)"
         )
     value = {score.id: score.value for score in scores}
-    order = sorted(candidates, key=lambda c: (-value[c.id], digest(c.id)))
-    return [SeedPrompt(id=c.id, instruction=c.instruction) for c in order[:count]]
+    return sorted(candidates, key=lambda c: (-value[c.id], digest(c.id)))[:count]
+
+
+def as_seeds(candidates: Sequence[Candidate]) -> list[SeedPrompt]:
+    """Their instructions, to be shown to a teacher."""
+    return [SeedPrompt(id=c.id, instruction=c.instruction) for c in candidates]

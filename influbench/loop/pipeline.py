@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from influbench import generation, preferences, scoring, training
@@ -59,6 +60,8 @@ class Run:
     """The student of the untaught teacher."""
     base: Evaluated
     """The student before any training."""
+    trained: Mapping[str, Mapping[str, Any]]
+    """What each student's training reports, by arm: examples, response tokens, steps, losses."""
     ledger: Sequence[LedgerRow]
     notes: Sequence[str]
 
@@ -88,15 +91,17 @@ def run(cfg: RunConfig, session: Session) -> Run:
         )
     untaught, against, base = Evaluated(), None, Evaluated()
     if cfg.stop_after == "end":
-        rows = loop.training_set(BASELINE, teacher)
+        rows = loop.training_set(BASELINE, teacher, loop.sets.seeds)
         model, untaught = loop.train_and_evaluate(BASELINE, rows, trained)
         against = Baseline(name=BASELINE, model=model)
         base = loop.evaluate(BASE, trained, against)
     rounds: list[Round] = []
     methods: dict[str, Mapping[str, Any]] = {}
+    seeds = loop.sets.seeds
     for number in range(1, cfg.rounds + 1):
-        warmup = loop.generate(teacher, cfg.sizes.warmup, f"round{number}-warmup")
-        candidates = loop.generate(teacher, cfg.sizes.candidates, f"round{number}-candidates")
+        writes = partial(loop.generate, teacher, seeds=seeds)
+        warmup = writes(cfg.sizes.warmup, f"round{number}-warmup")
+        candidates = writes(cfg.sizes.candidates, f"round{number}-candidates")
         warmed = loop.warm_up(student, warmup)
         wanted = [*cfg.scoring.compare, *([arm.estimator] if arm.estimator else [])]
         scored = {
@@ -114,10 +119,12 @@ def run(cfg: RunConfig, session: Session) -> Run:
             scores, floor = turn.scores[arm.estimator], scored[arm.estimator].noise_floor
             if arm.pairs:
                 turn, teacher = loop.teach(turn, teacher, arm, scores, floor)
-                rows = loop.training_set(arm.name, teacher)
+            elif arm.way == "bootstrap":
+                seeds = arms.as_seeds(arms.best(candidates, scores, loop.shots_wanted))
+            if arm.way == "filter":
+                rows = arms.best(candidates, scores, cfg.sizes.training)
             else:
-                shots = arms.best_as_seeds(candidates, scores, loop.shots_wanted)
-                rows = loop.training_set(arm.name, teacher, shots)
+                rows = loop.training_set(arm.name, teacher, seeds)
             _, marks = loop.train_and_evaluate(arm.name, rows, trained, against)
             turn = replace(turn, marks=marks)
         rounds.append(turn)
@@ -127,6 +134,7 @@ def run(cfg: RunConfig, session: Session) -> Run:
         rounds=rounds,
         baseline=untaught,
         base=base,
+        trained=loop.trained,
         ledger=session.ledger,
         notes=session.notes,
     )
@@ -139,6 +147,8 @@ class Loop:
     cfg: RunConfig
     session: Session
     sets: Sets
+    trained: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the last training of each arm's student reports."""
 
     @property
     def _everywhere(self) -> dict[str, Any]:
@@ -151,9 +161,10 @@ class Loop:
         count: int,
         salt: str,
         label: str = "",
-        seeds: Sequence[SeedPrompt] = (),
+        *,
+        seeds: Sequence[SeedPrompt],
     ) -> list[Candidate]:
-        """``count`` pairs that the teacher writes for the seed prompts, the run's unless given.
+        """``count`` pairs that the teacher writes for seed prompts.
 
         One ``salt`` is one stream of chance: two teachers given the same one get the same prompts.
         """
@@ -163,7 +174,7 @@ class Loop:
             dtype=self.cfg.teacher.dtype,
             **self._everywhere,
         )
-        inputs = seeds or self.sets.seeds, teacher, salt
+        inputs = seeds, teacher, salt
         entry = self.session.run(generation.STAGE, cfg, *inputs, label=label or salt)
         if unfinished := entry.meta["unfinished_responses"]:
             done = "dropped" if cfg.unfinished == "drop" else "kept, without an end of turn"
@@ -223,11 +234,11 @@ class Loop:
         return max(self.cfg.generation.num_shots, self.cfg.sizes.candidates // 4)
 
     def training_set(
-        self, name: str, teacher: ModelRef, seeds: Sequence[SeedPrompt] = ()
+        self, name: str, teacher: ModelRef, seeds: Sequence[SeedPrompt]
     ) -> list[Candidate]:
         """What the final student learns; the arms of a seed share the stream of chance."""
         return self.generate(
-            teacher, self.cfg.sizes.training, "training", f"training-{name}", seeds
+            teacher, self.cfg.sizes.training, "training", f"training-{name}", seeds=seeds
         )
 
     def train_and_evaluate(
@@ -240,7 +251,12 @@ class Loop:
         """The student trained on ``rows`` from the base student, and its marks."""
         cfg = self.cfg.sft.into(SFTConfig, **self._everywhere)
         entry = self.session.run(training.SFT, cfg, _examples(rows), student, label=name)
-        trained = entry.model("student")
+        trained, self.trained[name] = entry.model("student"), entry.meta
+        if (wanted := cfg.response_tokens) and entry.meta["examples"] == len(rows):
+            self.session.note(
+                f"{name}: learnt {entry.meta['response_tokens']} response tokens, all there were, "
+                f"of the {wanted} that every arm should learn: raise sizes.training"
+            )
         return trained, self.evaluate(name, trained, baseline)
 
     def evaluate(self, name: str, student: ModelRef, baseline: Baseline | None) -> Evaluated:

@@ -92,6 +92,7 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
         out += _quality(run.base, base(BASE, len(run.rounds)))
         out += _change(items(run.base), items(run.baseline), base(BASE, len(run.rounds)))
     out += _quality(run.baseline, base(BASELINE, len(run.rounds)))
+    out += _learnt(run, base)
     for turn in run.rounds:
         if ORACLE in turn.scores:
             out += _agreement(turn, seed, base)
@@ -125,6 +126,15 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
             out += _quality(turn.marks, base(name, turn.number))
             out += _change(items(turn.marks), items(run.baseline), base(name, turn.number))
     return out
+
+
+def _learnt(run: Run, base: Callable[[str, int], ResultRow]) -> list[ResultRow]:
+    """How much each arm's student learnt from: ``training_pairs``, ``training_tokens``."""
+    return [
+        row_of(base(name, len(run.rounds)), metric, Estimate(value=told[key], n=told["examples"]))
+        for name, told in run.trained.items()
+        for metric, key in (("training_pairs", "examples"), ("training_tokens", "response_tokens"))
+    ]
 
 
 def _agreement(turn: Round, seed: int, base: Callable[[str, int], ResultRow]) -> list[ResultRow]:

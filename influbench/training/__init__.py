@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from influbench.training.student_training import (
-    SFT,
-    WARM_UP,
-    SFTConfig,
-    SFTSettings,
-    WarmupConfig,
-    WarmupSettings,
-    sft,
-    warm_up,
-)
+from influbench.training.fine_tuning import SFT, SFTConfig, SFTSettings, sft
+from influbench.training.warming import WARM_UP, WarmupConfig, WarmupSettings, warm_up
 
 __all__ = [
     "SFT",

@@ -18,7 +18,7 @@ from influbench.judging import rubric
 from influbench.records import Example
 from influbench.student import load_student
 from influbench.testing import families
-from influbench.training import student_training
+from influbench.training import fine_tuning, warming
 
 EARLIER = (("system", "Be brief."), ("user", "Name a river."), ("assistant", "Rivers change."))
 PLAIN = testing.tiny_examples("chat", 4)
@@ -53,7 +53,7 @@ def test_sft_and_warm_up_learn_all_answers_and_no_end_that_was_not_written(tmp_p
     student = load_student(models.resolve(str(folder)))
     cut = dataclasses.replace(PLAIN[1], finished=False)
     encoded = [student.encode(e) for e in (CHATS[0], cut)]
-    trainer = student_training._sft_trainer(FINE, encoded, student, at(tmp_path / "w"))
+    trainer = fine_tuning._sft_trainer(FINE, encoded, student, at(tmp_path / "w"))
     end = student.tokenizer.convert_tokens_to_ids("<|im_end|>")
     rows = trainer.train_dataset
     assert isinstance(rows, datasets.Dataset)
@@ -64,14 +64,14 @@ def test_sft_and_warm_up_learn_all_answers_and_no_end_that_was_not_written(tmp_p
     assert end not in labels[1]
     work = at(tmp_path / "warm")
     few = WARM.model_copy(update={"batch_size": 2, "epochs": 1})
-    student_training.warm_up(few, CHATS, models.resolve(str(folder)), work=work)
+    warming.warm_up(few, CHATS, models.resolve(str(folder)), work=work)
     with torch.no_grad():
         (batch,) = student.batches([CHATS[i] for i in _first(few)])
         assert work.meta["loss"][0] == pytest.approx(float(student.loss(batch).mean()), rel=1e-5)
 
 
-def _first(cfg: student_training.WarmupConfig) -> list[int]:
-    chosen = next(iter(student_training._batches(cfg, CHATS)))
+def _first(cfg: warming.WarmupConfig) -> list[int]:
+    chosen = next(iter(warming._batches(cfg, CHATS)))
     return [CHATS.index(e) for e in chosen]
 
 

@@ -97,7 +97,41 @@ def test_bootstrap_writes_after_the_best_candidates_and_teaches_nothing(store):
     assert {c.group for c in written} <= {f"{score.id}#0" for score in best}
 
 
-def test_the_best_candidates_become_seed_prompts_best_first():
+def test_what_bootstrap_found_is_what_the_next_round_is_written_after(store):
+    found = run(store, "scoring.estimator=bootstrap:length", "rounds=2")
+    first, second = found.rounds
+    best = sorted(first.scores["length"], key=lambda score: -score.value)[:2]
+    assert {c.group.partition("#")[0] for c in second.candidates} <= {score.id for score in best}
+
+
+def test_filter_learns_the_best_candidates_and_writes_nothing(store):
+    found = run(store, "scoring.estimator=filter:length")
+    (turn,) = found.rounds
+    assert not any(row.label == "training-filter:length" for row in found.ledger)
+    assert not turn.pairs
+    assert found.trained["filter:length"]["examples"] == 4
+    assert turn.marks.outcomes()
+    with pytest.raises(UserError, match=r"at least 9 candidates .* got 8"):
+        run(store, "scoring.estimator=filter:length", "sizes.training=9")
+
+
+def test_all_arms_learn_as_many_response_tokens(store):
+    asked = ["sft.response_tokens=40", "sizes.training=6"]
+    for arm in ("none", "length", "flipped:length"):
+        found = run(store, *asked, f"scoring.estimator={arm}")
+        told = found.trained[arm]
+        assert 40 - 17 <= told["response_tokens"] <= 40
+        assert told["examples"] < 6
+        rows = publish.rows(found, "s", "r")
+        published = {r.metric: r.value for r in rows if r.estimator == arm}
+        assert published["training_tokens"] == told["response_tokens"]
+        assert published["training_pairs"] == told["examples"]
+        assert not any("every arm should learn" in note for note in found.notes)
+    short = run(store, "sft.response_tokens=4000", "scoring.estimator=none")
+    assert any("of the 4000 that every arm should learn" in note for note in short.notes)
+
+
+def test_the_best_candidates_come_best_first():
     made = [
         Candidate(
             id=f"c{n}", group="g", teacher_prompt="p", raw_completion="r", instruction=f"i{n}",
@@ -106,9 +140,8 @@ def test_the_best_candidates_become_seed_prompts_best_first():
         for n in range(5)
     ]  # fmt: skip
     scores = [Score(id=f"c{n}", value=float(v)) for n, v in enumerate([0, 3, -1, 5, 1])]
-    assert [s.id for s in arms.best_as_seeds(made, scores, 3)] == ["c3", "c1", "c4"]
-    with pytest.raises(UserError, match=r"at least 6 candidates .* got 5"):
-        arms.best_as_seeds(made, scores, 6)
+    assert [s.id for s in arms.best(made, scores, 3)] == ["c3", "c1", "c4"]
+    assert [s.instruction for s in arms.as_seeds(made[:2])] == ["i0", "i1"]
 
 
 def test_a_teacher_that_is_its_own_student_is_warned_about(store):

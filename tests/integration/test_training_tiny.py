@@ -11,7 +11,7 @@ from influbench.errors import UserError
 from influbench.records import Example, ModelRef
 from influbench.store import Store, Work
 from influbench.student import StudentSettings, load_student
-from influbench.training import WARM_UP, SFTConfig, WarmupConfig, sft, student_training, warm_up
+from influbench.training import WARM_UP, SFTConfig, WarmupConfig, fine_tuning, sft, warm_up, warming
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_warm_up_is_one_adamw_step_as_torch_makes_it(tiny_ref: ModelRef, work: W
     warm_up(cfg, EXAMPLES, tiny_ref, work=work)  # two steps; the first has learning rate 0
     held = load_student(tiny_ref, StudentSettings(device="cpu", max_length=1024))
     optimizer = torch.optim.AdamW(held.model.parameters(), lr=0.0, weight_decay=0.0)
-    for rate, batch in zip((0.0, 5e-3), student_training._batches(cfg, EXAMPLES), strict=True):
+    for rate, batch in zip((0.0, 5e-3), warming._batches(cfg, EXAMPLES), strict=True):
         optimizer.zero_grad()
         testing.loss_of_each(held, batch).mean().backward()
         torch.nn.utils.clip_grad_norm_(held.model.parameters(), 1.0)
@@ -72,7 +72,7 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_nothing(
 def test_sft_trains_on_the_tokens_of_the_student(tiny_ref: ModelRef, work: Work) -> None:
     held = load_student(tiny_ref, StudentSettings(device="cpu", max_length=1024))
     encoded = [held.encode(e) for e in EXAMPLES]
-    trainer = student_training._sft_trainer(FINE, encoded, held, work)
+    trainer = fine_tuning._sft_trainer(FINE, encoded, held, work)
     rows = trainer.train_dataset
     assert isinstance(rows, datasets.Dataset)
     for row, own in zip(rows, encoded, strict=True):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from influbench.errors import UserError
 from influbench.models.tiny import build_tokenizer
 from influbench.records import Example, Pair
-from influbench.training import SFTConfig, WarmupConfig, student_training, trainer
+from influbench.training import SFTConfig, WarmupConfig, trainer, warming
 from influbench.training.dpo import DPOStageConfig, split
 from influbench.training.pair_tokens import tokenise
 
@@ -75,12 +75,12 @@ def test_a_prompt_without_room_for_an_answer_is_refused() -> None:
 def test_batches_of_the_warm_up_cover_each_epoch_once_in_an_order_of_its_own() -> None:
     examples = [Example(id=f"e{i}", instruction="a", response="b") for i in range(7)]
     cfg = WarmupConfig(batch_size=3, epochs=2)
-    batches = [[e.id for e in batch] for batch in student_training._batches(cfg, examples)]
+    batches = [[e.id for e in batch] for batch in warming._batches(cfg, examples)]
     assert [len(b) for b in batches] == [3, 3, 1, 3, 3, 1]
     first, second = (list(chain(*half)) for half in (batches[:3], batches[3:]))
     assert sorted(first) == sorted(second) == [e.id for e in examples]
     assert first != second
-    assert batches == [[e.id for e in b] for b in student_training._batches(cfg, examples[::-1])]
+    assert batches == [[e.id for e in b] for b in warming._batches(cfg, examples[::-1])]
 
 
 @pytest.mark.parametrize(("batch", "most", "got"), [(32, 4, 4), (6, 4, 3), (7, 4, 1), (2, 8, 2)])

@@ -1,4 +1,4 @@
-"""The student's two trainings: the warm-up that gives it optimizer state, and the final SFT."""
+"""The student's warm-up, which gives it optimizer state."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import datasets
 import torch
 from pydantic import Field
 from transformers import get_constant_schedule_with_warmup
@@ -23,12 +21,7 @@ from influbench.models import adapter
 from influbench.records import Example, ModelRef
 from influbench.store import Stage, Work
 from influbench.student import Compute, LanguageStudent, StudentSettings, Told, load_student
-from influbench.student.losses import Encoded
 from influbench.training import trainer
-from influbench.training.trainer import TrainingConfig, TrainingSettings
-
-if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
-    from trl.trainer.sft_trainer import SFTTrainer
 
 
 class WarmupSettings(Config):
@@ -56,17 +49,6 @@ class WarmupConfig(WarmupSettings):
     seed: int = 0
     device: str = transport("auto")
     told: Told = seldom(Told(), "which weights are trained")
-
-
-class SFTSettings(TrainingSettings):
-    """The final student's training; the loss is the mean over all response tokens of a batch."""
-
-    learn: models.Learn = Field(default="all", description="assistant turns that are learnt")
-    micro_batch: int = transport(4, "most rows in one forward pass", ge=1)
-
-
-class SFTConfig(SFTSettings, TrainingConfig):
-    """The stage's: with what a run says once."""
 
 
 @dataclass
@@ -217,81 +199,4 @@ def _save(progress: _Progress, cfg: WarmupConfig, folder: Path) -> None:
     (folder / "warmup.json").write_text(json.dumps(facts) + "\n")
 
 
-def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work: Work) -> None:
-    """Trains the final student from the base student; leaves the folder ``student``.
-
-    Raises:
-        UserError: no examples, one that is too long, or a loss that is not finite.
-    """
-    if not examples:
-        raise UserError("SFT: expected at least one example to train on, got none: generate some")
-    settings = StudentSettings(
-        device=cfg.device,
-        max_length=cfg.max_length,
-        learn=cfg.learn,
-        moments=False,
-        told=Told(adapter="merge"),
-    )
-    held = load_student(student, settings)
-    encoded = [held.encode(e) for e in examples]
-    cut = sum(row.cut for row in encoded)
-    if cut and cfg.overlong == "refuse":
-        raise UserError(
-            f"SFT: {cut} of {len(examples)} examples have more than {held.max_length} tokens: "
-            "shorten them, raise sft.max_length, or set sft.overlong=cut"
-        )
-    with trainer.off_screen():
-        training = _sft_trainer(cfg, encoded, held, work)
-        steps = trainer.optimizer_steps(cfg, len(examples))
-        rows = len(examples) * cfg.epochs
-        with work.meter.phase("train", items=rows, models=[held.model]):
-            log = trainer.train(training, cfg, steps, work=work)
-        models.save(held.model, held.tokenizer, work.folder("student"))
-    work.meta.update(
-        {
-            "steps": steps,
-            "examples": len(examples),
-            "cut": cut,
-            "loss": [row["loss"] for row in log],
-            "learning_rate": [row["learning_rate"] for row in log],
-        }
-    )
-
-
-def _sft_trainer(
-    cfg: SFTConfig, encoded: Sequence[Encoded], held: LanguageStudent, work: Work
-) -> SFTTrainer:
-    """TRL's trainer on rows that are tokenised as the student tokenises them everywhere."""
-    from trl.trainer.sft_config import SFTConfig as TrainerSettings
-    from trl.trainer.sft_trainer import SFTTrainer
-
-    micro_batch = trainer.divisor(cfg.batch_size, cfg.micro_batch)
-    settings = TrainerSettings(
-        **trainer.arguments(cfg, len(encoded), micro_batch, work),
-        max_length=None,
-        # Otherwise TRL would template, cut and drop rows by rules of its own.
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    rows = datasets.Dataset.from_list([_row(e) for e in encoded])
-    training = SFTTrainer(
-        model=held.model,
-        args=settings,
-        train_dataset=rows,
-        processing_class=held.tokenizer,
-    )
-    assert training.train_dataset is rows, "TRL has changed the rows"
-    batch = training.data_collator([rows[0]])
-    assert batch["input_ids"][0].tolist() == list(encoded[0].ids)
-    assert int((batch["labels"] != -100).sum()) == len(encoded[0].learned)
-    return training
-
-
-def _row(encoded: Encoded) -> dict[str, Any]:
-    labels = [-100] * len(encoded.ids)
-    for position in encoded.learned:
-        labels[position] = encoded.ids[position]
-    return {"input_ids": list(encoded.ids), "labels": labels}
-
-
 WARM_UP = Stage("warm_up", 2, warm_up)
-SFT = Stage("sft", 3, sft)

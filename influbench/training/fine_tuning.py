@@ -1,0 +1,134 @@
+"""The student's final training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import datasets
+from pydantic import Field
+
+from influbench import models
+from influbench.config import transport
+from influbench.errors import UserError
+from influbench.records import Example, ModelRef
+from influbench.store import Stage, Work
+from influbench.student import LanguageStudent, StudentSettings, Told, load_student
+from influbench.student.losses import Encoded
+from influbench.training import trainer
+from influbench.training.trainer import TrainingConfig, TrainingSettings
+
+if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
+    from trl.trainer.sft_trainer import SFTTrainer
+
+
+class SFTSettings(TrainingSettings):
+    """The final student's training; the loss is the mean over all response tokens of a batch."""
+
+    learn: models.Learn = Field(default="all", description="assistant turns that are learnt")
+    micro_batch: int = transport(4, "most rows in one forward pass", ge=1)
+    response_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="learn rows in the order written until the next would bring more response "
+        "tokens: arms of a study then learn equally much",
+    )
+
+
+class SFTConfig(SFTSettings, TrainingConfig):
+    """The stage's: with what a run says once."""
+
+
+def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work: Work) -> None:
+    """Trains the final student from the base student; leaves the folder ``student``.
+
+    ``work.meta`` says how many examples and response tokens it learns.
+
+    Raises:
+        UserError: no examples, one that is too long, or a loss that is not finite.
+    """
+    if not examples:
+        raise UserError("SFT: expected at least one example to train on, got none: generate some")
+    settings = StudentSettings(
+        device=cfg.device,
+        max_length=cfg.max_length,
+        learn=cfg.learn,
+        moments=False,
+        told=Told(adapter="merge"),
+    )
+    held = load_student(student, settings)
+    encoded = [held.encode(e) for e in examples]
+    if cfg.response_tokens is not None:
+        encoded = _within(encoded, cfg.response_tokens)
+    cut = sum(row.cut for row in encoded)
+    if cut and cfg.overlong == "refuse":
+        raise UserError(
+            f"SFT: {cut} of {len(encoded)} examples have more than {held.max_length} tokens: "
+            "shorten them, raise sft.max_length, or set sft.overlong=cut"
+        )
+    with trainer.off_screen():
+        training = _sft_trainer(cfg, encoded, held, work)
+        steps = trainer.optimizer_steps(cfg, len(encoded))
+        rows = len(encoded) * cfg.epochs
+        with work.meter.phase("train", items=rows, models=[held.model]):
+            log = trainer.train(training, cfg, steps, work=work)
+        models.save(held.model, held.tokenizer, work.folder("student"))
+    work.meta.update(
+        {
+            "steps": steps,
+            "examples": len(encoded),
+            "response_tokens": sum(len(row.learned) for row in encoded),
+            "cut": cut,
+            "loss": [row["loss"] for row in log],
+            "learning_rate": [row["learning_rate"] for row in log],
+        }
+    )
+
+
+def _within(rows: Sequence[Encoded], limit: int) -> list[Encoded]:
+    """The first rows, at least one, that have so many response tokens together at most."""
+    totals = accumulate(len(row.learned) for row in rows)
+    return [
+        row
+        for n, (row, total) in enumerate(zip(rows, totals, strict=True))
+        if not n or total <= limit
+    ]
+
+
+def _sft_trainer(
+    cfg: SFTConfig, encoded: Sequence[Encoded], held: LanguageStudent, work: Work
+) -> SFTTrainer:
+    """TRL's trainer on rows that are tokenised as the student tokenises them everywhere."""
+    from trl.trainer.sft_config import SFTConfig as TrainerSettings
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    micro_batch = trainer.divisor(cfg.batch_size, cfg.micro_batch)
+    settings = TrainerSettings(
+        **trainer.arguments(cfg, len(encoded), micro_batch, work),
+        max_length=None,
+        # Otherwise TRL would template, cut and drop rows by rules of its own.
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    rows = datasets.Dataset.from_list([_row(e) for e in encoded])
+    training = SFTTrainer(
+        model=held.model,
+        args=settings,
+        train_dataset=rows,
+        processing_class=held.tokenizer,
+    )
+    assert training.train_dataset is rows, "TRL has changed the rows"
+    batch = training.data_collator([rows[0]])
+    assert batch["input_ids"][0].tolist() == list(encoded[0].ids)
+    assert int((batch["labels"] != -100).sum()) == len(encoded[0].learned)
+    return training
+
+
+def _row(encoded: Encoded) -> dict[str, Any]:
+    labels = [-100] * len(encoded.ids)
+    for position in encoded.learned:
+        labels[position] = encoded.ids[position]
+    return {"input_ids": list(encoded.ids), "labels": labels}
+
+
+SFT = Stage("sft", 3, sft)
