@@ -91,7 +91,11 @@ class Ranking:
         if per_reference and any(s.per_reference is not None for s in self.scores):
             columns["per_reference"] = [list(s.per_reference or ()) for s in self.scores]
         found = pd.DataFrame(columns)
-        found.attrs = {"estimator": self.about["estimator"], "notes": list(self.notes)}
+        found.attrs = {
+            "estimator": self.about["estimator"],
+            "hangs_on": list(self.hangs_on),
+            "notes": list(self.notes),
+        }
         return found
 
 
@@ -145,7 +149,7 @@ def score(
 
     Returns:
         Columns ``id``, ``score`` (+ ``stderr`` where the method has one), in the candidates' order;
-        ``attrs`` say which estimator it was, and why where it was chosen.
+        ``attrs`` say which estimator it was, why where it was chosen, and what the scores hang on.
 
     Raises:
         UserError: bad data, an unknown estimator or option, a student without the moments needed.

@@ -15,8 +15,9 @@ from influbench.models import sources
 from influbench.models.quiet import quiet
 
 if TYPE_CHECKING:  # a second of imports that few need
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
 
+WEIGHTS = "adapter_model.safetensors"
 PROBE = 16
 """Tokens on which a merged model is compared with the adapter beside its base."""
 
@@ -33,9 +34,9 @@ def attach(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 def outline(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """The same for a model without memory: names and shapes of weights, no weights."""
     require("loop", f"the adapter in {folder}")
-    from peft import PeftConfig, get_peft_model
+    from peft import get_peft_model
 
-    config = PeftConfig.from_pretrained(str(folder))
+    config = _config(folder)
     config.inference_mode = False
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -79,15 +80,16 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
         state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
         tokenizer.save_pretrained(folder)
     named = {f"base_model.model.{key}": value.contiguous() for key, value in state.items()}
-    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(str(folder))
 
 
 def _adapted(model: PreTrainedModel, folder: Path) -> PeftModel:
     require("loop", f"the adapter in {folder}")
-    from peft import PeftConfig, PeftModel
+    from peft import PeftModel
 
-    if PeftConfig.from_pretrained(str(folder)).is_prompt_learning:
+    _weights(folder)
+    if _config(folder).is_prompt_learning:
         raise UserError(
             f"{folder}: an adapter of virtual tokens changes the prompt and no layer: expected "
             "LoRA, or another adapter of the model's layers"
@@ -101,6 +103,27 @@ def _adapted(model: PreTrainedModel, folder: Path) -> PeftModel:
             raise UserError(
                 f"{folder}: the adapter does not fit its base model: {sources.first_line(error)}"
             ) from error
+
+
+def _weights(folder: Path) -> Path:
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(
+            f"{folder}: expected the adapter's weights as {WEIGHTS}, there are none: save it with "
+            "peft's save_pretrained"
+        )
+    return folder / WEIGHTS
+
+
+def _config(folder: Path) -> PeftConfig:
+    from peft import PeftConfig
+
+    try:
+        return PeftConfig.from_pretrained(str(folder))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / sources.ADAPTER}: expected the configuration of an adapter that peft knows "
+            f"({type(error).__name__}: {sources.first_line(error)})"
+        ) from error
 
 
 def _base(adapted: PeftModel) -> PreTrainedModel:
@@ -126,7 +149,7 @@ def _changed(folder: Path) -> set[str]:
     """Last names of the modules that the adapter's file holds something for."""
     from safetensors import safe_open
 
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+    with safe_open(_weights(folder), "pt") as file:
         parts = [key.split(".") for key in file.keys()]  # noqa: SIM118  # no mapping
     return {part for path in parts for part in path}
 

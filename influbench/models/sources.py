@@ -30,8 +30,11 @@ def adapter_base(folder: Path) -> tuple[str, str | None] | None:
     path = folder / ADAPTER
     if not path.is_file():
         return None
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    name = facts.get("base_model_name_or_path")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        name = facts.get("base_model_name_or_path")
+    except (AttributeError, ValueError) as error:
+        raise UserError(f"{path}: expected settings of an adapter as JSON ({error})") from error
     if not name:
         raise UserError(
             f"{path}: expected base_model_name_or_path to name the adapter's base model"

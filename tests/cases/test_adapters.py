@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +166,17 @@ def test_a_warm_up_of_an_adapter_trains_its_own_weights(
 ) -> None:
     folder, run = written(base, tmp_path / "adapter", **KINDS[kind])
     settings = {"warmup.learning_rate": RATE, "warmup.batch_size": 2}
-    given = {"candidates": CANDIDATES, "reference": REFERENCES, "warmup": LEARNT}
     store = tmp_path / "store"
-    found = score(student=folder, estimator="exact", settings=settings, store=store, **given)[
-        "score"
-    ]
+    found = score(
+        student=folder,
+        candidates=CANDIDATES,
+        reference=REFERENCES,
+        warmup=LEARNT,
+        estimator="exact",
+        settings=settings,
+        store=store,
+    )
+    assert "AdamW after 2 steps" in found.attrs["hangs_on"][0]
     # By hand: the warm-up's two batches, then the step of each candidate.
     made = sorted(store.rglob("warmup.json"))[0].parent
     facts = json.loads((made / "warmup.json").read_text())
@@ -188,7 +195,40 @@ def test_a_warm_up_of_an_adapter_trains_its_own_weights(
     }
     warmed = Trained(made, again, run.tokenizer, held)
     right = warmed.influences(CANDIDATES, REFERENCES, rate=facts["lr"])
-    assert found.to_numpy() == pytest.approx(right, abs=3e-6)
+    assert found["score"].to_numpy() == pytest.approx(right, abs=3e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda f: (f / "adapter_config.json").write_text("{"), "settings of an adapter as JSON"),
+        (lambda f: (f / "adapter_config.json").write_text("[]"), "settings of an adapter as JSON"),
+        (
+            lambda f: (f / "adapter_model.safetensors").rename(f / "other.safetensors"),
+            "expected the adapter's weights as adapter_model.safetensors",
+        ),
+        (
+            lambda f: (f / "adapter_config.json").write_text(
+                json.dumps(
+                    {
+                        **json.loads((f / "adapter_config.json").read_text()),
+                        "peft_type": "NEW_KIND",
+                    }
+                )
+            ),
+            "adapter that peft knows",
+        ),
+    ],
+    ids=["broken", "list", "no weights", "unknown kind"],
+)
+def test_a_folder_that_is_no_whole_adapter_is_one_line(
+    change: Callable[[Path], object], line: str, lora: Trained, tmp_path: Path
+) -> None:
+    folder = tmp_path / "c"
+    shutil.copytree(lora.folder, folder, ignore=lambda *_: {"optimizer.pt"})
+    change(folder)
+    with pytest.raises(UserError, match=line):
+        load_student(models.resolve(str(folder)))
 
 
 def test_virtual_tokens_are_one_line(base: Path, tmp_path: Path) -> None:

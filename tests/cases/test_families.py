@@ -136,4 +136,4 @@ def test_a_recurrent_model_without_a_limit_is_warmed_up_and_scored(tmp_path: Pat
     assert (
         "AdamW after 6 steps, learning rate 0.001 (the warm-up's), clipped at norm 1" in done.stdout
     )
-    assert pd.read_json(tmp_path / "out.jsonl", lines=True)["score"].std() > 0
+    assert np.ptp(pd.read_json(tmp_path / "out.jsonl", lines=True)["score"].to_numpy()) > 0
