@@ -52,8 +52,11 @@ class AdamJvp:
     cosine: bool = False
     step: float | None = None
     """Of the central difference, as ‖εw‖ / ‖θ‖; None = chosen on warm-up examples."""
-    min_share: float = 1.0
-    """Refuse to attribute a smaller share of the trainable parameters (``ghost`` may miss some)."""
+    layers: str | None = None
+    """Weights that take part, a pattern of their names such as ``mlp|self_attn``; None = all."""
+    min_share: float | None = None
+    """Refuse to attribute a smaller share of the trainable parameters (``ghost`` may miss some);
+    None = all that ``layers`` names."""
 
     def __post_init__(self) -> None:
         if self.cosine and self.method != "materialised":
@@ -77,14 +80,16 @@ class AdamJvp:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the direction, and chooses a step where one is needed."""
-        from influbench.derivatives import objective, step
+        from influbench.derivatives import layers, objective, step
 
         adam = self.preconditioner == "adam"
         update = step.next_update(ctx.student, needs_moments=adam)
+        update, share = layers.chosen(update, ctx.student.model, self.layers)
         direction = objective.target(ctx).gradient(ctx.student, update.weights)
         if adam:
             direction = [d.mul_(g) for d, g in zip(update.preconditioner(), direction, strict=True)]
-        facts = {"parameter_share": 1.0}
+        least = share if self.min_share is None else self.min_share
+        facts = {"parameter_share": ctx.share(share, least)}
         derivative = self._derivative(ctx, update.weights, direction, facts)
 
         def score(examples: Sequence[Example]) -> Scores:
@@ -107,8 +112,10 @@ class AdamJvp:
             student = ctx.language_student()
             ghost = directional.Ghost(student, weights, direction)
             ghost(ctx.reference[:1])
-            share = ctx.share(ghost.share(), self.min_share)
-            facts["parameter_share"] = share
+            wanted = facts["parameter_share"]
+            share = ghost.share() * wanted
+            least = wanted if self.min_share is None else self.min_share
+            facts["parameter_share"] = ctx.share(share, least)
             return ghost
         if self.method == "central_difference":
             step = self.step

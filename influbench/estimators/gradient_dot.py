@@ -4,7 +4,8 @@
 
 Source: Pruthi et al., TracIn, arXiv 2002.08484, with one checkpoint and without its learning-rate
 factor. The step is plain SGD's: no moments, no clipping. All weights take part, tied embeddings and
-norms included.
+norms included, unless ``layers`` says which: influence at the embedding is said to be unreliable
+(arXiv 2511.04715), and other toolkits leave it out.
 Cost: 3M passes to prepare, 3 per candidate (M references; a backward counts as two forwards).
 """
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from influbench.estimator import Context, Facts, Scorer
+from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.records import Example
 
 
@@ -24,26 +25,30 @@ class GradientDot:
     """Inner product of gradients, or their cosine."""
 
     cosine: bool = False
+    layers: str | None = None
+    """Weights that take part, a pattern of their names such as ``mlp|self_attn``; None = all."""
 
     facts = Facts("signed", "TracIn, arXiv 2002.08484", {"gradients"}, ("3M", "3"), objectives=True)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the gradient of the mean reference loss."""
-        from influbench.derivatives import gradients, graphed, objective, step
+        from influbench.derivatives import gradients, graphed, layers, objective, step
 
         student = ctx.student
-        weights = step.next_update(student, needs_moments=False).weights
+        update = step.next_update(student, needs_moments=False)
+        update, share = layers.chosen(update, student.model, self.layers)
+        weights = update.weights
         reference = objective.target(ctx).gradient(student, weights)
         reference_norm = gradients.norm(reference)
         single = graphed.one_by_one(student, weights)
 
-        def score(examples: Sequence[Example]) -> np.ndarray:
+        def score(examples: Sequence[Example]) -> Scores:
             values = np.empty(len(examples))
             for i, example in enumerate(examples):
                 gradient = single(example)
                 values[i] = gradients.dot(reference, gradient)
                 if self.cosine:
                     values[i] /= max(reference_norm * gradients.norm(gradient), 1e-30)
-            return values
+            return Scores(value=values, diagnostics={"parameter_share": share})
 
         return score

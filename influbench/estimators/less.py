@@ -42,6 +42,8 @@ class Less:
     proj_dim: int | None = 8192
     """Width of the sketch; None = no projection (small models only)."""
     formula: Literal["code", "paper"] = "code"
+    layers: str | None = None
+    """Weights that take part, a pattern of their names such as ``mlp|self_attn``; None = all."""
 
     facts = Facts(
         "rank",
@@ -56,12 +58,12 @@ class Less:
         """Projects the references' gradients."""
         import torch
 
-        from influbench.derivatives import gradients, objective, step
+        from influbench.derivatives import gradients, layers, objective, step
         from influbench.derivatives.similarity import mean_over_references
         from influbench.derivatives.sketches import SignSketch
 
         student = ctx.student
-        update = step.next_update(student)
+        update, share = layers.chosen(step.next_update(student), student.model, self.layers)
         weights, slots = update.weights, update.slots
         if not all(slot.adam for slot in slots):
             raise UserError("estimator 'less' needs Adam's moments, got a student trained with SGD")
@@ -86,7 +88,7 @@ class Less:
 
         def score(examples: Sequence[Example]) -> Scores:
             cosines = np.stack([feature(e) for e in examples]) @ references.T
-            return mean_over_references(cosines, {"parameter_share": 1.0})
+            return mean_over_references(cosines, {"parameter_share": share})
 
         return score
 

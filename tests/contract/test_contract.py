@@ -9,7 +9,7 @@ import torch
 from influbench import granting, registry, testing
 from influbench.derivatives import gradients
 from influbench.errors import UserError
-from influbench.estimator import Facts, Scores
+from influbench.estimator import Facts, Scores, as_scores
 
 OWN_ENVIRONMENT = ("ekfac", "bergson_dot")
 """Their toolkits cannot share our environment; where theirs is installed, tests/integration/
@@ -35,7 +35,7 @@ class Fault:
         calls = iter(range(10**6))
 
         def score(examples):  # noqa: C901
-            values = np.asarray(scorer(examples)).copy()
+            values = as_scores(scorer(examples), len(examples)).value.copy()
             if self.kind == "weights":
                 with torch.no_grad():
                     next(iter(ctx.student.model.parameters())).add_(1e-6)

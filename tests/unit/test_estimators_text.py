@@ -110,6 +110,25 @@ def test_ifd_is_the_ratio_of_losses_and_mismatches_come_last(tiny, monkeypatch):
     assert list(np.argsort(scores(Ifd(), tiny, examples).value)) == [3, 2, 0, 1]
 
 
+def test_ifd_in_its_authors_form_divides_by_the_loss_of_the_bare_response(tiny):
+    student = tiny.student
+    bare, told = [], []
+    for c in CANDIDATES:
+        ids = student.tokenizer(c.response)["input_ids"]
+        with torch.no_grad():
+            logs = student.model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        bare.append(-np.mean([float(logs[t - 1, ids[t]]) for t in range(1, len(ids))]))
+        told.append(nll(student, dataclasses.replace(c, finished=False)).mean())
+    ratio = np.array(told) / bare
+    expected = np.where(ratio <= 1, ratio, 1 - ratio)
+    got = scores(Ifd(alone="no_template"), tiny).value
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    assert not np.allclose(got, scores(Ifd(), tiny).value, rtol=1e-3)
+    short = dataclasses.replace(CANDIDATES[0], response="a")
+    with pytest.raises(UserError, match="the response of 'candidate-0' is one token"):
+        scores(Ifd(alone="no_template"), tiny, [short])
+
+
 def test_repsim_is_the_cosine_of_position_weighted_hidden_states(tiny):
     def pooled(example):
         ids = torch.tensor([tiny.student.encode(example).ids])
