@@ -58,6 +58,8 @@ class Ranking:
 
     scores: Sequence[Score]
     """In the candidates' order."""
+    candidates: Sequence[Example]
+    """What was scored."""
     facts: dict[str, float]
     """What the method says of itself."""
     ledger: Sequence[LedgerRow]
@@ -220,10 +222,12 @@ def rank(
         device=cfg.device,
     )
     found = scoring.score_candidates(session, method, judged, references, warm, student.ref)
+    session.note(scoring.doubt(found.scores))
     settings = _settings(found.method, found.scale)
     step = student.hangs_on(needed, settings["options"])
     return Ranking(
         scores=found.scores,
+        candidates=judged,
         facts=found.facts,
         ledger=found.ledger,
         groups={e.id: e.group for e in judged if e.group},

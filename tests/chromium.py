@@ -61,7 +61,7 @@ def opened(
     page = found.page
     page.on("console", lambda said: found.complaints.append(f"{said.type}: {said.text}"))
     page.on("pageerror", lambda error: found.complaints.append(str(error)))
-    page.on("dialog", lambda asked: (found.complaints.append(asked.message), asked.dismiss()))
+    page.on("dialog", lambda asked: found.complaints.append(asked.message))
     page.on("request", lambda asked: None if asked.url == own else found.requests.append(asked.url))
     page.goto(own)
     yield found

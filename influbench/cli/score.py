@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from influbench import terminal
 from influbench.cli import options
+from influbench.errors import UserError
 
 
 def score(
@@ -58,15 +60,25 @@ def score(
     per_reference: Annotated[
         bool, typer.Option("--per-reference", help="with one number a reference in OUT")
     ] = False,
+    top: Annotated[
+        str | None, typer.Option(metavar="N|P%", help="the best N, or P percent, go to OUT-DATA")
+    ] = None,
+    out_data: Annotated[
+        Path | None,
+        typer.Option(help="new file of the best rows, in the form and order of CANDIDATES"),
+    ] = None,
     store: options.StoreRoot = options.STORE,
 ) -> None:
     """Rank your own data for your own model; --set options.KEY=VALUE is for the estimator."""
+    from influbench.data import selecting
     from influbench.rank import RankConfig, rank
     from influbench.report import tables
     from influbench.results import score_files
 
+    inputs = (student, candidates, reference, warmup)
     if out is not None:
-        score_files.claim(out, inputs=(student, candidates, reference, warmup))
+        score_files.claim(out, inputs=inputs)
+    how_many = _selection(top, out_data, candidates, inputs)
     given = {
         "student.name": student,
         "student.dtype": dtype,
@@ -88,15 +100,39 @@ def score(
     frame = found.frame()
     if out is not None:  # before anything is printed: a closed pipe must not cost the file
         score_files.write(out, found.as_file(out.stem), per_reference=per_reference)
+    kept = [] if how_many is None else selecting.best(frame["score"].tolist(), how_many(len(frame)))
+    if out_data is not None:
+        selecting.write(candidates, kept, out_data)
     console = terminal.console()
     for note in found.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    console.print(tables.ranking_table(frame, found.facts))
+    frame = tables.with_text(frame, found.candidates)
+    console.print(tables.ranking_table(frame, found.facts, width=console.width))
     for line in found.hangs_on:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(tables.ledger_table(found.ledger))
     if out is not None:
         console.print(f"{len(frame)} scores in {out}", markup=False, soft_wrap=True)
+    if out_data is not None:
+        told = f"the best {len(kept)} of {len(frame)} rows, in their order, in {out_data}"
+        console.print(told, markup=False, soft_wrap=True)
+
+
+def _selection(
+    top: str | None, out_data: Path | None, candidates: str, inputs: Sequence[object]
+) -> Callable[[int], int] | None:
+    """How many of so many rows are kept; None where nothing is selected."""
+    from influbench.data import selecting
+    from influbench.results import outputs
+
+    if top is None and out_data is None:
+        return None
+    if top is None or out_data is None:
+        raise UserError("expected --top and --out-data together: which rows, and where to")
+    selecting.check_kind(candidates, out_data)
+    # A user's own format bears no mark of ours, so what is there is never replaced.
+    outputs.claim(out_data, lambda _: False, inputs=inputs, option="--out-data")
+    return selecting.share(top)
 
 
 def compare(

@@ -42,7 +42,7 @@ def read(path: Path) -> Numbered:
     inner = path.with_suffix("") if path.suffix.lower() in PACKED else path
     reader = READERS.get(inner.suffix.lower())
     try:
-        with path.open("rb") as file, _unpacked(cast("io.BufferedReader", file)) as data:
+        with path.open("rb") as file, unpacked(cast("io.BufferedReader", file)) as data:
             found = reader or _guessed(data.peek(4096)[:4096])
             if found is None:
                 raise UserError(
@@ -62,7 +62,8 @@ def read(path: Path) -> Numbered:
         ) from error
 
 
-def _unpacked(file: io.BufferedReader) -> io.BufferedReader:
+def unpacked(file: io.BufferedReader) -> io.BufferedReader:
+    """What a file holds: it is compressed if its first bytes say so."""
     head = file.peek(8)[:8]
     packed: IO[bytes]
     if head.startswith(b"\x1f\x8b"):
@@ -137,11 +138,16 @@ def _list(path: Path, data: io.BufferedReader) -> Numbered:
 
 
 def _csv(path: Path, data: io.BufferedReader) -> Numbered:
+    yield from _separated(path, data, delimiter_of(data.peek(65536)[:65536]))
+
+
+def delimiter_of(head: bytes) -> str:
+    """What separates the values of a ``.csv`` file that begins so."""
     # Where the header holds no comma, the separator is what a spreadsheet of another country takes.
-    header = data.peek(65536)[:65536].split(b"\n", 1)[0]
+    header = head.split(b"\n", 1)[0]
     counts = {mark: header.count(mark.encode()) for mark in (";", "\t")}
     other = max(counts, key=lambda mark: counts[mark])
-    yield from _separated(path, data, other if b"," not in header and counts[other] else ",")
+    return other if b"," not in header and counts[other] else ","
 
 
 def _tsv(path: Path, data: io.BufferedReader) -> Numbered:

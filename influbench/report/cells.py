@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from influbench.report.notes import hides_ceiling
 from influbench.results import BASE, BASELINE, CEILING, Study
-from influbench.terminal import cell
+from influbench.terminal import cell, console
 
 MISSING = "–"
 """Not measured, or undefined."""
@@ -26,7 +25,7 @@ LONGEST = 24
 WIDE = 140
 """Characters that agreement and cost side by side take."""
 Shown = Table | Text
-_PAPER = Console(width=1000)
+_PAPER = console(width=1000)
 _PLACES = {BASE: 0, BASELINE: 1, CEILING: 3}
 """The arms that the others are read against come first; the rest has place 2."""
 

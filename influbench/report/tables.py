@@ -11,13 +11,27 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from influbench.records import LedgerRow
-from influbench.report.cells import COST, MISSING, Cells, Column, Shown, costly, ordered
+from influbench.records import Example, LedgerRow
+from influbench.report.cells import (
+    COST,
+    MISSING,
+    WIDE,
+    Cells,
+    Column,
+    Shown,
+    costly,
+    ordered,
+    width_of,
+)
 from influbench.report.notes import caption_of
 from influbench.results import Study
 from influbench.statistics.seeds import ENOUGH
-from influbench.terminal import cell, plain
+from influbench.terminal import cell, line, plain
 
+SHORTEST = 16
+"""Characters of a text that say something."""
+BETWEEN = 3
+"""Characters between two columns."""
 COLUMNS = (
     *COST[:4],
     Column("pairs", "pairs", None),
@@ -79,21 +93,50 @@ def differences_table(found: pd.DataFrame) -> Table:
     return table
 
 
-def ranking_table(scores: pd.DataFrame, facts: Mapping[str, float], ends: int = 5) -> Table:
+def with_text(scores: pd.DataFrame, candidates: Sequence[Example]) -> pd.DataFrame:
+    """The scores with a column ``text``: the beginning of what each candidate says.
+
+    Args:
+        scores: one row a candidate.
+        candidates: in the same order.
+    """
+    texts = [f"{_beginning(e.instruction, 40)} → {_beginning(e.response, 80)}" for e in candidates]
+    return scores.assign(text=texts)
+
+
+def _cut(text: str, width: int) -> str:
+    shown = Text(text)
+    shown.truncate(width, overflow="ellipsis")
+    return shown.plain
+
+
+def _beginning(text: str, length: int) -> str:
+    return line(text[:length]) + ("…" if len(text) > length else "")
+
+
+def ranking_table(
+    scores: pd.DataFrame, facts: Mapping[str, float], ends: int = 5, width: int = WIDE
+) -> Table:
     """The best and the worst candidates of a ranking.
 
     Args:
-        scores: columns ``id``, ``score``, perhaps ``stderr``; one row a candidate.
+        scores: columns ``id``, ``score``, perhaps ``stderr`` and ``text``; one row a candidate.
         facts: what the method says of itself, shown below.
         ends: how many candidates are shown at either end.
+        width: characters that a line may have; the text is cut to what the numbers leave.
     """
+    if "text" in scores:
+        left = width - width_of(ranking_table(scores.drop(columns="text"), facts, ends)) - BETWEEN
+        cut = [_cut(text, max(SHORTEST, left)) for text in scores["text"]]
+        scores = scores.assign(text=cut)
     best = scores.sort_values("score", ascending=False, kind="stable")
     places = range(1, len(best) + 1)
     rows = list(zip(places, *(best[column] for column in best.columns), strict=True))
     caption = "; ".join(f"{name} {value:.4g}" for name, value in sorted(facts.items()))
     table = Table(title=f"{len(best)} candidates", caption=escape(caption), box=box.SIMPLE_HEAD)
     for column in ("rank", *best.columns):
-        table.add_column(column, justify="left" if column == "id" else "right", overflow="fold")
+        words = column in ("id", "text")
+        table.add_column(column, justify="left" if words else "right", overflow="fold")
     hidden = max(0, len(rows) - 2 * ends)
     for row in rows[: ends if hidden else None]:
         table.add_row(*map(_plain, row))
@@ -106,7 +149,7 @@ def ranking_table(scores: pd.DataFrame, facts: Mapping[str, float], ends: int = 
 
 def ledger_table(ledger: Sequence[LedgerRow]) -> Table:
     """What each phase cost; a pass backward counts as two."""
-    table = Table(title="cost", box=box.SIMPLE_HEAD)
+    table = Table(title="cost", box=box.SIMPLE_HEAD, show_edge=False, collapse_padding=True)
     for title in ("stage", "phase"):
         table.add_column(title, overflow="fold")
     for title in ("items", "seconds", "passes", "tokens", "peak (MiB)", "US$"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from influbench.scoring.doubt import doubt
 from influbench.scoring.driver import ORACLE, Scored, score_candidates
 from influbench.scoring.stage import (
     FACTS,
@@ -23,6 +24,7 @@ __all__ = [
     "Scored",
     "ScoringSettings",
     "check_lengths",
+    "doubt",
     "hold",
     "resolved_options",
     "score",

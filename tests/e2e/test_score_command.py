@@ -94,3 +94,31 @@ def test_a_missing_folder_for_the_output_is_refused_before_any_work(files):
     assert done.returncode == 2
     assert "there is no folder" in done.stderr
     assert not (files / ".influbench").exists()
+
+
+def test_the_best_rows_are_written_as_the_user_had_them(files):
+    more = ("--estimator", "length", "--top", "50%", "--out-data", "best.jsonl")
+    done = score(files, *more)
+    assert done.returncode == 0, done.stderr
+    kept = [json.loads(line) for line in (files / "best.jsonl").read_text().splitlines()]
+    assert kept == ROWS[3:]
+    assert "Name 7 rivers. → The Elbe." in done.stdout
+    again = score(files, *more)
+    assert (again.returncode, "did not write" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--top", "3"), "together"),
+        (("--out-data", "best.jsonl"), "together"),
+        (("--top", "none", "--out-data", "best.jsonl"), "such as 30%"),
+        (("--top", "3", "--out-data", "best.csv"), "ends in '.jsonl'"),
+        (("--top", "3", "--out-data", "mine.jsonl"), "an input"),
+    ],
+)
+def test_a_selection_that_cannot_be_written_is_told_before(files, more, says):
+    done = score(files, "--estimator", "length", *more)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert not (files / ".influbench").exists()

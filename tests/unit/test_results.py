@@ -1,6 +1,7 @@
 """Results on disk, read back as data frames, and the table made of them."""
 
 import datetime
+import io
 import json
 import math
 import subprocess
@@ -12,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from influbench.errors import UserError
-from influbench.records import LedgerRow, Outcome, ResultRow, Score
-from influbench.report.tables import cost_quality_tables, ledger_table, ranking_table
+from influbench.records import Example, LedgerRow, Outcome, ResultRow, Score
+from influbench.report.tables import cost_quality_tables, ledger_table, ranking_table, with_text
 from influbench.results import RunResult, cost_rows, load_study, row_of, write
 from influbench.results import provenance as origin
 from influbench.results.result_file import read, write_if_new
@@ -301,6 +302,21 @@ def test_the_ranking_shows_both_ends(tmp_path):
         ["1", "b", "6"], ["2", "e", "5"], ["…"], ["5", "f", "2"], ["6", "a", "1"], ["share", "0.5"],
     ]  # fmt: skip
     assert len(shown(ranking_table(frame, {}, ends=3))) == 3 + 6  # title, header, rule, all rows
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_ranking_shows_how_texts_begin_on_one_line(width):
+    frame = pd.DataFrame({"id": ["round1-00001-2", "b"], "score": [0.5, -1.25]})
+    told = [
+        Example(id="b", instruction=text * 9, response="r" * 200) for text in ("words ", "漢字 ")
+    ]
+    frame = with_text(frame, told)
+    out = Console(width=width, record=True, file=io.StringIO())
+    out.print(ranking_table(frame, {}, width=width))
+    lines = [text for text in out.export_text().splitlines() if text.strip()]
+    assert len(lines) == 3 + 2  # title, header, rule, one line a candidate
+    assert "words words" in lines[3]
+    assert "漢字" in lines[4]
 
 
 def test_the_ledger_table_counts_a_backward_as_two(tmp_path):
