@@ -1,0 +1,56 @@
+"""Studies whose arms have unlike numbers of seeds, and the committed study files."""
+
+from pathlib import Path
+
+import pytest
+
+from influbench.errors import UserError
+from influbench.studies.study_file import load_study
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+def test_several_grids_give_some_arms_more_seeds_than_others(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "name: s\nbase: tiny\ngrid:\n"
+        "  - {scoring.estimator: [none, random], seed: [0, 1]}\n"
+        "  - {scoring.estimator: ['flipped:length'], seed: [0]}\n"
+    )
+    assert list(load_study(file).runs) == [
+        *("none,seed=0", "none,seed=1", "random,seed=0", "random,seed=1", "flipped.length,seed=0")
+    ]
+    file.write_text("name: s\nbase: tiny\ngrid: [seed]\n")
+    with pytest.raises(UserError, match="each setting a list of values, got seed"):
+        load_study(file)
+
+
+def test_the_teaching_study_has_five_seeds_of_the_arms_that_count_and_three_of_the_rest():
+    runs = load_study(EXPERIMENTS / "teaching.yaml").runs
+    seeds = {}
+    for cfg in runs.values():
+        seeds.setdefault(cfg.scoring.estimator, []).append(cfg.seed)  # type: ignore[attr-defined]
+    assert {name: len(own) for name, own in seeds.items()} == {
+        **dict.fromkeys(["none", "random", "flipped:first_order", "first_order"], 5),
+        "gradient_dot": 5,
+        "trak": 3,
+        "bm25": 3,
+        "embedding": 3,
+        "judge": 3,
+        "length": 3,
+        "bootstrap:loss": 3,
+    }
+    told = {cfg.sft.response_tokens for cfg in runs.values()}  # type: ignore[attr-defined]
+    assert told == {3600}
+
+
+def test_filtering_and_transfer_share_their_candidates_with_the_teaching_study():
+    teaching = load_study(EXPERIMENTS / "teaching.yaml").runs["first_order,seed=0"]
+    for name, run in (
+        ("transfer", "first_order,seed=0"),
+        ("filtering", "filter.first_order,seed=0"),
+    ):
+        other = load_study(EXPERIMENTS / f"{name}.yaml").runs[run]
+        for part in ("teacher", "student", "data", "generation", "warmup", "seed"):
+            assert getattr(other, part) == getattr(teaching, part), (name, part)
+        assert other.sizes.candidates == teaching.sizes.candidates  # type: ignore[attr-defined]
