@@ -22,8 +22,8 @@ ORDER = (
     "registry",
     "statistics", "preferences", "meter", "store", "data", "models", "judging", "session",
     "results", "student", "derivatives", "foreign", "estimators", "executors", "generation",
-    "training", "scoring", "evaluation", "testing", "rank", "loop", "studies", "report", "cli",
-    "__main__",
+    "training", "scoring", "evaluation", "testing", "rank", "loop", "plan", "studies", "report",
+    "cli", "__main__",
 )  # fmt: skip
 """Every package and module in the root, each importing only from those before it."""
 

@@ -16,7 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import typer
 
 from influbench import terminal
-from influbench.cli import evaluation, report, runs
+from influbench.cli import evaluation, plan, report, runs
 from influbench.cli import score as scoring
 from influbench.errors import MethodError, UserError
 
@@ -66,7 +66,7 @@ def doctor() -> None:
     terminal.console().print(doctor_table())
 
 
-for command in (runs.run, runs.sweep, runs.status, runs.figures, report.report):
+for command in (runs.run, runs.sweep, runs.status, plan.plan, runs.figures, report.report):
     app.command()(command)
 for command in (scoring.score, scoring.compare):
     app.command()(command)

@@ -1,0 +1,117 @@
+"""Stages with their work become seconds, bytes and dollars at a device's speeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from influbench.loop.settings import RunConfig
+from influbench.plan.calibration import Speeds
+from influbench.plan.shapes import Shape, shape_of
+from influbench.plan.task import Task
+
+BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
+SCORING, OFFLOADED, TRAINING = 20, 6, 16
+"""Bytes a weight: fp32 weights, two moments, a gradient and a copy; bf16 or fp32 weights and the
+gradient alone; weights, gradient and moments."""
+
+
+@dataclass(frozen=True)
+class Priced:
+    """One stage and its price."""
+
+    task: Task
+    seconds: float
+    """On the devices that it uses."""
+    devices: int
+    memory: float
+    """Bytes on each device."""
+    placement: str
+    money: float
+    """US dollars for a judge that is paid."""
+    disk: float
+    """Bytes that stay in the store."""
+
+
+def price(cfg: RunConfig, found: Sequence[Task], speeds: Speeds, devices: int = 1) -> list[Priced]:
+    """What each stage costs.
+
+    Raises:
+        UserError: a model whose size is not known.
+    """
+    names = {"teacher": cfg.teacher.name, "student": cfg.student.name, "judge": cfg.judge.model}
+    local = cfg.judge.kind == "local"
+    return [
+        _priced(
+            cfg,
+            task,
+            shape_of(names[task.who]) if task.who != "judge" or local else None,
+            speeds,
+            devices,
+        )
+        for task in found
+    ]
+
+
+def _priced(
+    cfg: RunConfig, task: Task, shape: Shape | None, speeds: Speeds, devices: int
+) -> Priced:
+    money = (task.prompt * cfg.judge.prompt_price + task.replies * cfg.judge.completion_price) / 1e6
+    if shape is None:  # the endpoint's own time: a request of some seconds, so many at once
+        seconds = task.calls * 4.0 / cfg.judge.concurrency
+        return Priced(task, seconds, 0, 0, "endpoint", money, task.calls * 2e3)
+    memory, placement = _memory(task, shape, speeds.memory, devices)
+    used = min(devices, max(1, int(task.items))) if task.shared else 1
+    if placement.startswith("needs"):
+        used = devices
+    return Priced(
+        task,
+        seconds_of(task, shape, speeds) / used,
+        used,
+        memory,
+        placement,
+        0.0,
+        task.saved * 4 * shape.parameters + task.items * 3e3,
+    )
+
+
+def seconds_of(task: Task, shape: Shape, speeds: Speeds) -> float:
+    """Seconds of one stage on one device, loading included."""
+    work = 2 * shape.parameters
+    size = BYTES[task.compute] * shape.parameters
+    seconds = (task.read + task.prompt * (task.who == "judge")) * work / speeds.read[task.compute]
+    seconds += 3 * task.learn * work / speeds.learn[task.compute]
+    if task.steps:
+        compute = "bfloat16" if task.compute == "bfloat16" else "float32"
+        seconds += task.steps * (size / speeds.stream + speeds.start)
+        seconds += task.decoded * work / speeds.write[compute]
+    seconds += task.updates * (shape.parameters / speeds.update + speeds.start)
+    idle = not (task.read or task.learn or task.steps or task.prompt)
+    return seconds + (0 if idle else 4 * shape.parameters / speeds.load)
+
+
+def _memory(task: Task, shape: Shape, room: float, devices: int) -> tuple[float, str]:
+    weights = shape.parameters
+    if task.trains == "full":
+        whole = TRAINING * weights + _activations(shape)
+        if whole <= room or devices == 1:
+            return whole, "device" if whole <= room else "does not fit one device"
+        part = TRAINING * weights / devices + _activations(shape)
+        return part, f"needs {devices} shards" if part <= room else "does not fit"
+    if task.trains == "lora":
+        whole = 4.3 * weights + _activations(shape)
+        return whole, "device" if whole <= room else "does not fit one device"
+    if task.stage in ("score", "noise_floor") and task.learn:
+        whole = SCORING * weights + _activations(shape)
+        if whole <= room:
+            return whole, "device"
+        part = OFFLOADED * weights + _activations(shape)
+        return part, "offloaded" if part <= room else "does not fit"
+    cache = task.rows * 1024 * shape.layers * shape.cached * BYTES[task.compute]
+    whole = BYTES[task.compute] * weights + cache
+    return whole, "device" if whole <= room else "does not fit one device"
+
+
+def _activations(shape: Shape) -> float:
+    """Of 2048 tokens in one pass with gradients, layers and logits."""
+    return 2048 * (shape.layers * shape.width * 34 * 2 + shape.vocabulary * 8)

@@ -1,0 +1,277 @@
+"""The stages of a run with their work, counted from its settings; nothing is run.
+
+The order is the loop's (``influbench.loop.pipeline``). What only a run can tell (how long the
+teacher writes, how often it repeats itself) is assumed in :mod:`influbench.plan.lengths`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from influbench import registry
+from influbench.loop import arms
+from influbench.loop.settings import RunConfig
+from influbench.plan import lengths as texts
+from influbench.plan.lengths import JUDGED, TASK, TEMPLATE, Lengths, Set
+from influbench.plan.passes import Spent, spent
+from influbench.plan.task import Task
+from influbench.scoring import ORACLE
+
+
+def tasks(cfg: RunConfig, known: Lengths) -> list[Task]:
+    """Every stage of a run, in order.
+
+    Raises:
+        UserError: an unknown estimator or arm.
+    """
+    return list(_Stages(cfg, known).all())
+
+
+@dataclass(frozen=True)
+class _Stages:
+    cfg: RunConfig
+    known: Lengths
+
+    def all(self) -> Iterator[Task]:
+        cfg = self.cfg
+        arm = arms.parse(cfg.scoring.estimator)
+        if cfg.stop_after == "end":
+            yield from self._trained(arms.BASELINE, against=False)
+            yield from self._evaluated(arms.BASE, against=True)
+        for number in range(1, cfg.rounds + 1):
+            yield from self._written(f"round{number}-warmup", cfg.sizes.warmup)
+            yield from self._written(f"round{number}-candidates", cfg.sizes.candidates)
+            yield self._warmed()
+            wanted = [*cfg.scoring.compare, *([arm.estimator] if arm.estimator else [])]
+            for name in dict.fromkeys(wanted):
+                yield from self._scored(name)
+            if arm.estimator:
+                if arm.pairs:
+                    yield from self._taught(arm.name)
+                yield from self._trained(arm.name, against=True)
+
+    def _trained(self, name: str, *, against: bool) -> Iterator[Task]:
+        cfg, rows = self.cfg, self.cfg.sizes.training
+        yield from self._written(f"training-{name}", rows)
+        passes = rows * cfg.sft.epochs
+        yield Task(
+            stage="sft",
+            label=name,
+            who="student",
+            compute=cfg.sft.compute,
+            items=rows,
+            passes=3 * passes,
+            learn=passes * (self.known.written.tokens + TEMPLATE) * texts.PADDING,
+            updates=math.ceil(rows / cfg.sft.batch_size) * cfg.sft.epochs,
+            trains="full",
+            saved=1,
+        )
+        yield from self._evaluated(name, against=against)
+
+    def _written(self, label: str, count: int) -> Iterator[Task]:
+        cfg, known = self.cfg.generation, self.known
+        asked = count * texts.ATTEMPTS
+        shots = cfg.num_shots * min(known.seeds.question, cfg.max_seed_characters / 4.4)
+        chunk = min(cfg.batch_size, cfg.prompts_per_chunk * cfg.instructions_per_seed)
+        kinds = (
+            (
+                "instructions",
+                asked,
+                TEMPLATE + TASK + shots,
+                cfg.instruction,
+                known.written.question,
+            ),
+            (
+                "responses",
+                float(count),
+                TEMPLATE + known.written.question,
+                cfg.response,
+                known.written.answer,
+            ),
+        )
+        for phase, rows, prompt, sampling, mean in kinds:
+            batch = max(1, min(chunk, math.ceil(rows)))
+            distinct = rows / cfg.instructions_per_seed if phase == "instructions" else rows
+            longest = min(sampling.max_new_tokens, 2.5 * mean)
+            yield Task(
+                stage="generate",
+                label=f"{label} {phase}",
+                who="teacher",
+                compute=self.cfg.teacher.dtype,
+                items=rows,
+                passes=distinct,
+                read=distinct * prompt,
+                decoded=rows * mean,
+                steps=math.ceil(rows / batch) * longest,
+                rows=batch,
+            )
+
+    def _warmed(self) -> Task:
+        cfg, rows = self.cfg.warmup, self.cfg.sizes.warmup
+        return Task(
+            stage="warm_up",
+            label="",
+            who="student",
+            compute=cfg.compute,
+            items=rows,
+            passes=3 * rows * cfg.epochs,
+            learn=rows * cfg.epochs * (self.known.written.tokens + TEMPLATE),
+            updates=math.ceil(rows / cfg.batch_size) * cfg.epochs,
+            trains="full",
+            saved=3,
+        )
+
+    def _scored(self, name: str) -> Iterator[Task]:
+        cfg, count = self.cfg, self.cfg.sizes.candidates
+        options = cfg.scoring.options if name == cfg.scoring.estimator else {}
+        method = registry.build(name, options)
+        facts, values = method.facts, dict(vars(method))
+        sizes = {"M": self.known.reference.count, "W": cfg.sizes.warmup}
+        alone = {"M": 0, "W": 0}
+        first, each = facts.passes
+        prepare, score = spent(first, sizes, values), spent(each, sizes, values)
+        own = spent(each, alone, values) or Spent()
+        if prepare is None or score is None:
+            yield self._method(name, note=f"passes are told as '{first}' and '{each}' only")
+            return
+        gradients = "gradients" in facts.needs
+        references = score.passes - own.passes
+        size = self.known.reference.tokens
+        packed = references * size
+        prepared = prepare.passes * size
+        # A pass with gradients pads and repeats the template; one without packs what rows share.
+        learning = gradients and prepare.passes >= 3 * sizes["M"]
+        read = (0 if learning else prepared) + count * packed
+        candidate = self.known.written.tokens
+        learn = prepare.passes / 3 * (size + TEMPLATE) if learning else 0
+        own_tokens = own.passes * count
+        if gradients:
+            learn += own_tokens / 3 * (candidate + TEMPLATE)
+        else:
+            read += own_tokens * candidate
+        moves = (2 if references else 1) if "moments" in facts.needs else 0
+        asked = score.requests * count
+        yield self._method(
+            name,
+            passes=prepare.passes + score.passes * count,
+            read=read,
+            learn=learn,
+            updates=moves * count,
+            calls=asked,
+            prompt=asked * (JUDGED + candidate),
+            replies=asked,
+            shared="judge" not in facts.needs,
+            note="beside its projections" if name == "trak" else "",
+        )
+        if name == ORACLE:
+            sample, repeats = 3, 2
+            share = repeats * (prepared + sample * packed)
+            yield self._method(
+                name,
+                stage="noise_floor",
+                passes=repeats * (prepare.passes + sample * score.passes),
+                read=share,
+                learn=repeats * sample * (candidate + TEMPLATE),
+                updates=2 * repeats * sample,
+            )
+
+    def _method(self, name: str, *, stage: str = "score", **work: float | bool | str) -> Task:
+        judged = bool(work.get("calls"))
+        compute = self.cfg.scoring.compute
+        return Task(
+            stage=stage,
+            label=name,
+            who="judge" if judged else "student",
+            compute=compute,
+            items=self.cfg.sizes.candidates,
+            **work,  # pyright: ignore[reportArgumentType]
+        )
+
+    def _taught(self, name: str) -> Iterator[Task]:
+        cfg, known = self.cfg.dpo, self.known
+        groups = self.cfg.sizes.candidates / self.cfg.generation.instructions_per_seed
+        per = texts.PAIRS_A_PROMPT if self.cfg.preferences.rule == "sign" else 1
+        pairs = math.ceil(groups * per)
+        limit = self.cfg.generation.max_seed_characters / 4.4
+        prompt = TEMPLATE + TASK + self.cfg.generation.num_shots * min(known.seeds.question, limit)
+        tokens = pairs * 2 * (prompt + known.written.question)
+        yield Task(
+            stage="dpo",
+            label=name,
+            who="teacher",
+            compute=cfg.compute,
+            items=pairs,
+            passes=pairs * (2 + 6 * cfg.epochs),
+            read=tokens,
+            learn=tokens * cfg.epochs * (2 / 3 if cfg.method == "lora" else 1),
+            updates=math.ceil(pairs / cfg.batch_size)
+            * cfg.epochs
+            * (0.02 if cfg.method == "lora" else 1),
+            trains=cfg.method,
+            saved=1,
+        )
+
+    def _evaluated(self, name: str, *, against: bool) -> Iterator[Task]:
+        suites, known = self.cfg.evaluation.suites, self.known
+        one, two = self.cfg.evaluation.answers, self.cfg.evaluation.turns
+        if {"alpaca_eval", "head_to_head"} & set(suites):
+            yield self._answers(name, known.evaluation, 1, one.sampling.max_new_tokens, 32)
+        if "losses" in suites:
+            sets = (known.evaluation, known.reference)
+            yield Task(
+                stage="losses",
+                label=name,
+                who="student",
+                compute="float32",
+                items=sum(s.count for s in sets),
+                passes=sum(s.count for s in sets),
+                read=sum(s.count * s.tokens for s in sets) + known.evaluation.count * TEMPLATE,
+            )
+        if "alpaca_eval" in suites and against:
+            orders = 2 if self.cfg.evaluation.orders == "both" else 1
+            answer = _written(one.sampling.max_new_tokens)
+            yield self._judged(
+                "compare", name, orders * known.evaluation.count, JUDGED + 2 * answer
+            )
+        if "mt_bench" in suites:
+            limit = two.sampling.max_new_tokens
+            yield self._answers(f"{name}-turns", known.questions, 2, limit, 32)
+            calls = 2 * known.questions.count
+            yield self._judged("grade", name, calls, JUDGED + 1.5 * _written(limit))
+
+    def _answers(self, label: str, asked: Set, turns: int, limit: int, batch: int) -> Task:
+        rows = min(batch, asked.count)
+        prompt = TEMPLATE + asked.longest / turns
+        return Task(
+            stage="answer",
+            label=label,
+            who="student",
+            compute=self.cfg.evaluation.dtype,
+            items=asked.count,
+            passes=asked.count * turns,
+            read=asked.count * turns * prompt,
+            decoded=asked.count * turns * _written(limit),
+            steps=turns * math.ceil(asked.count / rows) * limit,
+            rows=rows,
+        )
+
+    def _judged(self, stage: str, label: str, calls: float, prompt: float) -> Task:
+        local = self.cfg.judge.kind == "local"
+        reads = texts.GRADE_READS if local and stage == "grade" else 1
+        replies = calls * (1 if stage == "compare" or local else 200)
+        return Task(
+            stage=stage,
+            label=label,
+            who="judge",
+            compute=self.cfg.judge.dtype,
+            items=calls,
+            calls=calls,
+            prompt=calls * prompt * reads,
+            replies=replies,
+        )
+
+
+def _written(limit: int) -> float:
+    return min(0.8 * limit, 2 * texts.LONGEST)

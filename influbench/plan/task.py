@@ -1,0 +1,45 @@
+"""The work of one stage of a run, before it is priced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Who = Literal["teacher", "student", "judge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One stage of a run and its work."""
+
+    stage: str
+    label: str
+    who: Who
+    compute: str
+    items: float
+    passes: float = 0
+    """Forward passes; a backward counts two."""
+    read: float = 0
+    """Token positions forward, without gradients."""
+    learn: float = 0
+    """Token positions forward, with gradients, counted as three passes each."""
+    decoded: float = 0
+    """Tokens written."""
+    steps: float = 0
+    """Decoding steps: one is a pass for every row of a batch."""
+    rows: int = 0
+    """Rows decoded at a time."""
+    updates: float = 0
+    """Times that all weights are changed."""
+    calls: float = 0
+    """Requests to the judge."""
+    prompt: float = 0
+    """Tokens sent in them; a local judge reads them."""
+    replies: float = 0
+    """Tokens that come back."""
+    trains: Literal["", "full", "lora"] = ""
+    shared: bool = False
+    """Several devices can share its items today."""
+    saved: float = 0
+    """Copies of the weights that stay in the store, in units of fp32 weights."""
+    note: str = ""

@@ -1,0 +1,180 @@
+"""What a run will cost, told before it is run."""
+
+import dataclasses
+import json
+
+import pytest
+
+from influbench import registry
+from influbench.errors import UserError
+from influbench.loop.reading import load_run
+from influbench.plan import Speeds, calibration, devices, lengths, price, tasks
+from influbench.plan.paper import beside
+from influbench.plan.passes import spent
+from influbench.plan.shapes import KNOWN, shape_of
+from tests.command import influbench
+
+SLOW = Speeds(
+    where="a test",
+    read={"float32": 1e9, "bfloat16": 1e9, "tf32": 1e9},
+    learn={"float32": 1e9, "bfloat16": 1e9, "tf32": 1e9},
+    stream=1e9,
+    write={"float32": 1e9, "bfloat16": 1e9},
+    update=1e9,
+    load=1e9,
+    start=0.0,
+    memory=1e10,
+)
+
+
+def planned(name, *overrides):
+    cfg = load_run(name, overrides)
+    return cfg, tasks(cfg, lengths.lengths(cfg.data, cfg.generation))
+
+
+def one(found, stage, label):
+    (task,) = [t for t in found if (t.stage, t.label) == (stage, label)]
+    return task
+
+
+@pytest.mark.parametrize(
+    ("told", "options", "passes"),
+    [
+        ("3M + 6W", {}, 30 + 24),
+        ("M+3", {}, 13),
+        ("(4 + probes)M", {"probes": 2}, 60),
+        ("5M + 8(M+6)", {}, 50 + 128),
+        ("3 + part of M", {}, 8),
+        ("0", {}, 0),
+    ],
+)
+def test_what_facts_tell_of_passes_becomes_a_number(told, options, passes):
+    found = spent(told, {"M": 10, "W": 4}, options)
+    assert found is not None
+    assert found.passes == passes
+
+
+def test_requests_are_no_passes_and_what_nobody_knows_is_none():
+    found = spent("4 requests", {"M": 1, "W": 1}, {})
+    assert found is not None
+    assert (found.passes, found.requests) == (0, 4)
+    assert spent("theirs + W", {"M": 1, "W": 1}, {}) is None
+
+
+@pytest.mark.parametrize("name", sorted(set(registry.available()) - {"ensemble"}))
+def test_every_method_of_ours_can_be_planned(name):
+    method = registry.build(name)
+    sizes = {"M": 8, "W": 8}
+    assert all(spent(text, sizes, dict(vars(method))) for text in method.facts.passes)
+
+
+def test_passes_are_those_that_the_ledger_of_quickstart_counted():
+    """The ledger's own numbers for 32 candidates, 24 references, 32 and 96 pairs (2026-11-26)."""
+    _, found = planned("quickstart")
+    assert one(found, "score", "exact").passes == 48 + 800 + 2 * 32
+    assert one(found, "warm_up", "").passes == 3 * 32
+    assert one(found, "sft", "none").passes == 3 * 96
+    assert one(found, "answer", "none").passes == 24
+    assert one(found, "answer", "none-turns").passes == 8
+    assert one(found, "compare", "base").calls == 48
+    assert one(found, "grade", "base").calls == 8
+
+
+def test_tokens_are_within_a_quarter_of_those_that_quickstart_measured():
+    """Token positions of the ledger of the same run."""
+    _, found = planned("quickstart")
+    written = [t for t in found if t.label.startswith("training-none")]
+    measured = {
+        15023 + 11079: sum(t.read + t.decoded for t in written),
+        12952: one(found, "sft", "none").learn,
+        4252: one(found, "losses", "none").read,
+        1340 + 23990: one(found, "score", "exact").read + one(found, "score", "exact").learn,
+        3939: one(found, "answer", "none").read + one(found, "answer", "none").decoded,
+        14108: one(found, "compare", "base").prompt,
+        9220: one(found, "grade", "none").prompt,
+    }
+    assert {real: told for real, told in measured.items() if abs(told / real - 1) > 0.25} == {}
+
+
+def test_twice_the_candidates_cost_twice_the_scoring_and_no_more_training():
+    cfg, found = planned("quickstart")
+    other, more = planned("quickstart", "sizes.candidates=64")
+    few, many = price(cfg, found, SLOW), price(other, more, SLOW)
+
+    def seconds(prices, stage, label):
+        (p,) = [p for p in prices if (p.task.stage, p.task.label) == (stage, label)]
+        return p.seconds
+
+    assert seconds(many, "score", "exact") == pytest.approx(
+        2 * seconds(few, "score", "exact"), rel=0.1
+    )
+    assert seconds(many, "sft", "none") == seconds(few, "sft", "none")
+
+
+def test_devices_share_scoring_and_large_models_say_what_does_not_fit():
+    cfg, found = planned("paper_8b")
+    speeds = devices.speeds(devices.parse("8xH100")[1])
+    alone, together = price(cfg, found, speeds, 1), price(cfg, found, speeds, 8)
+    pick = {p.task.stage: p for p in alone}
+    assert pick["sft"].placement == "does not fit one device"
+    assert pick["score"].task.shared
+    exact = next(p for p in together if p.task.label == "exact" and p.task.stage == "score")
+    same = next(p for p in alone if p.task.label == "exact" and p.task.stage == "score")
+    assert same.seconds == pytest.approx(8 * exact.seconds)
+    assert exact.placement == "offloaded"
+    assert sum(p.money for p in alone) > 10
+    assert {row.what for row in beside(together, cfg.student.name)} == {
+        *("instruction", "response", "influence", "pair")
+    }
+
+
+def test_an_arm_that_teaches_nothing_has_no_dpo():
+    _, found = planned("quickstart", "scoring.estimator=none")
+    assert not [t for t in found if t.stage == "dpo"]
+    _, found = planned("quickstart", "scoring.estimator=none", "stop_after=scores")
+    assert not [t for t in found if t.stage in ("dpo", "sft", "answer")]
+
+
+def test_a_folder_says_how_large_its_model_is(tmp_path):
+    config = {
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "intermediate_size": 1536,
+        "vocab_size": 49152,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = shape_of(str(tmp_path))
+    assert found.parameters == pytest.approx(KNOWN["smollm2-135m-instruct"].parameters, rel=0.01)
+    with pytest.raises(UserError, match="how large is the model"):
+        shape_of("nobody/nothing")
+
+
+def test_speeds_come_back_from_their_file_and_a_missing_one_says_what_to_do(tmp_path):
+    path = tmp_path / calibration.FILE
+    with pytest.raises(UserError, match="--calibrate"):
+        calibration.read(path)
+    calibration.save(path, SLOW)
+    assert dataclasses.asdict(calibration.read(path)) == dataclasses.asdict(SLOW)
+    path.write_text("{}")
+    with pytest.raises(UserError, match="measure again"):
+        calibration.read(path)
+
+
+@pytest.mark.parametrize("text", ["8xB9000", "0xH100", "H100x8", "many"])
+def test_an_unknown_machine_is_named(text):
+    with pytest.raises(UserError, match="expected NUMBERxDEVICE"):
+        devices.parse(text)
+
+
+def test_the_command_prints_the_table_and_runs_nothing(tmp_path):
+    done = influbench("plan", "tiny", "--devices", "2xH200", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "in all" in done.stdout
+    assert "assumed" in done.stdout
+    assert not list(tmp_path.iterdir())
+    bad = influbench("plan", "tiny", cwd=tmp_path)
+    assert bad.returncode == 2
+    assert "--calibrate" in bad.stderr
