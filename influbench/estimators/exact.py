@@ -13,10 +13,11 @@ Paper mode: the released code differs in ways that each have a switch here, all 
 of another stage: weights and moments are then bf16, and the share of weights that a step moves at
 all is kept as ``weights_moved``.
 
-Source: Yu et al., Montessori-Instruct, arXiv 2410.14208, "local data influence". Deviations from
-its released code without the switches: fp32, clipping as in training, mean over examples of
-per-example losses, weights restored from memory and not from disk, no division by the number of
-workers.
+Source: Yu et al., Montessori-Instruct, arXiv 2410.14208, "local data influence". That further
+training minus an empty further training is the standard to judge attribution by is FiMODA's, arXiv
+2412.03906, over more steps and averaged over seeds. Deviations from the first's released code
+without the switches: fp32, clipping as in training, mean over examples of per-example losses,
+weights restored from memory and not from disk, no division by the number of workers.
 Cost: 2M forward passes to prepare, 3 + M per candidate (M references; a backward counts as two
 forwards).
 """

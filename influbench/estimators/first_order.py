@@ -12,8 +12,9 @@ reported as a standard deviation: where ``curvature_offset`` does not exceed ``c
 have been trained on, so their curvature may differ from the candidates'.
 
 Source: first-order Taylor expansion of the local data influence of Montessori-Instruct (arXiv
-2410.14208); optimizer-aware influence as in arXiv 2605.18814. The reference gradient is taken at θ
-+ u(0), the point around which the exact influence is centred.
+2410.14208); optimizer-aware influence as in arXiv 2605.18814, which looks some steps ahead. That
+first order is good for one step and decays with the horizon: FiMODA, arXiv 2412.03906. The
+reference gradient is taken at θ + u(0), the point around which the exact influence is centred.
 Cost: 3M passes to prepare (and probes · (M + 6) + 2M to calibrate), 3 per candidate, plus
 element-wise work over the weights.
 """

@@ -3,9 +3,10 @@
     score(z) = ⟨∇L_ref(θ), ∇ℓ(z)⟩          cosine = True:  the same divided by both norms
 
 Source: Pruthi et al., TracIn, arXiv 2002.08484, with one checkpoint and without its learning-rate
-factor. The step is plain SGD's: no moments, no clipping. All weights take part, tied embeddings and
-norms included, unless ``layers`` says which: influence at the embedding is said to be unreliable
-(arXiv 2511.04715), and other toolkits leave it out.
+factor. Against the exact influence under AdamW it is known to do badly (In-Run Data Shapley for
+Adam, arXiv 2602.00329). The step is plain SGD's: no moments, no clipping. All weights take part,
+tied embeddings and norms included, unless ``layers`` says which: influence at the embedding is said
+to be unreliable (arXiv 2511.04715), and other toolkits leave it out.
 Cost: 3M passes to prepare, 3 per candidate (M references; a backward counts as two forwards).
 """
 

@@ -10,6 +10,8 @@ ablation of Montessori-Instruct (arXiv 2410.14208) does not say which end it pre
 et al., arXiv 2403.15042, as the baseline of Montessori-Instruct has it: the original asks the
 teacher for more data like the examples that the student fails; here the same criterion ranks the
 candidates, and the loop's own pairs teach, so that only the criterion differs between methods.
+Both ends have their advocates: low loss GRAPE, arXiv 2502.04194, high loss arXiv 2512.00884; a
+study that has one of the two rows should have the other.
 Cost: nothing to prepare, 1 forward pass per candidate.
 """
 
