@@ -182,19 +182,15 @@ def next_update(student: Student, *, needs_moments: bool = True, clip: bool = Tr
 def _check_steps(student: Student) -> None:
     """Refuses an optimizer whose next step is not known, or moves nothing."""
     optimizer = student.optimizer
-    history = getattr(student, "history", None)
-    if history is not None and history.why_not:
-        raise UserError(
-            f"this method needs the student's optimizer moments, and {history.why_not}; give a "
-            "warm-up set (--warmup FILE), or take a method that needs no moments, such as "
-            "gradient_dot"
-        )
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     adam = isinstance(optimizer, torch.optim.AdamW)
     if adam and not all("exp_avg" in optimizer.state.get(w, {}) for w in weights):
+        why = getattr(getattr(student, "history", None), "why_not", "")
         raise UserError(
-            "this method needs the student's optimizer moments and the student has none: give a "
-            "Trainer checkpoint with optimizer.pt, or a warm-up set (--warmup FILE)"
+            f"this method needs the student's optimizer moments, and "
+            f"{why or 'the student has none'}; give a Trainer checkpoint with optimizer.pt or a "
+            "warm-up set (--warmup FILE), or take a method that needs no moments, such as "
+            "gradient_dot"
         )
     if not any(float(group["lr"]) for group in optimizer.param_groups):
         raise UserError(
