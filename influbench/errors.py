@@ -24,6 +24,8 @@ EXTRAS = {
     "loop": ("trl", "peft", "rouge_score", "sklearn"),
     "figures": ("matplotlib",),
     "report": ("plotly",),
+    "cluster": ("ray",),
+    "slurm": ("submitit",),
 }
 """Packages that not every user needs, by the extra that brings them."""
 

@@ -16,7 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import typer
 
 from influbench import terminal
-from influbench.cli import evaluation, plan, report, runs
+from influbench.cli import evaluation, plan, report, runs, stores
 from influbench.cli import score as scoring
 from influbench.errors import MethodError, UserError
 
@@ -72,6 +72,7 @@ for command in (scoring.score, scoring.compare):
     app.command()(command)
 app.command()(evaluation.evaluate)
 app.command("judge-check")(evaluation.judge_check)
+app.add_typer(stores.app, name="store")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from influbench.errors import UserError
+from influbench.errors import UserError, require
 from influbench.executors.executor import Outcome, WorkerLostError, attempt
 
 HERE = ""
@@ -43,12 +43,9 @@ class Ray:
             UserError: Ray or the cluster is not there.
         """
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
-            import ray
-        except ImportError as error:
-            raise UserError(
-                "--executor ray needs Ray: pip install -c constraints.txt 'influbench[cluster]'"
-            ) from error
+        require("cluster", "--executor ray")
+        import ray
+
         self.workers = workers
         self._ray = ray
         self._ours = not ray.is_initialized()

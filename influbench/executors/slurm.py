@@ -16,7 +16,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
-from influbench.errors import UserError
+from influbench.errors import UserError, require
 from influbench.executors.executor import Outcome, WorkerLostError, attempt
 
 POLL = 0.2
@@ -52,13 +52,9 @@ class Slurm:
         Raises:
             UserError: submitit or Slurm is not there.
         """
-        try:
-            import submitit
-        except ImportError as error:
-            raise UserError(
-                "--executor slurm needs submitit: pip install -c constraints.txt "
-                "'influbench[slurm]'"
-            ) from error
+        require("slurm", "--executor slurm")
+        import submitit
+
         folder.mkdir(parents=True, exist_ok=True)
         self.workers = workers
         logs = tempfile.mkdtemp(dir=folder, prefix=time.strftime("%Y%m%d-%H%M%S-"))

@@ -18,9 +18,12 @@ from typing import Any, Literal
 
 import psutil
 
+from influbench.errors import UserError
 from influbench.files import from_dict, write_bytes
+from influbench.store.disk import ExplainedWhenFull
 
 FOLDER = ".runs"
+CLOSED_TO_US = (errno.EROFS, errno.EACCES, errno.EPERM)
 GRID = ".grid.json"
 """Beside the runs of a study: which there are."""
 State = Literal["running", "done", "failed", "stopped", "to do"]
@@ -79,11 +82,7 @@ def started(study: str, run: str) -> Receipt:
 def write(store: Path, receipt: Receipt) -> None:
     """Keeps a receipt. A store that cannot be written keeps none: all of its runs are cached."""
     path = _path(store, receipt.study, receipt.run)
-    try:
-        write_bytes(path, json.dumps(dataclasses.asdict(receipt), indent=1).encode())
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
+    _keep(path, dataclasses.asdict(receipt))
 
 
 def read(store: Path, study: str, run: str) -> Receipt | None:
@@ -97,11 +96,7 @@ def read(store: Path, study: str, run: str) -> Receipt | None:
 def write_grid(store: Path, study: str, runs: Sequence[str], workers: int) -> None:
     """Keeps which runs a study has, and how many a sweep runs at a time."""
     told = {"runs": list(runs), "workers": workers}
-    try:
-        write_bytes(store / FOLDER / study / GRID, json.dumps(told, indent=1).encode())
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
+    _keep(store / FOLDER / study / GRID, told)
 
 
 def read_grid(store: Path, study: str) -> tuple[list[str], int] | None:
@@ -125,6 +120,15 @@ def all_of(store: Path) -> Iterator[Receipt]:
             found = None if path.name == GRID else read(store, study, path.stem)
             if found is not None:
                 yield found
+
+
+def _keep(path: Path, told: dict[str, Any]) -> None:
+    try:
+        with ExplainedWhenFull(path):
+            write_bytes(path, json.dumps(told, indent=1).encode())
+    except UserError as error:
+        if getattr(error.__cause__, "errno", None) not in CLOSED_TO_US:
+            raise
 
 
 def _path(store: Path, study: str, run: str) -> Path:

@@ -14,6 +14,7 @@ from influbench.progress import Progress, SilentProgress
 from influbench.results import result_file
 from influbench.session import Session
 from influbench.store import BusyError, Entry, MissingError, Store, receipts
+from influbench.store.receipts import Receipt
 from influbench.studies import kind as kinds
 
 
@@ -117,7 +118,7 @@ def run_one(task: Task, purse: Purse, patient: bool) -> Done:
         seconds=seconds if made or before is None else before.seconds,
         result=str(path.resolve()),
     )
-    if before is None or made or before.state != "done" or before.entries != whole.entries:
+    if made or before is None or _matters(before) != _matters(whole):
         receipts.write(task.store, whole)
     return Done(
         path=path,
@@ -141,6 +142,11 @@ def first_missing(task: Task) -> str:
     except MissingError as missing:
         return str(missing)
     return ""
+
+
+def _matters(receipt: Receipt) -> tuple[object, ...]:
+    """What a receipt says of the run itself, whichever attempt wrote it."""
+    return receipt.state, receipt.entries, receipt.result
 
 
 def _cost(entry: Entry) -> tuple[float, float]:

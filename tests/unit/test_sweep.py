@@ -1,0 +1,288 @@
+"""A sweep: names, exclusions, failures, what is put back, and what another terminal sees."""
+
+import json
+from concurrent.futures import Future
+
+import pytest
+from command import influbench
+
+from influbench import executors
+from influbench.config import Config
+from influbench.errors import MethodError, UserError
+from influbench.executors import Outcome
+from influbench.executors.executor import RETRIES, WorkerLostError, attempt
+from influbench.executors.local import Local
+from influbench.records import ResultRow
+from influbench.results import RunResult
+from influbench.store import BusyError, Stage, Store, receipts, upkeep
+from influbench.studies import grid, kind
+from influbench.studies.kind import Kind
+from influbench.studies.standing import standing
+from influbench.studies.study_file import load_study
+
+
+class Cheap(Config):
+    """Of a run that adds numbers."""
+
+    seed: int = 0
+    arm: str = "a"
+    base: float = 1.0
+
+
+def add(cfg, salt, *, work):
+    if cfg.arm == "wrong":
+        raise UserError("arm: expected another")
+    if cfg.arm == "broken":
+        raise KeyError("oops")
+    if cfg.arm == "theirs":
+        raise MethodError("estimator 'x' (package y) failed")
+    work.write("numbers", [])
+    (work.folder("model") / "weights").write_bytes(salt.encode())
+    work.meta["sum"] = cfg.base + cfg.seed
+
+
+FIRST, SECOND = Stage("first", 1, add), Stage("second", 1, add)
+
+
+def run(cfg, session, study, run_id):
+    shared = session.run(FIRST, Cheap(seed=cfg.seed, base=cfg.base), "salt")
+    entry = session.run(SECOND, cfg, shared.model("model").digest, label=cfg.arm)
+    row = ResultRow(
+        study=study, run=run_id, estimator=cfg.arm, round=1, seed=cfg.seed, metric="sum",
+        value=entry.meta["sum"], stderr=None, n=1, unit="",
+    )  # fmt: skip
+    return RunResult(config=cfg.model_dump(), provenance={}, rows=[row], ledger=session.ledger)
+
+
+def check(cfg):
+    if cfg.arm == "refused":
+        raise UserError("arm refused: expected another")
+
+
+@pytest.fixture
+def cheap(tmp_path, monkeypatch):
+    """Writes a study of the cheap kind and reads it."""
+    monkeypatch.setattr(kind, "load", lambda _: Kind(settings=Cheap, check=check, run=run))
+
+    def written(text, name="cheap"):
+        file = tmp_path / "study.yaml"
+        file.write_text(f"name: {name}\nquestion: q\nkind: cheap\n{text}\n")
+        return load_study(file)
+
+    return written
+
+
+def swept(study, tmp_path, **more):
+    return grid.run_all(study, tmp_path / "store", tmp_path / "results", **more)
+
+
+def test_a_failed_run_is_named_and_stops_no_other(cheap, tmp_path, capsys):
+    study = cheap("grid: {arm: [a, wrong, broken, theirs, refused, b]}")
+    found = swept(study, tmp_path)
+    assert list(found.done) == ["seed=0,arm=a", "seed=0,arm=b"]
+    assert {run: outcome.kind for run, outcome in found.failed.items()} == {
+        "seed=0,arm=refused": "user",
+        "seed=0,arm=wrong": "user",
+        "seed=0,arm=broken": "bug",
+        "seed=0,arm=theirs": "method",
+    }
+    lines = {line.split(": ")[0]: line for line in found.lines()}
+    assert "this is a bug of influbench: KeyError: 'oops' (test_sweep" in lines["seed=0,arm=broken"]
+    assert "bug" not in lines["seed=0,arm=theirs"]
+    said = capsys.readouterr().err
+    assert "2 done, 3 failed" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arm", "raised", "said"),
+    [
+        ("wrong", UserError, "arm: expected another"),
+        ("broken", RuntimeError, "run seed=0,arm=broken: KeyError"),
+        ("theirs", MethodError, "run seed=0,arm=theirs: estimator 'x'"),
+    ],
+)
+def test_where_nothing_ran_the_sweep_itself_fails(cheap, tmp_path, arm, raised, said):
+    with pytest.raises(raised, match=said):
+        swept(cheap(f"grid: {{arm: [{arm}]}}"), tmp_path)
+
+
+def test_shared_stages_are_made_once_and_finished_runs_are_a_line_each(cheap, tmp_path, capsys):
+    study = cheap("grid: {arm: [a, b, c], seed: [0, 1]}")
+    first = swept(study, tmp_path)
+    assert sum(done.made for done in first.done.values()) == 2 + 6
+    more = cheap("grid: {arm: [a, b, c, d], seed: [0, 1]}")
+    capsys.readouterr()
+    second = swept(more, tmp_path)
+    assert sum(done.made for done in second.done.values()) == 2, "the new arm's own stages"
+    again = swept(more, tmp_path)
+    assert sum(done.made for done in again.done.values()) == 0
+    lines = capsys.readouterr().err.splitlines()[-9:]
+    assert [line.endswith(": cached") for line in lines] == [True] * 8 + [False]
+    assert lines[-1].startswith("cheap: 8 runs: 8 cached; cost so far ")
+
+
+def test_exclusions_leave_points_of_the_grid_out(cheap):
+    study = cheap(
+        "grid: {arm: [a, b, c], seed: [0, 1, 2]}\n"
+        "exclude: [{arm: b, seed: 1}, {arm: [a, c], seed: [1, 2]}]"
+    )
+    assert list(study.runs) == [
+        "seed=0,arm=a", "seed=0,arm=b", "seed=2,arm=b", "seed=0,arm=c",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("exclude", "said"),
+    [
+        ("[{arm: z}]", "matches no run"),
+        ("[{amr: a}]", "names amr: expected settings of the grid"),
+        ("{arm: a}", "a list of settings"),
+        ("[{arm: [a, b]}]", "leaves no run"),
+    ],
+)
+def test_an_exclusion_that_cannot_be_meant_is_refused(cheap, exclude, said):
+    with pytest.raises(UserError, match=said):
+        cheap(f"grid: {{arm: [a, b]}}\nexclude: {exclude}")
+
+
+def test_values_that_differ_in_punctuation_or_case_are_runs_of_their_own(cheap):
+    study = cheap("grid: {arm: [x/y, 'x:y', x_y, A, a, plain]}")
+    assert len(study.runs) == 6
+    assert len({run.casefold() for run in study.runs}) == 6
+    assert "seed=0,arm=plain" in study.runs
+    assert all(cfg.arm for cfg in study.runs.values())
+
+
+def test_a_long_value_is_a_file_name_still(cheap, tmp_path):
+    study = cheap(f"grid: {{arm: [{'x' * 400}, {'x' * 401}]}}")
+    assert len(study.runs) == 2
+    assert all(len(done.path.name) < 250 for done in swept(study, tmp_path).done.values())
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "''", "a b"])
+def test_a_bad_study_name_is_refused_before_anything_is_computed(cheap, tmp_path, name):
+    with pytest.raises(UserError, match="expected a study name"):
+        swept(cheap("grid: {arm: [a]}", name=name), tmp_path)
+    assert not (tmp_path / "store").exists()
+
+
+def test_only_and_dry_run(cheap, tmp_path):
+    study = cheap("grid: {arm: [a, b], seed: [0, 1]}")
+    assert list(swept(study, tmp_path, only=["*arm=b"]).done) == ["seed=0,arm=b", "seed=1,arm=b"]
+    with pytest.raises(UserError, match=r"--only nosuch: expected the name of a run"):
+        swept(study, tmp_path, only=["nosuch"])
+    before = sorted((tmp_path / "store").rglob("*"))
+    assert grid.what_is_missing(study, tmp_path / "store", tmp_path / "results") == [
+        "seed=0,arm=a: would run, from second a",
+        "seed=1,arm=a: would run, from second a",
+        "seed=0,arm=b: cached",
+        "seed=1,arm=b: cached",
+    ]
+    assert sorted((tmp_path / "store").rglob("*")) == before
+
+
+def test_another_terminal_reads_the_store_alone(cheap, tmp_path):
+    study = cheap("grid: {arm: [a, wrong, b, c]}")
+    swept(study, tmp_path, only=["*a", "*wrong"])
+    store = tmp_path / "store"
+    gone = receipts.started("cheap", "seed=0,arm=b")
+    receipts.write(store, Receipt(gone, pid=2**22 + 1))
+    states = {receipt.run: receipt.now for receipt in standing(store, "cheap").runs}
+    assert list(states.values()) == ["done", "failed", "stopped", "to do"]
+    assert (
+        standing(store, "cheap")
+        .summary()
+        .startswith("4 runs: 1 done, 1 failed, 1 stopped, 1 to do; cost so far 0:00:00; about ")
+    )
+    done = influbench("status", "cheap", "--store", str(store), cwd=tmp_path)
+    assert done.returncode == 0
+    assert "expected another" in done.stdout
+    lost = influbench("status", "nosuch", "--store", str(store), cwd=tmp_path)
+    assert (lost.returncode, "there are: cheap" in lost.stderr) == (2, True)
+
+
+def Receipt(receipt, **changes):  # noqa: N802
+    return type(receipt)(**{**vars(receipt), **changes})
+
+
+def test_gc_keeps_what_results_and_kept_models_need(cheap, tmp_path):
+    swept(cheap("grid: {arm: [a, b]}"), tmp_path)
+    swept(cheap("set: {base: 2.0}\ngrid: {arm: [a]}"), tmp_path)
+    store = tmp_path / "store"
+    entries = upkeep.listing(store)
+    idle = {entry.path.name.rsplit("-", 1)[0] for entry in entries if not entry.users}
+    assert len(entries) == 5
+    assert idle == {"second-a"}, "of the settings that were given up"
+    gone = upkeep.remove(store, [entry for entry in entries if not entry.users])
+    assert len(gone) == 1
+    assert [problems for _, problems in upkeep.verify(store)] == [[], [], [], []]
+    (tmp_path / "results/cheap/seed=0,arm=b.json").unlink()
+    idle = [entry for entry in upkeep.listing(store) if not entry.users]
+    assert [entry.path.name.rsplit("-", 1)[0] for entry in idle] == ["first", "second-b"]
+
+
+class Scripted(Local):
+    """An executor that answers as it was told, run by run; keeps what it was asked."""
+
+    def __init__(self, answers):
+        super().__init__()
+        object.__setattr__(self, "answers", {k: list(v) for k, v in answers.items()})
+        object.__setattr__(self, "asked", [])
+
+    def submit(self, function, *args):
+        name, patient = args
+        self.asked.append((name, patient))  # pyright: ignore[reportAttributeAccessIssue]
+        future: Future[Outcome] = Future()
+        answer = self.answers[name].pop(0)  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+        return future
+
+
+DONE, BUSY = Outcome(1), Outcome(kind="busy")
+
+
+def test_busy_runs_are_put_back_and_another_one_is_taken():
+    scripted = Scripted({"x": [BUSY, DONE], "y": [DONE], "z": [BUSY, BUSY, DONE]})
+    found = executors.mapped(scripted, print, [("x",), ("y",), ("z",)])
+    assert [number for number, _ in found] == [1, 0, 2]
+    asked = scripted.asked  # pyright: ignore[reportAttributeAccessIssue]
+    assert asked[:3] == [("x", False), ("y", False), ("z", False)]
+    assert ("z", True) in asked, "with nothing else to take, it waits"
+
+
+def test_a_lost_worker_is_replaced_so_often_and_no_more():
+    lost = WorkerLostError("killed")
+    scripted = Scripted({"x": [lost, DONE], "y": [lost] * (RETRIES + 1)})
+    found = dict(executors.mapped(scripted, print, [("x",), ("y",)]))
+    assert found[0] == DONE
+    assert "its worker was lost 3 times" in found[1].error
+
+
+def test_a_store_that_does_not_wait_says_that_it_is_busy(tmp_path):
+    def inner(cfg, *, work):
+        outcome = attempt(Store(tmp_path, waits=0).run, stage, cfg)
+        work.meta["kind"] = outcome.kind
+
+    stage = Stage("outer", 1, inner)
+    assert Store(tmp_path).run(stage, Cheap()).meta == {"kind": "busy"}
+    assert issubclass(BusyError, RuntimeError)
+
+
+def test_a_base_that_is_its_own_is_one_line(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    done = influbench("run", "a.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "its own base" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_receipt_that_is_damaged_is_none(tmp_path):
+    receipts.write(tmp_path, receipts.started("s", "r"))
+    path = tmp_path / ".runs/s/r.json"
+    assert json.loads(path.read_text())["state"] == "running"
+    path.write_text("{")
+    assert receipts.read(tmp_path, "s", "r") is None
