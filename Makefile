@@ -11,7 +11,7 @@ quickstart: $(VENV)/.run
 	$(BIN)/influbench figures quickstart
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
