@@ -23,6 +23,7 @@ from influbench import models, registry, score, testing
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.student import StudentSettings, Told, load_student
+from influbench.student.placement.place import needed
 from influbench.testing import families
 
 CANDIDATES = testing.tiny_examples("candidate", 3)
@@ -229,6 +230,13 @@ def test_a_folder_that_is_no_whole_adapter_is_one_line(
     change(folder)
     with pytest.raises(UserError, match=line):
         load_student(models.resolve(str(folder)))
+
+
+def test_the_weights_under_an_adapter_are_counted_where_a_place_is_sought(lora: Trained) -> None:
+    student = load_student(models.resolve(str(lora.folder)))
+    sizes = {n: 4 * p.numel() for n, p in student.model.named_parameters()}
+    own = sum(sizes[n] for n, p in student.model.named_parameters() if p.requires_grad)
+    assert needed(student) == sum(sizes.values()) - own + 5 * own
 
 
 def test_virtual_tokens_are_one_line(base: Path, tmp_path: Path) -> None:

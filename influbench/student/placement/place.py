@@ -37,8 +37,13 @@ def place(student: LanguageStudent, device: torch.device, kind: Placement) -> La
 
 
 def needed(student: LanguageStudent) -> int:
-    """Bytes on the device for an exact influence: weights, moments, a copy and a gradient."""
-    total = 0
+    """Bytes on the device for an exact influence: weights, moments, a copy and a gradient.
+
+    Weights that are not trained, such as those under an adapter, are there once.
+    """
+    trained = {id(w) for group in student.optimizer.param_groups for w in group["params"]}
+    frozen = [w for w in student.model.parameters() if id(w) not in trained]
+    total = sum(w.numel() * w.element_size() for w in frozen)
     for group in student.optimizer.param_groups:
         for weight in group["params"]:
             moments = [
