@@ -5,22 +5,26 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from influbench.errors import UserError
 from influbench.results import Study, load_study, outputs, result_file
+from influbench.statistics.estimate import Estimate
 
 MARK = "influbench"
 """Stands in each file, so that no figure of somebody else is ever overwritten."""
 STYLE = Path(__file__).with_name("style.mplstyle")
 MARKERS = "osD^vP*X<>h"  # as many as share no factor with the eight colours
+UNRECORDED = "no command records this yet: put such rows into the result file yourself"
 QUIET = "0.35"
 """Colour of what is no data: footnotes, reference lines."""
 
@@ -78,7 +82,8 @@ def save(figure: Figure, out: Path, name: str, text: str) -> list[Path]:
     """
     out.mkdir(parents=True, exist_ok=True)
     files = [outputs.claim(out / f"{name}.{kind}", _drawn) for kind in ("pdf", "png", "txt")]
-    figure.supxlabel(text.partition("\n")[0], fontsize=5.5, color=QUIET, x=0.01, ha="left")
+    # Under the page and not part of its layout, which names were fitted into.
+    figure.text(0.01, -0.01, text.partition("\n")[0], fontsize=5.5, color=QUIET, va="top")
     # No dates or versions inside: the same study gives the same bytes.
     figure.savefig(files[0], bbox_inches="tight", metadata={"CreationDate": None, "Creator": MARK})
     figure.savefig(files[1], bbox_inches="tight", metadata={"Software": MARK})
@@ -93,12 +98,81 @@ def _drawn(path: Path) -> bool:
     return beside or (marked.is_file() and MARK.encode() in marked.read_bytes())
 
 
-def nothing(study: Study, expected: str, command: str) -> UserError:
-    """The error of a figure whose numbers a study does not hold."""
-    return UserError(
-        f"expected {expected} in study '{study.name}' ({study.path}), got none: run '{command}' "
-        "first"
-    )
+class MissingError(UserError):
+    """A study does not hold the numbers of a figure."""
+
+    def __init__(self, study: Study, expected: str, command: str | None) -> None:
+        self.needs = f"needs {expected}; " + (f"run '{command}'" if command else UNRECORDED)
+        super().__init__(
+            f"expected {expected} in study '{study.name}' ({study.path}), got none: "
+            + (f"run '{command}' first" if command else UNRECORDED)
+        )
+
+
+def nothing(study: Study, expected: str, command: str | None) -> MissingError:
+    """The error of a figure whose numbers a study does not hold.
+
+    Args:
+        study: that was to be drawn.
+        expected: the numbers that it lacks.
+        command: what records them; None where nothing does yet.
+    """
+    return MissingError(study, expected, command)
+
+
+def forest(
+    axes: Axes, names: Sequence[str], numbers: Sequence[Estimate | None], reference: float | None
+) -> None:
+    """One line a name, top down: its number and interval; names at the left.
+
+    Args:
+        axes: where.
+        names: one a line.
+        numbers: in the same order; None leaves the line empty.
+        reference: where "no difference" lies, as a grey line; None draws none.
+    """
+    colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+    if reference is not None:
+        axes.axvline(reference, color="0.6", linewidth=0.6, zorder=1)
+    for place, number in enumerate(numbers):
+        if number is not None:
+            interval(axes, place, *number.bounds, colours[0], across=True)
+            axes.plot(number.value, place, marker="o", ms=3, color=colours[0], linestyle="none")
+    axes.set_yticks(range(len(names)), names, fontsize=6.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    if axes.get_xscale() == "linear":
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+
+
+Curve = Mapping[float, Estimate]
+"""By place on the x axis."""
+
+
+def curves(axes: Axes, found: Mapping[str, Curve]) -> None:
+    """One line a name through its numbers, each with its interval; names for a legend.
+
+    Lines stand a little apart, so that intervals at the same place do not cover one another.
+    """
+    colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+    every = sorted({x for curve in found.values() for x in curve})
+    gaps = [b - a for a, b in pairwise(every)]
+    step = min(gaps, default=1.0) * 0.5 / max(len(found), 1)
+    for i, (name, curve) in enumerate(found.items()):
+        colour, marker = colours[i % len(colours)], MARKERS[i % len(MARKERS)]
+        logarithmic = axes.get_xscale() == "log"
+        shift = 0.0 if logarithmic else (i - (len(found) - 1) / 2) * step
+        xs = [x + shift for x in sorted(curve)]
+        ys = [curve[x] for x in sorted(curve)]
+        for x, y in zip(xs, ys, strict=True):
+            interval(axes, x, *y.bounds, colour)
+        values = [y.value for y in ys]
+        axes.plot(xs, values, color=colour, marker=marker, ms=3.5, linewidth=0.8, label=name)
+
+
+def legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
+    """The names of ``axes`` above the figure, where they cover nothing."""
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, ncols=columns, loc="outside upper left", fontsize=6.5)
 
 
 def command(draw: Callable[[Study, Path], list[Path]], description: str) -> int:

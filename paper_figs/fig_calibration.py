@@ -19,10 +19,10 @@ from paper_figs.drawing import caption, command, nothing, page, save
 
 NAME = "fig_calibration"
 LOOKS = {
-    "real": ("#bc4b51", "o", "seed prompts"),
-    "drawn": ("#2a6f97", "s", "drawn groups"),
-    "close": ("#6a994e", "D", "groups of neighbours"),
-    "pairs": ("#7f5539", "^", "pairs of neighbours"),
+    "real": ("#D55E00", "o", "seed prompts"),
+    "drawn": ("#0072B2", "s", "drawn groups"),
+    "close": ("#009E73", "D", "groups of neighbours"),
+    "pairs": ("#CC79A7", "^", "pairs of neighbours"),
 }
 Numbers = dict[float, dict[str, tuple[float, float, int]]]
 """By confidence, then metric: value, standard error, number of groups."""
@@ -53,7 +53,12 @@ def draw(study: Study, out: Path) -> list[Path]:
         _errors(left, found)
         _savings(right, found)
         figure.legend(*left.get_legend_handles_labels(), ncols=3, loc="outside upper center")
-        return save(figure, out, NAME, caption(study, "left: as stated on the line"))
+        return save(
+            figure,
+            out,
+            NAME,
+            caption(study, "n = groups, in the legend", "left: as stated on the line"),
+        )
 
 
 def _errors(axes: Axes, found: Numbers) -> None:

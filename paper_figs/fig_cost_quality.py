@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, replace
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,16 @@ import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from influbench.results import BASELINE, CEILING, Study
+from paper_figs import labels
 from paper_figs.drawing import MARKERS, QUIET, caption, command, interval, nothing, page, save
+from paper_figs.records import counts
 
 ORACLE = "exact"
 NAME = "fig_cost_quality"
-DIRECT = 14
+DIRECT = 24
 """Points of a panel above which names stand in a legend."""
 TITLES = {
     "spearman": "Spearman correlation with exact",
@@ -100,17 +100,26 @@ def draw(study: Study, out: Path, agreement: str = "spearman") -> list[Path]:
             raise nothing(study, wanted, "influbench sweep")
         points = {metric: _points(methods, metric, metric == agreement) for metric in metrics}
         crowded = max(map(len, points.values())) > DIRECT
-        width = 3.5 * len(metrics)
-        figure.set_size_inches(*((width + 1.2, 3.6) if crowded else (width, 2.9)))
+        wide = 4.4 if max(map(len, points.values())) > 12 else 3.5
+        figure.set_size_inches(wide * len(metrics), 3.3)
         panels = figure.subplots(1, len(metrics), squeeze=False)[0]
         for axes, metric in zip(panels, metrics, strict=True):
             _panel(axes, metric, points[metric], numbers, is_agreement=metric == agreement)
-        if crowded:
+        if crowded or not all(
+            _named(axes, points[metric]) for axes, metric in zip(panels, metrics, strict=True)
+        ):
+            figure.set_size_inches(3.6 * len(metrics) + 1.2, 3.6)
             _legend(figure, [point for found in points.values() for point in found])
-        else:
-            for axes, metric in zip(panels, metrics, strict=True):
-                _separate([_named(axes, point) for point in points[metric]])
-        text = caption(study, "tail: with the preparation shared among the candidates scored")
+        drawn = [
+            numbers[p.method.label][m] for m in metrics for p in points[m] if not p.by_definition
+        ]
+        text = caption(
+            study,
+            counts(drawn),
+            "tail: with the preparation shared among the candidates scored",
+            "grey steps: nothing measured is both cheaper and better (Pareto front)",
+            "hollow: agreement of the oracle with itself, 1 by definition",
+        )
         return save(figure, out, NAME, text)
 
 
@@ -165,15 +174,26 @@ def _panel(
 ) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("seconds per candidate (tail: + preparation)")
-    axes.set_ylabel(TITLES.get(metric, metric))
+    title = TITLES.get(metric, metric)
+    own = any(point.method.estimator == ORACLE for point in points)
+    axes.set_ylabel(title if own else title.replace("with exact", "with the oracle"))
     label, name = (
         (CEILING, "exact,\nhalf vs\nhalf") if is_agreement else (BASELINE, "teacher\nnot\ntaught")
     )
     for point in points:
         _mark(axes, point)
-    axes.margins(x=0.12, y=0.1)
-    left, right = axes.get_xlim()
-    axes.set_xlim(left, right * (right / left) ** 0.18)  # room for the labels of the dearest
+    _front(axes, points)
+    ends = [x for p in points for x in (p.method.seconds, p.method.with_preparation)]
+    reach = (max(ends) / min(ends)) ** 0.08 + 0.2
+    axes.set_xlim(min(ends) / reach, max(ends) * reach)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if max(ends) / min(ends) < 30:  # powers of ten alone would be one or none
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    axes.set_yticks([tick for tick in ticks if not (is_agreement and abs(tick) > 1)])
+    axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
     if metric in numbers.get(label, {}):
         _level(axes, numbers[label][metric], name)
     if is_agreement and axes.get_ylim()[0] <= 0:
@@ -189,6 +209,7 @@ def _mark(axes: Axes, point: Point) -> None:
         point.y,
         marker=method.marker,
         color=colour,
+        markersize=4.5,
         markerfacecolor="white" if point.by_definition else colour,
         linestyle="none",
         zorder=3,
@@ -196,18 +217,37 @@ def _mark(axes: Axes, point: Point) -> None:
     )
 
 
-def _named(axes: Axes, point: Point) -> Annotation:
-    return axes.annotate(
-        point.name,
-        (point.method.with_preparation, point.y),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=7,
-        color=point.method.colour,
-        zorder=4,
-        path_effects=[withStroke(linewidth=1.5, foreground="white")],
-    )
+def _best(points: list[Point]) -> list[Point]:
+    """The measured points that no other beats in cost and quality (Pareto), cheapest first."""
+    best: list[Point] = []
+    measured = [point for point in points if not point.by_definition]
+    for point in sorted(measured, key=lambda p: (p.method.seconds, -p.y)):
+        if not best or point.y > best[-1].y:
+            best.append(point)
+    return best
+
+
+def _front(axes: Axes, points: list[Point]) -> None:
+    best = _best(points)
+    x, y = [point.method.seconds for point in best], [point.y for point in best]
+    axes.step(x, y, where="post", color="0.75", linewidth=0.7, zorder=0.5, gid="front")
+
+
+def _named(axes: Axes, points: list[Point]) -> bool:
+    """Whether the names found room beside their points."""
+    names = [
+        labels.Label(text=p.name, x=p.method.seconds, y=p.y, colour=p.method.colour) for p in points
+    ]
+    drawn: list[labels.Segment] = []
+    for point in points:
+        here = (point.method.seconds, point.y)
+        drawn += [(here, here), (here, (point.method.with_preparation, point.y))]
+        if not math.isnan(point.low):
+            drawn.append(((here[0], point.low), (here[0], point.high)))
+    for one, other in pairwise(_best(points)):
+        corner = (other.method.seconds, one.y)
+        drawn += [((one.method.seconds, one.y), corner), (corner, (corner[0], other.y))]
+    return labels.place(axes, names, drawn)
 
 
 def _legend(figure: Figure, points: list[Point]) -> None:
@@ -243,23 +283,6 @@ def _level(axes: Axes, number: Row, name: str) -> None:
         fontsize=6.5,
         color=QUIET,
     )
-
-
-def _separate(labels: list[Annotation]) -> None:
-    """Moves labels up until none covers another; sizes are known only after a layout."""
-    if not labels:
-        return
-    figure = labels[0].get_figure(root=True)
-    assert figure is not None
-    figure.draw_without_rendering()
-    placed: list[Bbox] = []
-    for label in sorted(labels, key=lambda text: text.xy[1]):
-        box = label.get_window_extent()
-        start = box.y0
-        while overlap := [other for other in placed if box.overlaps(other)]:
-            box = box.translated(0, max(other.y1 for other in overlap) - box.y0 + 0.5)
-        label.set_position((5, (box.y0 - start) * 72 / figure.dpi))
-        placed.append(box)
 
 
 if __name__ == "__main__":

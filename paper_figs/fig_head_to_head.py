@@ -1,20 +1,23 @@
-"""Win, tie and lose against a baseline (figure 4 of the paper), one bar a student.
+"""Win, tie and lose against a baseline (figure 4 of the paper), one bar a student and round.
 
-Reads ``results/<study>`` and nothing else:
+Draws from the rows ``head_to_head/win``, ``tie`` and ``lose``; several rounds of one student stand
+under one another:
 
     python paper_figs/fig_head_to_head.py results/evaluate --out figures
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
 from influbench.results import Study
 from paper_figs.drawing import caption, command, nothing, page, save
+from paper_figs.records import Row, counts
 
 NAME = "fig_head_to_head"
-PARTS = {"win": "#2a6f97", "tie": "#c9c9c9", "lose": "#bc4b51"}
+PARTS = {"win": "#56B4E9", "tie": "#D9D9D9", "lose": "#E69F00"}
 
 
 def draw(study: Study, out: Path) -> list[Path]:
@@ -27,29 +30,34 @@ def draw(study: Study, out: Path) -> list[Path]:
     Raises:
         UserError: nothing was compared head to head.
     """
-    bars: dict[str, dict[str, float]] = {}
-    counts: dict[str, int] = {}
+    bars: dict[str, dict[str, Row]] = {}
+    several = len(set(study.rows["round"])) > 1
     for row in study.rows.to_dict("records"):
-        suite, _, part = row["metric"].partition("/")
+        suite, _, part = str(row["metric"]).partition("/")
         if suite == "head_to_head" and part in PARTS:
-            against = study.runs[row["run"]].config.get("baseline_name", "the baseline")
-            label = f"{row['estimator']}\nagainst {against}\n({row['run']})"
-            bars.setdefault(label, {})[part] = row["value"]
-            counts[label] = row["n"]
+            against = study.runs[str(row["run"])].config.get("baseline_name", "the baseline")
+            turn = f", round {row['round']}" if several else ""
+            label = f"{row['estimator']}{turn}\nagainst {against}\n({row['run']})"
+            bars.setdefault(label, {})[part] = row  # type: ignore[assignment]
+    bars = {label: bar for label, bar in bars.items() if len(bar) == len(PARTS)}
     if not bars:
         asked = "influbench evaluate --suite head_to_head --baseline MODEL"
         raise nothing(study, "head_to_head shares", asked)
     with page(5.0, 0.9 + 0.55 * len(bars)) as figure:
         axes = figure.subplots()
-        for place, (label, shares) in enumerate(bars.items()):
+        for place, bar in enumerate(bars.values()):
             left = 0.0
             for part, colour in PARTS.items():
-                axes.barh(place, shares[part], left=left, color=colour, label=part)
-                if shares[part] >= 5:
-                    middle = left + shares[part] / 2
-                    axes.text(middle, place, f"{shares[part]:.0f}", ha="center", va="center")
-                left += shares[part]
-            axes.text(101, place, f"n = {counts[label]}", va="center", fontsize=6)
+                value = float(bar[part]["value"])
+                axes.barh(place, value, left=left, color=colour, label=part, height=0.6)
+                if value >= 5:
+                    axes.text(left + value / 2, place, f"{value:.0f}", ha="center", va="center")
+                left += value
+            low, high = float(bar["win"]["low"]), float(bar["win"]["high"])
+            if not math.isnan(low):
+                axes.hlines(place + 0.2, low, high, color="black", linewidth=0.9)
+            count = bar["win"]["n"]
+            axes.text(101, place, f"n = {count}", va="center", fontsize=6)
         axes.set_yticks(range(len(bars)), list(bars), fontsize=6)
         axes.set_xlim(0, 100)
         axes.invert_yaxis()
@@ -58,7 +66,12 @@ def draw(study: Study, out: Path) -> list[Path]:
         figure.legend(
             handles[: len(PARTS)], names[: len(PARTS)], ncols=3, loc="outside upper center"
         )
-        return save(figure, out, NAME, caption(study, "both orders, disagreement = tie"))
+        text = caption(
+            study,
+            f"{counts(bar['win'] for bar in bars.values())} prompts",
+            "both orders, disagreement = tie; black: the interval of the share won",
+        )
+        return save(figure, out, NAME, text)
 
 
 if __name__ == "__main__":

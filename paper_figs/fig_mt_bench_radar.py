@@ -14,6 +14,7 @@ from pathlib import Path
 
 from influbench.results import Study
 from paper_figs.drawing import MARKERS, caption, command, nothing, page, save
+from paper_figs.records import Row, counts
 
 NAME = "fig_mt_bench_radar"
 GRADE = "mt_bench/grade/"
@@ -30,10 +31,12 @@ def draw(study: Study, out: Path) -> list[Path]:
         UserError: fewer than three categories.
     """
     students: dict[tuple[str, str], dict[str, float]] = {}
+    used: list[Row] = []
     for row in study.rows.to_dict("records"):
         category = str(row["metric"]).removeprefix(GRADE)
         if category != row["metric"]:
             students.setdefault((row["estimator"], row["run"]), {})[category] = row["value"]
+            used.append(row)  # type: ignore[arg-type]
     categories = sorted({name for grades in students.values() for name in grades})
     if len(categories) < 3:
         wanted = "MT-Bench grades in three categories or more"
@@ -56,7 +59,8 @@ def draw(study: Study, out: Path) -> list[Path]:
                 label=student if names.count(student) == 1 else f"{student} ({run})",
             )
         figure.legend(loc="outside upper left", fontsize=6)
-        return save(figure, out, NAME, caption(study, "mean grade of both turns, 1-10"))
+        text = f"{counts(used)} questions a category; intervals: the study's table"
+        return save(figure, out, NAME, caption(study, text, "mean grade of both turns, 1-10"))
 
 
 if __name__ == "__main__":

@@ -181,6 +181,13 @@ def test_figures_read_results_and_nothing_else(path):
     assert {root_of(name) for name in own_imports(path)} <= {"results", "statistics", "errors"}
 
 
+def test_a_planted_import_of_torch_in_a_figure_is_caught(tmp_path):
+    planted = tmp_path / "fig_planted.py"
+    planted.write_text("def draw(study, out):\n    from torch.nn import Linear\n")
+    with pytest.raises(AssertionError):
+        test_figures_read_results_and_nothing_else(planted)
+
+
 @pytest.mark.parametrize("name", sorted(MODULES.keys() - {"cli.runs"}))
 def test_the_package_does_not_need_its_experiments_or_figures(name):
     assert not foreign_imports(MODULES[name]) & {"paper_figs", "experiments", "benchmarks", "tests"}

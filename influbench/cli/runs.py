@@ -106,27 +106,30 @@ def status(
 
 
 def figures(
-    study: Annotated[str, typer.Argument(help="a study's name or folder")],
-    out: Annotated[Path | None, typer.Option(help="folder for PDF and PNG")] = None,
-    results: options.Results = options.RESULTS,
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY…", help="names or folders")],
+    out: Annotated[Path | None, typer.Option(help="folder; one inside it a study")] = None,
+    results: options.Results = RESULTS,
 ) -> None:
-    """The figures of a study, as PDF and PNG, from its stored records."""
+    """Figures and tables of studies from their stored records: PDF, PNG, Markdown, LaTeX."""
     require("figures", "'influbench figures'")
     from influbench.results import load_study
-    from paper_figs import fig_calibration, fig_cost_quality, fig_head_to_head, fig_mt_bench_radar
+    from paper_figs.catalogue import draw_all
 
-    loaded = load_study(study, results)
-    drawn: list[Path] = []
-    missing: list[UserError] = []
-    for figure in (fig_cost_quality, fig_head_to_head, fig_mt_bench_radar, fig_calibration):
-        try:
-            drawn += figure.draw(loaded, out or loaded.path)
-        except UserError as nothing:  # a study seldom holds the numbers of every figure
-            missing.append(nothing)
-    if not drawn:
-        raise missing[0]
-    for path in drawn:
-        terminal.console().print(str(path), soft_wrap=True, markup=False)
+    loaded = [load_study(study, results) for study in dict.fromkeys(studies)]
+    names = [study.name for study in loaded]
+    if out is not None and len(set(names)) < len(names):
+        raise UserError(f"expected studies of different names with --out, got {names}")
+    places = [out if out and len(loaded) == 1 else out and out / name for name in names]
+    drawn = draw_all(
+        [(study, place or study.path) for study, place in zip(loaded, places, strict=True)]
+    )
+    console = terminal.console()
+    for path in drawn.files:
+        console.print(str(path), soft_wrap=True, markup=False)
+    for line in drawn.missing:
+        console.print(f"not drawn: {line}", markup=False, highlight=False)
+    if not drawn.files:
+        raise UserError(f"expected studies with numbers to draw, got none in {', '.join(names)}")
 
 
 def _show(folder: Path, metrics: Sequence[str] = ()) -> None:

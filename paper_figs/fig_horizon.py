@@ -1,0 +1,56 @@
+"""How far a score agrees with the influence of more than one step.
+
+Draws from the rows ``horizon_K/spearman``, K steps of the student:
+
+    python paper_figs/fig_horizon.py results/horizon --out figures
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from influbench.results import Study
+from influbench.statistics.estimate import Estimate
+from paper_figs.drawing import Curve, caption, command, curves, legend, nothing, page, save
+from paper_figs.records import Row, counts, estimate
+
+NAME = "fig_horizon"
+STEPS = re.compile(r"horizon_(\d+)/spearman")
+
+
+def draw(study: Study, out: Path) -> list[Path]:
+    """Draws the figure and writes ``fig_horizon.pdf`` and ``.png``.
+
+    Args:
+        study: with agreement by number of steps.
+        out: folder of the files; made where it is missing.
+
+    Raises:
+        UserError: no such numbers.
+    """
+    found: dict[str, dict[float, Estimate]] = {}
+    used: list[Row] = []
+    for row in study.estimates.to_dict("records"):
+        if steps := STEPS.fullmatch(str(row["metric"])):
+            found.setdefault(str(row["label"]), {})[float(steps[1])] = estimate(row)  # type: ignore[arg-type]
+            used.append(row)  # type: ignore[arg-type]
+    if not found:
+        wanted = "agreement with the influence of K steps (horizon_K/spearman)"
+        raise nothing(study, wanted, None)
+    with page(3.5, 2.9) as figure:
+        axes = figure.subplots()
+        axes.set_xscale("log", base=2)
+        shown: dict[str, Curve] = dict(sorted(found.items()))
+        curves(axes, shown)
+        steps_seen = sorted({x for curve in found.values() for x in curve})
+        axes.set_xticks(steps_seen, [f"{x:g}" for x in steps_seen])
+        axes.set_xlabel("steps of the student")
+        axes.set_ylabel("Spearman correlation with exact")
+        legend(figure, axes, 3)
+        return save(figure, out, NAME, caption(study, counts(used)))
+
+
+if __name__ == "__main__":
+    sys.exit(command(draw, "Agreement by number of steps, as PDF and PNG."))

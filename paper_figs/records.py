@@ -1,0 +1,74 @@
+"""What the figures read out of a study's frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from influbench.results import Study
+from influbench.statistics.estimate import Estimate
+
+Row = Mapping[str, Any]
+CHECKPOINT = "@"
+"""Between a name and how far a training had gone: ``exact@0.5`` is the arm ``exact`` with the
+teacher after half of its DPO steps."""
+
+
+def headline(study: Study, metric: str) -> list[Row]:
+    """The rows of ``study.estimates`` of one metric, by label."""
+    found = study.estimates[study.estimates["metric"] == metric]
+    return sorted(found.to_dict("records"), key=lambda row: str(row["label"]))  # type: ignore[return-value]
+
+
+def estimate(row: Row) -> Estimate:
+    """A row as a number with its interval."""
+    low, high = (None if math.isnan(row[end]) else float(row[end]) for end in ("low", "high"))
+    return Estimate(
+        value=float(row["value"]), low=low, high=high, n=int(row["n"]), unit=str(row["unit"])
+    )
+
+
+def parted(text: str, mark: str) -> tuple[str, float] | None:
+    """Name and number of ``NAME<mark>NUMBER``; None where it is nothing of the kind."""
+    name, _, number = text.rpartition(mark)
+    try:
+        return (name, float(number)) if name else None
+    except ValueError:
+        return None
+
+
+def scores_by_seed(study: Study) -> dict[int, dict[str, dict[str, float]]]:
+    """Seed, estimator, candidate id -> score; of the first run of each seed that has it."""
+    found: dict[int, dict[str, dict[str, float]]] = {}
+    first: dict[tuple[int, str], str] = {}
+    frame = study.scores
+    columns = (frame[name] for name in ("seed", "estimator", "run", "id", "value"))
+    for seed, estimator, run, item, value in zip(*columns, strict=True):
+        if first.setdefault((seed, estimator), run) == run:
+            found.setdefault(int(seed), {}).setdefault(str(estimator), {})[item] = float(value)
+    return found
+
+
+def groups_of(study: Study) -> dict[str, str]:
+    """Candidate id to the seed prompt whose siblings compete; the id itself where there is none."""
+    columns = zip(study.scores["id"], study.scores["group"], strict=True)
+    return {item: group or item for item, group in columns}
+
+
+def clusters(items: Sequence[str], groups: Mapping[str, str]) -> list[np.ndarray]:
+    """Positions of the candidates of each group: what a bootstrap draws."""
+    found: dict[str, list[int]] = {}
+    for place, item in enumerate(items):
+        found.setdefault(groups.get(item, item), []).append(place)
+    return [np.array(places) for places in found.values()]
+
+
+def counts(rows: Iterable[Row]) -> str:
+    """``n = 24`` or ``n = 24-128``, for captions."""
+    found = sorted({int(row["n"]) for row in rows})
+    if not found:
+        return "n = 0"
+    return f"n = {found[0]}" if len(found) == 1 else f"n = {found[0]}-{found[-1]}"
