@@ -199,17 +199,29 @@ def test_light_modules_do_not_load_torch():
     names = [
         name for name in names if not name.startswith(("estimators.adaptive.", "estimators.trak."))
     ]
+    done = imported(*sorted(f"influbench.{name}" for name in names))
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_planted_import_of_torch_is_caught(tmp_path, monkeypatch):
+    (tmp_path / "innocent.py").write_text("import influbench.report.page\nimport planted\n")
+    (tmp_path / "planted.py").write_text("import torch\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert "innocent loads ['torch']" in imported("innocent").stderr
+
+
+def imported(*names: str) -> subprocess.CompletedProcess[str]:
+    """Imports modules in a process of its own, which fails at the first that loads torch."""
     code = (
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"
-        "    importlib.import_module('influbench.' + name)\n"
+        "    importlib.import_module(name)\n"
         f"    loaded = set({sorted(HEAVY)!r}) & sys.modules.keys()\n"
-        "    assert not loaded, f'influbench.{name} loads {sorted(loaded)}'\n"
+        "    assert not loaded, f'{name} loads {sorted(loaded)}'\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *sorted(names)], capture_output=True, text=True, check=False
+    return subprocess.run(
+        [sys.executable, "-c", code, *names], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_listing_the_methods_does_not_load_torch():

@@ -22,6 +22,7 @@ EXTRAS = {
     "harness": "lm_eval",
     "retrieval": "bm25s",
     "embedded": "gguf",
+    "report": "plotly",
 }
 
 
