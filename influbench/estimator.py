@@ -43,6 +43,9 @@ Objective = Literal["nll", "dpo", "reward", "weighted"]
 NEEDS = get_args(Need)
 OF_STUDENT = {"gradients", "moments", "language_model"}
 
+HELD = "master"
+"""Name in an optimizer's state of the fp32 weight of which the parameter is a narrower copy in use."""
+
 Array = npt.NDArray[np.float64]
 
 
@@ -85,6 +88,15 @@ class Student(Protocol):
 
         The mean over response tokens, in nats: batching and padding cannot change it.
         """
+        ...
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """A student of which each process holds a part: its gradients come by a way of its own."""
+
+    def backward(self, loss: torch.Tensor) -> list[torch.Tensor]:
+        """Gradient of a loss by the part of each weight that is here."""
         ...
 
 

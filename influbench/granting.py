@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from influbench.errors import UserError
-from influbench.estimator import Context, Estimator, Facts, Need, Scorer
+from influbench.estimator import HELD, Context, Estimator, Facts, Need, Scorer
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +85,10 @@ def _with_optimizer(student: Any, optimizer: Any) -> Any:
 
 
 def _without_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """An optimizer over the same weights that has not stepped."""
+    """An optimizer over the same weights that has not stepped; weights that it holds stay."""
     kind: Any = type(optimizer)
-    return kind([{**group} for group in optimizer.param_groups])
+    bare = kind([{**group} for group in optimizer.param_groups])
+    for weight, state in optimizer.state.items():
+        if HELD in state:
+            bare.state[weight] = {HELD: state[HELD]}
+    return bare

@@ -109,6 +109,9 @@ def by_central_difference(
 ) -> Derivative:
     """[ℓ(θ + εw) - ℓ(θ - εw)] / 2ε: two plain forward passes; any student.
 
+    Where the optimizer holds weights of which those in use are rounded copies, these are moved and
+    rounded anew.
+
     Args:
         student: weights are moved, and put back to what they are now.
         weights: the moved tensors.
@@ -117,7 +120,8 @@ def by_central_difference(
     """
     size = gradients.norm(direction)
     epsilon = step * gradients.norm([w.detach() for w in weights]) / size if size else 0.0
-    saved = [w.detach().clone() for w in weights] if epsilon else []
+    held = gradients.masters(student, weights)
+    saved = [h if h is not w else w.detach().clone() for w, h in zip(weights, held, strict=True)]
 
     @torch.no_grad()
     def derivative(examples: Sequence[Example]) -> Array:
@@ -127,7 +131,8 @@ def by_central_difference(
         try:
             for sign in (1.0, -1.0):
                 for weight, before, along in zip(weights, saved, direction, strict=True):
-                    torch.add(before, along, alpha=sign * epsilon, out=weight)
+                    base = before.to(weight.device, non_blocking=True)
+                    torch.add(base, along, alpha=sign * epsilon, out=weight)
                 sides.append(gradients.losses(student, examples))
         finally:
             for weight, before in zip(weights, saved, strict=True):

@@ -9,12 +9,10 @@ import numpy as np
 import torch
 
 from influbench.errors import UserError
-from influbench.estimator import Array, Batch, Student
+from influbench.estimator import HELD, Array, Batch, InParts, Student
 from influbench.records import Example
 from influbench.student import LanguageStudent
 from influbench.student.batch import TokenBatch
-from influbench.student.placement import HELD
-from influbench.student.placement.sharded import ShardedStudent
 
 Tensors = list[torch.Tensor]
 
@@ -68,7 +66,7 @@ def gradient(student: Student, weights: Tensors, example: Example) -> Tensors:
     def derivative(batch: Batch) -> Tensors:
         loss = student.loss(batch)
         check_finite(float(loss.detach()), example)
-        if isinstance(student, ShardedStudent):
+        if isinstance(student, InParts):
             return student.backward(loss.sum())
         return list(torch.autograd.grad(loss.sum(), weights, materialize_grads=True))
 
@@ -110,13 +108,12 @@ def mean_gradient(
         UserError: a student in shards, of whose gradient no process would hold the whole; or no
             room for one example.
     """
-    if isinstance(student, ShardedStudent):
+    if isinstance(student, InParts):
         raise UserError(
             "this method needs a gradient over the reference set, which a student in shards does "
             "not give: use estimator 'exact', or a student that fits one device"
         )
-    states = student.optimizer.state
-    held = [states[w].get(HELD, w) if w in states else w for w in weights]
+    held = masters(student, weights)
     total = [torch.zeros_like(w, dtype=h.dtype) for w, h in zip(weights, held, strict=True)]
 
     def derivative(batch: Batch) -> Sequence[torch.Tensor]:
@@ -132,6 +129,12 @@ def mean_gradient(
             for whole, gradient_part in zip(total, part, strict=True):
                 whole.add_(gradient_part)
     return total
+
+
+def masters(student: Student, weights: Tensors) -> Tensors:
+    """What the optimizer steps from, one a weight: that itself, or what it is a narrow copy of."""
+    states = student.optimizer.state
+    return [states[w].get(HELD, w) if w in states else w for w in weights]
 
 
 def learning_batches(student: Student, examples: Sequence[Example]) -> Sequence[Batch]:

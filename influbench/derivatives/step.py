@@ -15,10 +15,9 @@ from torch.distributed.tensor import DTensor
 from influbench.derivatives.step_kernels import Slot
 from influbench.derivatives.update import Update
 from influbench.errors import UserError
-from influbench.estimator import Student
+from influbench.estimator import HELD, Student
 from influbench.student import LanguageStudent
 from influbench.student.casting import linear_layers
-from influbench.student.placement import HELD
 from influbench.student.placement.sharded import local
 
 __all__ = ["Cast", "Excursion", "Slot", "Update", "excursion", "next_update"]

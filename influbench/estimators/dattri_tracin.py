@@ -55,7 +55,10 @@ class DattriTracin:
         from dattri_llm.gradient import ops
         from dattri_llm.gradient.gradient import Gradient
 
+        from influbench.student.placement import check_whole
+
         student = ctx.language_student()
+        check_whole(student, "dattri_tracin")
         names = linear_layers(student)
         share = ctx.share(covered(student, names), self.min_share)
         total: dict[str, Any] = {}

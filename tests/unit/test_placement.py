@@ -2,24 +2,28 @@
 
 import contextlib
 import dataclasses
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from influbench import models, scoring, testing
-from influbench.derivatives import gradients, graphed, step
+from influbench import granting, models, scoring, testing
+from influbench.derivatives import directional, gradients, graphed, step
 from influbench.errors import UserError
 from influbench.estimator import as_scores
+from influbench.estimators.adam_jvp import AdamJvp
 from influbench.estimators.exact import Exact
 from influbench.estimators.first_order import FirstOrder
+from influbench.estimators.gradient_dot import GradientDot
 from influbench.estimators.less import Less
 from influbench.session import Session
 from influbench.store import Store
 from influbench.student import budgets, fused, packing
 from influbench.student.casting import linear_layers
-from influbench.student.placement import place
+from influbench.student.placement import check_whole, place
 from influbench.testing import student_state
 
 CPU = torch.device("cpu")
@@ -54,6 +58,91 @@ def test_an_offloaded_student_is_left_as_it_was(kept, tmp_path, monkeypatch):
     first = scores(Exact(), ctx)
     assert student_state.same(before, student_state.snapshot(ctx.student))
     assert np.array_equal(scores(Exact(), ctx), first)
+
+
+@pytest.mark.parametrize("way", ["jvp", "ghost", "central_difference"])
+def test_offloaded_placement_gives_the_derivatives_of_one_on_the_device(way, tmp_path):
+    method = AdamJvp(method=way, step=3e-3 if way == "central_difference" else None)
+    whole, away = (
+        scores(method, context(tmp_path, "bfloat16", kind)) for kind in ("device", "offloaded")
+    )
+    assert np.corrcoef(whole, away)[0, 1] > 0.99
+
+
+def test_a_central_difference_of_an_offloaded_placement_steps_from_the_masters(tmp_path):
+    """A step that is lost in bf16's last place must not be lost in the sum."""
+    ctx = context(tmp_path, "bfloat16", "offloaded")
+    weights = step.next_update(ctx.student).weights
+    narrow = next(n for n, w in enumerate(weights) if w.dtype == torch.bfloat16)
+    masters = gradients.masters(ctx.student, weights)
+    seen = []
+    # A master just below the middle between two numbers of bf16: a tiny step goes over it.
+    with torch.no_grad():
+        masters[narrow].fill_(1 + 2**-8 - 1e-6)
+        weights[narrow].copy_(masters[narrow])
+    direction = [torch.zeros_like(m) for m in masters]
+    direction[narrow].fill_(1e-4)
+    derivative = directional.by_central_difference(ctx.student, weights, direction, 1e-3)
+    kind = type(ctx.student)
+    own = kind.loss
+
+    def watched(student, batch):
+        seen.append(float(weights[narrow].detach().float().mean()))
+        return own(student, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "loss", watched)
+        derivative(CANDIDATES[:1])
+    assert max(seen) > 1
+    assert min(seen) <= 1
+    assert float(weights[narrow].detach().float().max()) == 1
+
+
+def test_a_method_without_moments_sees_the_masters_of_an_offloaded_placement(tmp_path):
+    ctx = context(tmp_path, "bfloat16", "offloaded")
+    seen = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Looks(GradientDot):
+        def prepare(self, ctx):
+            seen.extend(
+                gradients.mean_gradient(ctx.student, list(ctx.student.model.parameters()), [])
+            )
+            assert not any("exp_avg" in state for state in ctx.student.optimizer.state.values())
+            return super().prepare(ctx)
+
+    granting.prepare(Looks(), ctx, "looks")
+    assert {g.dtype for g in seen} == {torch.float32}
+
+
+def test_a_toolkit_refuses_a_placement_with_rounded_weights(tmp_path):
+    with pytest.raises(UserError, match="placement = device"):
+        check_whole(context(tmp_path, "bfloat16", "offloaded").student, "trak")
+    check_whole(context(tmp_path, "float32", "offloaded").student, "trak")
+    check_whole(context(tmp_path, "bfloat16", "device").student, "trak")
+
+
+@pytest.mark.parametrize("method", [Exact(), FirstOrder(), AdamJvp(method="jvp")])
+def test_what_a_method_keeps_beside_a_placement_goes_with_its_scorer(method, tmp_path):
+    ctx = context(tmp_path)
+    before = alive()
+    scorer = method.prepare(ctx)
+    scorer(CANDIDATES[:1])
+    kept = alive() - before
+    assert kept
+    tensors = [weakref.ref(o) for o in gc.get_objects() if isinstance(o, torch.Tensor)]
+    mine = [t for t in tensors if (o := t()) is not None and id(o) in kept]
+    gc.disable()
+    try:
+        del scorer, o
+        assert not [t for t in mine if t() is not None]
+    finally:
+        gc.enable()
+
+
+def alive():
+    gc.collect()
+    return {id(o) for o in gc.get_objects() if isinstance(o, torch.Tensor)}
 
 
 def test_what_is_offloaded_keeps_its_weights_in_fp32_and_multiplies_in_bf16(tmp_path):

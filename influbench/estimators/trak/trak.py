@@ -95,8 +95,10 @@ class Trak:
         from trak.score_computers import BasicScoreComputer
 
         from influbench.derivatives.similarity import mean_over_references
+        from influbench.student.placement import check_whole
 
         student = ctx.language_student()
+        check_whole(student, "trak")
         warmup = ctx.warmup_of(1)
         seed = int(digest(f"trak:{ctx.seed}")[:7], 16)
         with self._attributed(student, seed) as chosen:

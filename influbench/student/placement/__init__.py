@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from influbench.student.placement.offloaded import HELD, offload
+from influbench.student.placement.offloaded import check_whole, offload
 from influbench.student.placement.place import Placement, place
 
-__all__ = ["HELD", "Placement", "offload", "place"]
+__all__ = ["Placement", "check_whole", "offload", "place"]

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import torch
 
+from influbench.errors import UserError
+from influbench.estimator import HELD
 from influbench.student.casting import linear_layers
 from influbench.student.language_student import LanguageStudent
 from influbench.student.placement.pinned import pinned
-
-HELD = "master"
-"""Name in an optimizer's state of the weight of which the parameter is a copy in use."""
 
 
 def offload(student: LanguageStudent, device: torch.device) -> LanguageStudent:
@@ -41,3 +40,18 @@ def offload(student: LanguageStudent, device: torch.device) -> LanguageStudent:
             weight.data = there.clone() if there is master else there
     torch.nn.Module.to(student.model, device=device)  # what the optimizer does not hold
     return student
+
+
+def check_whole(student: LanguageStudent, method: str) -> None:
+    """Refuses a student whose weights on the device are narrower copies, for those that read them.
+
+    Raises:
+        UserError: it is offloaded, with products in bf16.
+    """
+    states = student.optimizer.state.values()
+    if any(HELD in state for state in states) and student.compute == "bfloat16":
+        raise UserError(
+            f"estimator '{method}' reads the weights themselves, and of an offloaded student with "
+            "products in bfloat16 the device holds rounded copies: set scoring.placement = device, "
+            "or scoring.compute = float32"
+        )
