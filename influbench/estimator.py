@@ -44,7 +44,7 @@ NEEDS = get_args(Need)
 OF_STUDENT = {"gradients", "moments", "language_model"}
 
 HELD = "master"
-"""Name in an optimizer's state of the fp32 weight of which the parameter is a narrower copy in use."""
+"""Name in an optimizer's state of the weight of which the parameter is a copy in use."""
 
 Array = npt.NDArray[np.float64]
 

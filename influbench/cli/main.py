@@ -19,6 +19,7 @@ from influbench import terminal
 from influbench.cli import evaluation, plan, report, runs, stores
 from influbench.cli import score as scoring
 from influbench.errors import MethodError, UserError
+from influbench.executors import team
 
 app = typer.Typer(
     add_completion=False,
@@ -77,6 +78,9 @@ app.add_typer(stores.app, name="store")
 
 def main() -> None:
     """Entry point of ``influbench``; the only place that turns errors into exit codes."""
+    if team.follows():
+        team.serve()
+        return
     try:
         app()
     except UserError as error:
@@ -108,6 +112,8 @@ def main() -> None:
             "what was finished is kept\n"
         )
         sys.exit(1)
+    finally:
+        team.dismiss()
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ def score(
         str | None, typer.Option(help="of matrix products: float32, tf32, bfloat16")
     ] = None,
     placement: Annotated[
-        str | None, typer.Option(help="of the student: auto, device, offloaded to host memory")
+        str | None, typer.Option(help="of the student: auto, device, offloaded, sharded (torchrun)")
+    ] = None,
+    compile_layers: Annotated[
+        str | None, typer.Option("--compile", help="layers, on CUDA: auto, on, off")
     ] = None,
     token_budget: Annotated[
         int | None, typer.Option(min=1, help="tokens in one pass; by default what fits")
@@ -88,6 +91,7 @@ def score(
         "scoring.max_length": max_length,
         "scoring.compute": compute,
         "scoring.placement": placement,
+        "scoring.compile": compile_layers,
         "scoring.token_budget": token_budget,
         "scoring.chunk_size": chunk_size,
         **options.sharing(executor, workers, ray_address),

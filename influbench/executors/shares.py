@@ -29,10 +29,12 @@ class Share:
 
     rank: int = 0
     count: int = 1
+    only: frozenset[int] | None = None
+    """The chunks to be made; None = all."""
 
     def owns(self, chunk: int) -> bool:
         """Whether chunk number ``chunk`` is this worker's."""
-        return chunk % self.count == self.rank
+        return chunk % self.count == self.rank and (self.only is None or chunk in self.only)
 
 
 def shared(

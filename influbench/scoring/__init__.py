@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from influbench.scoring.doubt import doubt
 from influbench.scoring.driver import ORACLE, Scored, score_candidates
-from influbench.scoring.stage import (
-    FACTS,
-    STAGE,
-    MethodConfig,
-    ScoringSettings,
-    check_lengths,
-    hold,
-    resolved_options,
-    score,
-    share_of_scores,
-)
+from influbench.scoring.holding import check_lengths, hold
+from influbench.scoring.settings import MethodConfig, ScoringSettings
+from influbench.scoring.stage import FACTS, STAGE, resolved_options, score, share_of_scores
 
 __all__ = [
     "FACTS",

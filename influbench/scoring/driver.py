@@ -13,7 +13,7 @@ from influbench import registry
 from influbench.judging import JudgeConfig
 from influbench.records import Example, LedgerRow, ModelRef, Score
 from influbench.scoring import noise_floor, stage
-from influbench.scoring.stage import MethodConfig
+from influbench.scoring.settings import MethodConfig
 from influbench.session import Session
 
 ORACLE = "exact"

@@ -16,12 +16,15 @@ import numpy as np
 
 from influbench import granting, registry
 from influbench.estimator import Context, Estimator, Student, as_scores
+from influbench.executors import team
 from influbench.files import digest
 from influbench.records import Example, ModelRef
-from influbench.scoring.stage import MethodConfig, hold
+from influbench.scoring.holding import hold
+from influbench.scoring.settings import MethodConfig
 from influbench.store import Stage, Work
 from influbench.student import LanguageStudent
 from influbench.student.batch import TokenBatch
+from influbench.student.placement.sharded import ShardedStudent
 
 PARTS = 3
 """Random parts that are batched apart: enough to break up every batch of similar lengths."""
@@ -58,8 +61,12 @@ class Regrouped(LanguageStudent):
         return found
 
 
-def regrouped(student: Student, grouping: str) -> Regrouped:
-    """A language student with its batches put together by chance."""
+def regrouped(student: Student, grouping: str) -> Regrouped | ShardedStudent:
+    """A language student, whole or in shards, with its batches put together by chance."""
+    if isinstance(student, ShardedStudent):
+        inner = regrouped(student.student, grouping)
+        assert isinstance(inner, Regrouped)
+        return ShardedStudent(inner)
     assert isinstance(student, LanguageStudent)
     own = {field.name: getattr(student, field.name) for field in dataclasses.fields(student)}
     return Regrouped(**own, grouping=grouping)
@@ -111,6 +118,8 @@ def measure(
     work: Work,
 ) -> None:
     """Leaves the run's ``noise_floor`` in the entry's meta, from a few of its candidates."""
+    if cfg.placement == "sharded" and not team.follows():
+        team.call(measure, cfg, candidates, reference, warmup, student)
     options = {k: v for k, v in cfg.options.items() if k not in OWN_BATCHES}
     method = registry.build(cfg.estimator, options)
     held = hold(cfg, student, work)

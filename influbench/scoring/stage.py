@@ -8,74 +8,28 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from influbench import granting, judging, registry
-from influbench.config import Config, seldom, transport
 from influbench.derivatives.objective import examples_of
 from influbench.errors import MethodError, UserError
-from influbench.estimator import Context, Objective, Scorer, Scores, as_scores
-from influbench.executors import ExecutorConfig
+from influbench.estimator import Context, Scorer, Scores, as_scores
+from influbench.executors import team
 from influbench.executors.shares import Share, device_of, shared
 from influbench.files import write_bytes
-from influbench.judging import ArchivedJudge, Budget, JudgeConfig
-from influbench.models import Learn
+from influbench.judging import ArchivedJudge, Budget
 from influbench.records import Example, ModelRef, Score
+from influbench.scoring.holding import check_lengths, check_sharded, hold, reference_passes
+from influbench.scoring.settings import MethodConfig
 from influbench.store import Stage, Work
-from influbench.student import LanguageStudent, StudentSettings, Told, load_student
-from influbench.student.placement import Placement
 
 FACTS = "diagnostics.json"
 """What the method says of itself, beside its scores."""
 
 NOTES = "notes-{}.json"
 """What a reader must know of the student's passes, by the process that made them."""
-
-
-class ScoringSettings(Config):
-    """How any method is run: the knobs that loop, ``influbench score`` and studies share."""
-
-    compute: Literal["float32", "bfloat16", "tf32"] = "float32"
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    max_length: int | None = Field(
-        default=None, ge=2, description="cut examples at so many tokens; None = refuse longer ones"
-    )
-    learn: Learn = Field(
-        default="all", description="assistant turns that a conversation's loss is the mean over"
-    )
-    objective: Objective = seldom(
-        "nll",
-        "what the references are for: nll, that they are said; dpo (field 'rejected'), "
-        "reward or weighted (a field 'reward' or 'weight'); followed by methods that say so",
-    )
-    dpo_beta: float = seldom(0.1, "of objective = dpo", gt=0)
-    token_budget: int | None = transport(None, "padded tokens in one pass; None = by memory", gt=0)
-    placement: Placement = transport(
-        "auto", "device, or offloaded: moments and fp32 weights in host memory; auto = what fits"
-    )
-    chunk_size: int = transport(8, "candidates between two safe points", gt=0)
-    workers: int = transport(
-        1, "processes that share the candidates of a method without a judge; GPUs are dealt", gt=0
-    )
-    executor: ExecutorConfig = transport(
-        ExecutorConfig(kind="pool"), "where those processes are: pool, slurm or ray"
-    )
-
-
-class MethodConfig(ScoringSettings):
-    """One estimator on one student: all that its scores depend on beside the data."""
-
-    estimator: str
-    options: dict[str, Any] = Field(default_factory=dict)
-    seed: int = 0
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    judge: JudgeConfig | None = None
-    told: Told = seldom(Told(), "how the student steps, where that is not as its folder says")
-    device: str = transport("auto")
-    archive: Path | None = transport(None, "where bought judgements are kept")
 
 
 def resolved_options(cfg: MethodConfig) -> dict[str, Any]:
@@ -106,6 +60,12 @@ def score(
     """
     args = cfg, candidates, reference, warmup, student
     method = registry.build(cfg.estimator, cfg.options)
+    if cfg.placement == "sharded":
+        check_sharded(cfg, method.facts)
+        size = cfg.chunk_size
+        left = frozenset(work.left("scores", list(candidates), size=size, kind=Score))
+        if left:
+            team.call(share_of_scores, *args, share=Share(only=left))
     chunks = -(-len(candidates) // cfg.chunk_size)
     asked = 1 if cfg.executor.kind == "local" else cfg.workers
     workers = min(asked, chunks - work.finished("scores"))
@@ -153,7 +113,8 @@ def share_of_scores(
         nonlocal scorer, held
         if scorer is None:
             if "student" in method.facts.needs:
-                held = hold(cfg, student, work, device_of(cfg.device, share))
+                passes = reference_passes(method.facts, len(candidates))
+                held = hold(cfg, student, work, device_of(cfg.device, share), passes=passes)
                 check_lengths(held, [*candidates, *examples_of(cfg.objective, reference)])
                 networks.append(held.model)
             context = Context(
@@ -192,42 +153,6 @@ def share_of_scores(
 
 
 STAGE = Stage("score", 2, score)
-
-
-def check_lengths(student: LanguageStudent, examples: Sequence[Example]) -> None:
-    """Refuses, before any pass, what does not fit the student.
-
-    Raises:
-        UserError: the first example that is too long.
-    """
-    for example in examples:
-        student.encode(example)
-
-
-def hold(
-    cfg: MethodConfig, student: ModelRef, work: Work, device: str | None = None
-) -> LanguageStudent:
-    """The student as the method wants it held, loaded in a phase of its own.
-
-    Args:
-        cfg: the method.
-        student: where it is.
-        work: whose meter measures.
-        device: in place of the method's.
-    """
-    settings = StudentSettings(
-        device=device or cfg.device,
-        dtype=cfg.dtype,
-        compute=cfg.compute,
-        attention=cfg.attention,
-        max_length=cfg.max_length,
-        token_budget=cfg.token_budget,
-        placement=cfg.placement,
-        learn=cfg.learn,
-        told=cfg.told,
-    )
-    with work.meter.phase("load"):
-        return load_student(student, settings)
 
 
 def _judge(cfg: MethodConfig, work: Work, budget: Budget | None) -> ArchivedJudge:

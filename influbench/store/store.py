@@ -147,6 +147,12 @@ class Work:
                 advance(len(part))
         return records
 
+    def left(self, name: str, items: Sequence[object], *, size: int, kind: type) -> set[int]:
+        """Numbers of the chunks of ``items`` that are not finished; see :meth:`chunks`."""
+        kept = Chunks(self.path / UNFINISHED[0] / name, kind)
+        starts = enumerate(range(0, len(items), size))
+        return {n for n, start in starts if kept.read(n, items[start : start + size]) is None}
+
     def finished(self, name: str) -> int:
         """How many chunks of ``name`` are there, whoever made them."""
         return len(list((self.path / UNFINISHED[0] / name).glob("[0-9]*.jsonl")))

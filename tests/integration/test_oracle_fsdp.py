@@ -27,7 +27,7 @@ def worker(rank, folder):
     ctx = testing.tiny_context(folder, references=REFERENCES)
     assert isinstance(ctx.student, LanguageStudent)
     whole = sum(p.numel() for p in ctx.student.model.parameters())
-    student = sharded.shard(ctx.student)
+    student = sharded.shard(ctx.student, torch.device("cpu"))
     object.__setattr__(ctx, "student", student)
     before = local_state(student)
     scorer = Exact().prepare(ctx)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from influbench import granting, models, scoring, testing
+from influbench import granting, models, scoring, testing, training
 from influbench.derivatives import directional, gradients, graphed, step
 from influbench.errors import UserError
 from influbench.estimator import as_scores
@@ -19,6 +19,7 @@ from influbench.estimators.exact import Exact
 from influbench.estimators.first_order import FirstOrder
 from influbench.estimators.gradient_dot import GradientDot
 from influbench.estimators.less import Less
+from influbench.scoring import holding
 from influbench.session import Session
 from influbench.store import Store
 from influbench.student import budgets, fused, packing
@@ -220,6 +221,64 @@ def test_compiled_layers_give_the_same_losses_and_are_put_back(tmp_path):
             compiled = packing.hidden(student.model, batch.packing)
     assert torch.allclose(plain, compiled, atol=1e-5)
     assert all(layer._compiled_call_impl is None for layer in decoder.layers)
+
+
+@pytest.fixture(scope="module")
+def warm_student(tmp_path_factory):
+    cfg = training.WarmupConfig(device="cpu", batch_size=2)
+    store, pairs = Store(tmp_path_factory.mktemp("warm")), testing.tiny_examples("warm", 4)
+    return store.run(training.WARM_UP, cfg, pairs, models.resolve("tiny")).model("student")
+
+
+def scored(folder, student, estimator="exact", **settings):
+    session = Session(Store(folder))
+    method = scoring.MethodConfig(estimator=estimator, device="cpu", **settings)
+    inputs = CANDIDATES[:2], testing.tiny_examples("reference", 3), []
+    return scoring.score_candidates(session, method, *inputs, student).scores
+
+
+def test_layers_are_compiled_on_a_gpu_where_passes_pay_and_packing_allows(
+    tmp_path, monkeypatch, warm_student
+):
+    used = []
+
+    @contextlib.contextmanager
+    def layers(decoder):
+        used.append(decoder)
+        with compiled(decoder, backend="aot_eager"):
+            yield
+
+    compiled = fused.layers
+    monkeypatch.setattr(fused, "layers", layers)
+    plain = [s.value for s in scored(tmp_path / "plain", warm_student)]
+    assert not used
+    monkeypatch.setattr(fused, "possible", lambda _: True)  # as if the CPU were a GPU
+    scored(tmp_path / "few", warm_student)
+    assert not used
+    monkeypatch.setattr(holding, "PAYS", 2)
+    scored(tmp_path / "off", warm_student, compile="off")
+    scored(tmp_path / "no_references", warm_student, "loss")
+    assert not used
+    found = [s.value for s in scored(tmp_path / "auto", warm_student)]
+    assert used
+    assert np.abs(np.subtract(found, plain)).max() < 1e-4 * abs(np.subtract(*plain))
+
+
+def test_what_cannot_be_compiled_for_packing_or_the_device_is_refused_when_asked_for(
+    tmp_path, monkeypatch, warm_student
+):
+    with pytest.raises(UserError, match="expected a CUDA device and Triton, got device 'cpu'"):
+        scored(tmp_path, warm_student, compile="on")
+    monkeypatch.setattr(fused, "possible", lambda _: True)
+    monkeypatch.setattr(packing, "works", lambda _: False)
+    with pytest.raises(UserError, match="'llama' are not compiled"):
+        scored(tmp_path, warm_student, compile="on")
+
+
+def test_compiling_is_part_of_what_scores_are_kept_under_where_it_was_asked_for():
+    auto, on = (scoring.MethodConfig(estimator="exact", compile=c) for c in ("auto", "on"))
+    assert "compile" not in auto.identity()
+    assert on.identity()["compile"] == "on"
 
 
 class Full:

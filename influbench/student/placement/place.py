@@ -9,7 +9,7 @@ import torch
 from influbench.student.language_student import LanguageStudent
 from influbench.student.placement.offloaded import offload
 
-Placement = Literal["auto", "device", "offloaded"]
+Placement = Literal["auto", "device", "offloaded", "sharded"]
 
 ACTIVATIONS = 4 << 30
 """Bytes that passes are to have beside the student."""
@@ -24,6 +24,7 @@ def place(student: LanguageStudent, device: torch.device, kind: Placement) -> La
         kind: ``device``: all of it there; ``offloaded``: what only the optimizer reads in host
             memory; ``auto``: on the device if it fits.
     """
+    assert kind != "sharded", "several processes load a student first, and then split it"
     if kind == "auto":
         kind = "device" if _fits(student, device) else "offloaded"
     if kind == "offloaded":

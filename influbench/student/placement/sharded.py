@@ -27,6 +27,8 @@ from influbench.estimator import Batch
 from influbench.records import Example
 from influbench.student.batch import TokenBatch
 from influbench.student.language_student import LanguageStudent
+from influbench.student.losses import Encoded
+from influbench.student.room import Room
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,20 @@ class ShardedStudent:
     def clip_norm(self) -> float | None:
         """The training's clip norm."""
         return self.student.clip_norm
+
+    @property
+    def room(self) -> Room:
+        """What its devices turned out not to hold."""
+        return self.student.room
+
+    @property
+    def packed(self) -> bool:
+        """Whether rows go through the model in one sequence, without gradients."""
+        return self.student.packed
+
+    def encode(self, example: Example) -> Encoded:
+        """As the whole student's."""
+        return self.student.encode(example)
 
     def batches(self, examples: Sequence[Example]) -> list[SharedBatch]:
         """As the whole student's; each process knows its share of the rows."""
@@ -102,10 +118,14 @@ def _shared(batch: TokenBatch) -> SharedBatch:
     return SharedBatch(batch.positions, batch.examples, batch, batch.take(rows))
 
 
-def shard(student: LanguageStudent) -> ShardedStudent:
-    """Splits a student over the processes of the default group; the one given is used up."""
-    device = student.model.device.type
-    mesh = init_device_mesh(device, (distributed.get_world_size(),))
+def shard(student: LanguageStudent, device: torch.device) -> ShardedStudent:
+    """Splits a student over the processes of the default group; the one given is used up.
+
+    Args:
+        student: whole, in host memory.
+        device: where this process's shards go.
+    """
+    mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
     model = student.model
     names = {weight: name for name, weight in model.named_parameters()}
     groups, states = [], {}

@@ -1,0 +1,66 @@
+"""How a method is run: settings that the loop, ``influbench score`` and studies share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from influbench.config import Config, seldom, transport
+from influbench.estimator import Objective
+from influbench.executors import ExecutorConfig
+from influbench.judging import JudgeConfig
+from influbench.models import Learn
+from influbench.student import Told
+from influbench.student.placement import Placement
+
+
+class ScoringSettings(Config):
+    """How any method is run: the knobs that loop, ``influbench score`` and studies share."""
+
+    compute: Literal["float32", "bfloat16", "tf32"] = "float32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    max_length: int | None = Field(
+        default=None, ge=2, description="cut examples at so many tokens; None = refuse longer ones"
+    )
+    learn: Learn = Field(
+        default="all", description="assistant turns that a conversation's loss is the mean over"
+    )
+    objective: Objective = seldom(
+        "nll",
+        "what the references are for: nll, that they are said; dpo (field 'rejected'), "
+        "reward or weighted (a field 'reward' or 'weight'); followed by methods that say so",
+    )
+    dpo_beta: float = seldom(0.1, "of objective = dpo", gt=0)
+    token_budget: int | None = transport(None, "padded tokens in one pass; None = by memory", gt=0)
+    placement: Placement = transport(
+        "auto",
+        "device; offloaded: moments and fp32 weights in host memory; auto = what fits; sharded: "
+        "over the processes that torchrun started",
+    )
+    compile: Literal["auto", "on", "off"] = seldom(
+        "auto",
+        "layers compiled for passes without gradients, on CUDA; auto = where many passes pay for "
+        "it; changes last bits, as another device does",
+    )
+    chunk_size: int = transport(8, "candidates between two safe points", gt=0)
+    workers: int = transport(
+        1, "processes that share the candidates of a method without a judge; GPUs are dealt", gt=0
+    )
+    executor: ExecutorConfig = transport(
+        ExecutorConfig(kind="pool"), "where those processes are: pool, slurm or ray"
+    )
+
+
+class MethodConfig(ScoringSettings):
+    """One estimator on one student: all that its scores depend on beside the data."""
+
+    estimator: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    judge: JudgeConfig | None = None
+    told: Told = seldom(Told(), "how the student steps, where that is not as its folder says")
+    device: str = transport("auto")
+    archive: Path | None = transport(None, "where bought judgements are kept")

@@ -1,0 +1,71 @@
+"""Processes that torchrun starts share a student's shards; to a user they are one command."""
+
+import json
+import socket
+
+import pandas as pd
+import pytest
+from command import influbench, python
+
+from influbench import testing
+
+pytestmark = pytest.mark.slow
+
+WORDS = ["score", "--student", "tiny", "--candidates", "c.jsonl", "--reference", "r.jsonl"]
+WORDS += ["--warmup", "w.jsonl", "--device", "cpu", "--chunk-size", "2"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, kind, count in (("c", "candidate", 5), ("r", "reference", 4), ("w", "warmup", 4)):
+        rows = [
+            {"id": e.id, "instruction": e.turns[0][1], "response": e.response}
+            for e in testing.tiny_examples(kind, count)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    return tmp_path
+
+
+def torchrun(*words, cwd):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return python(
+        "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port),
+        "-m", "influbench", *words, cwd=cwd,
+    )  # fmt: skip
+
+
+def scores(file):
+    return pd.read_json(file, lines=True).set_index("id")["score"]
+
+
+def test_a_sharded_placement_gives_the_scores_of_one_process_and_is_one_command(files):
+    alone = influbench(*WORDS, "--store", "one", "--out", "one.jsonl", cwd=files)
+    assert alone.returncode == 0, alone.stderr
+    told = [*WORDS, "--placement", "sharded", "--store", "two", "--out", "two.jsonl"]
+    shared = torchrun(*told, cwd=files)
+    assert shared.returncode == 0, shared.stderr
+    one, two = scores(files / "one.jsonl"), scores(files / "two.jsonl")
+    floor = json.loads((files / "one.jsonl.meta.json").read_text())["diagnostics"]["noise_floor"]
+    assert list(one.index) == list(two.index)
+    assert (one - two).abs().max() < max(floor, 1e-4 * one.std())
+    assert shared.stdout.count("5 scores in two.jsonl") == 1
+    assert len(list((files / "two").glob("score-exact-*"))) == 1
+    # What is finished is not asked of anybody again.
+    again = torchrun(*told, cwd=files)
+    assert again.returncode == 0, again.stderr
+    assert scores(files / "two.jsonl").equals(two)
+
+
+def test_processes_that_have_no_sharded_placement_to_share_say_so_once(files):
+    done = torchrun(*WORDS, "--store", "three", cwd=files)
+    assert done.returncode != 0
+    assert done.stderr.count("torchrun started 2 processes and scoring.placement = auto") == 1
+
+
+def test_a_sharded_placement_without_processes_is_one_clear_line(files):
+    done = influbench(*WORDS, "--placement", "sharded", cwd=files)
+    assert done.returncode == 2
+    assert "start with torchrun" in done.stderr.splitlines()[-1]
