@@ -60,7 +60,7 @@ def found(tmp_path_factory):
     return [dict(np.load(folder / f"{rank}.npz")) for rank in range(WORLD)]
 
 
-def test_sharded_oracle_gives_the_single_process_scores(found, tmp_path):
+def test_a_sharded_placement_gives_the_single_process_scores(found, tmp_path):
     ctx = testing.tiny_context(tmp_path, references=REFERENCES)
     single = as_scores(
         Exact().prepare(ctx)(testing.tiny_examples("candidate", CANDIDATES)), CANDIDATES
@@ -72,14 +72,14 @@ def test_sharded_oracle_gives_the_single_process_scores(found, tmp_path):
     assert np.array_equal(found[0]["value"], found[1]["value"])
 
 
-def test_sharded_oracle_restores_its_shards_bit_for_bit(found):
+def test_a_sharded_placement_restores_its_shards_bit_for_bit(found):
     for process in found:
         assert process["restored"]
         assert process["empty"]
         assert process["again"][0] == process["value"][0]
 
 
-def test_each_process_holds_a_part_of_the_weights(found):
+def test_each_process_of_a_sharded_placement_holds_a_part_of_the_weights(found):
     shares = [float(process["share"]) for process in found]
     assert sum(shares) == pytest.approx(1)
     assert max(shares) < 0.6

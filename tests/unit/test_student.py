@@ -130,7 +130,7 @@ def test_weights_of_the_head_are_trained_through_the_tied_embedding(student):
     )  # the head moves rows of unseen tokens too
 
 
-def test_packed_rows_give_the_same_losses_with_no_padding_and_one_prefix():
+def test_packing_changes_no_loss_pads_nothing_and_reads_a_prefix_once():
     student = testing.tiny_student()
     assert student.packed
     plain = dataclasses.replace(student, packed=False)
@@ -158,7 +158,7 @@ def test_packed_rows_give_the_same_losses_with_no_padding_and_one_prefix():
     assert two.tokens == len(rows) * max(lengths)
 
 
-def test_rows_without_a_common_prefix_are_packed_too(student):
+def test_packing_takes_rows_without_a_common_prefix(student):
     rows = [
         Encoded((5, 6, 7, 8), ((1, 4),)),
         Encoded((9, 6), ((1, 2),)),
@@ -171,7 +171,7 @@ def test_rows_without_a_common_prefix_are_packed_too(student):
     assert torch.allclose(together, apart, rtol=1e-6)
 
 
-def test_forward_mode_goes_through_packed_rows(student):
+def test_forward_mode_goes_through_packing(student):
     """A tangent through the packing is the padded rows' own."""
     examples = testing.tiny_examples("jvp", 6)
     weights = list(student.model.parameters())
@@ -209,13 +209,13 @@ SMALL = {
         ("mamba", "eager", False),  # no attention at all
     ],
 )
-def test_a_model_is_packed_where_its_attention_is_plain(kind, attention, works):
+def test_packing_is_for_models_whose_attention_is_plain(kind, attention, works):
     config = AutoConfig.for_model(kind, **SMALL)
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
     assert packing.works(model) is works
 
 
-def test_a_model_that_asks_its_attention_for_more_is_not_packed(monkeypatch):
+def test_no_packing_of_a_model_that_asks_its_attention_for_more(monkeypatch):
     """A soft cap that our attention ignored would be wrong by too little for the trial to see."""
     model = testing.tiny_student().model
     layer = model.get_decoder().get_submodule("layers.0.self_attn")
