@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 
 WORDS = ["score", "--student", "tiny", "--candidates", "c.jsonl", "--reference", "r.jsonl"]
 WORDS += ["--warmup", "w.jsonl", "--device", "cpu", "--chunk-size", "2"]
+WORDS += ["--set", "warmup.learning_rate=1e-3"]
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_sharded_placement_gives_the_scores_of_one_process_and_is_one_command(
     one, two = scores(files / "one.jsonl"), scores(files / "two.jsonl")
     floor = json.loads((files / "one.jsonl.meta.json").read_text())["diagnostics"]["noise_floor"]
     assert list(one.index) == list(two.index)
-    assert (one - two).abs().max() < max(floor, 1e-4 * one.std())
+    assert (one - two).abs().max() < max(floor, 1e-3 * one.std())
     assert shared.stdout.count("5 scores in two.jsonl") == 1
     assert len(list((files / "two").glob("score-exact-*"))) == 1
     # What is finished is not asked of anybody again.
