@@ -40,5 +40,5 @@ class BergsonDot:
         from influbench import foreign
 
         called = foreign.worker("bergson_dot", "bergson", UNIT)
-        options = {"tokens": self.batch_tokens}
+        options = {"method": "dot", "tokens": self.batch_tokens}
         return foreign.scorer(called, ctx, options, min_share=self.min_share)

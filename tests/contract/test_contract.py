@@ -11,7 +11,7 @@ from influbench.derivatives import gradients
 from influbench.errors import UserError
 from influbench.estimator import Facts, Scores, as_scores
 
-OWN_ENVIRONMENT = ("ekfac", "bergson_dot")
+OWN_ENVIRONMENT = ("ekfac", "bergson_dot", "bergson_trackstar")
 """Their toolkits cannot share our environment; where theirs is installed, tests/integration/
 test_foreign_toolkits.py checks the same promises."""
 

@@ -1,5 +1,6 @@
 """Other toolkits against our own materialised gradients, on the same tiny model."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from influbench.derivatives import gradients
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.bergson_dot import BergsonDot
+from influbench.estimators.bergson_trackstar import BergsonTrackstar
 from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
 from influbench.foreign import environments
@@ -74,6 +76,7 @@ def test_toolkits_agree_with_our_own_gradients(method, factor, tmp_path):
         pytest.param(Ekfac(strategy="identity"), marks=needs("kronfluence"), id="identity"),
         pytest.param(Ekfac(), marks=needs("kronfluence"), id="ekfac"),
         pytest.param(BergsonDot(), marks=needs("bergson"), id="bergson"),
+        pytest.param(BergsonTrackstar(), marks=needs("bergson"), id="trackstar"),
     ],
 )
 def test_their_passes_are_those_that_their_facts_name(method, tmp_path):
@@ -84,7 +87,8 @@ def test_their_passes_are_those_that_their_facts_name(method, tmp_path):
     with meter.phase("score", models=models):
         score(CANDIDATES)
     prepared, scored = (row.forward_passes + 2 * row.backward_passes for row in meter.rows())
-    fitted = 6 * len(ctx.warmup) if "W" in method.facts.passes[0] else 0
+    told = method.facts.passes[0].partition("W")
+    fitted = int(told[0]) * len(ctx.warmup) if told[1] else 0
     assert prepared == fitted + 3 * len(ctx.reference)
     assert scored == 3 * len(CANDIDATES)
 
@@ -106,6 +110,20 @@ def test_curvature_changes_the_scores_and_its_seed_is_kept(tmp_path):
     assert (first > 0).all()
 
 
+@needs("bergson")
+def test_trackstar_is_a_cosine_that_the_projections_width_moves(tmp_path):
+    ctx = testing.tiny_context(tmp_path, references=1)
+    copy = dataclasses.replace(ctx.reference[0], id="copy")
+    narrow, wide = (
+        as_scores(BergsonTrackstar(width=n).prepare(ctx)([copy, *CANDIDATES]), 7).value
+        for n in (4, 16)
+    )
+    for values in (narrow, wide):
+        assert values[0] == pytest.approx(1.0, abs=1e-4)
+        assert (np.abs(values[1:]) < 1).all()
+    assert not np.allclose(narrow, wide, atol=1e-3)
+
+
 @needs_dattri
 def test_hooks_in_our_process_are_all_removed():
     testing.check_estimator(DattriTracin())
@@ -117,6 +135,7 @@ def test_hooks_in_our_process_are_all_removed():
     [
         pytest.param(Ekfac(), marks=needs("kronfluence"), id="ekfac"),
         pytest.param(BergsonDot(), marks=needs("bergson"), id="bergson_dot"),
+        pytest.param(BergsonTrackstar(), marks=needs("bergson"), id="bergson_trackstar"),
     ],
 )
 def test_workers_keep_the_contract(method):

@@ -14,6 +14,7 @@ from influbench import foreign, testing
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.bergson_dot import BergsonDot
+from influbench.estimators.bergson_trackstar import BergsonTrackstar
 from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
 from influbench.foreign import environments
@@ -173,7 +174,10 @@ def test_the_worker_ends_with_its_scorer_and_leaves_no_weights(fake, tiny):
         os.kill(pid, 0)
 
 
-@pytest.mark.parametrize(("method", "name"), [(Ekfac(), "kronfluence"), (BergsonDot(), "bergson")])
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [(Ekfac(), "kronfluence"), (BergsonDot(), "bergson"), (BergsonTrackstar(), "bergson")],
+)
 def test_a_missing_environment_says_which_command_makes_it(method, name, tiny, monkeypatch):
     monkeypatch.setenv("INFLUBENCH_CACHE", str(tiny.scratch))
     with pytest.raises(UserError, match=f"python -m influbench.foreign install {name}$"):

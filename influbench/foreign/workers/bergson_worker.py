@@ -1,8 +1,10 @@
-"""bergson behind the file contract: dot product with the mean reference gradient, kept in memory.
+"""bergson behind the file contract: dot products and TrackStar, kept in memory.
 
 What ``bergson score`` does between its files: one pass over the references with its in-memory
 collector, aggregated to their mean; then for each job a pass over the candidates, scored module by
-module as the gradients arise, with nothing written. As in bergson's own set-up all weights are
+module as the gradients arise, with nothing written. TrackStar's steps are those of
+``bergson trackstar``: second moments of projected gradients over warm-up set and references, mixed,
+and their inverse root on both sides of a cosine. As in bergson's own set-up all weights are
 frozen but the input embedding, so that no weight gradient is built twice.
 """
 
@@ -11,6 +13,7 @@ frozen but the input embedding, so that no weight gradient is built twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,12 +29,17 @@ from bergson import (
     PreprocessConfig,
     Scorer,
 )
+from bergson.hessians.preconditioner import DensePreconditioner
 from bergson.score.score_writer import InMemorySequenceScoreWriter
+from bergson.utils.math import compute_lambda
 from datasets import Dataset
 from file_worker import Row, read_rows, serve
 from file_worker import Scorer as Score
 
-UNIT = "inner product of gradients, mean nats a response token"
+UNITS = {
+    "dot": "inner product of gradients, mean nats a response token",
+    "trackstar": "cosine of projected, whitened gradients",
+}
 
 
 def dataset(rows: Sequence[Row]) -> Dataset:
@@ -44,20 +52,35 @@ def dataset(rows: Sequence[Row]) -> Dataset:
     return Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": labels})
 
 
+def mean_of_units(gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The mean over rows of rows that are 1 long over all modules, shape [1, width] each."""
+    squares = [g.float().square().sum(1) for g in gradients.values()]
+    length = torch.stack(squares).sum(0).sqrt().clamp(min=1e-30)
+    return {n: (g.float() / length[:, None]).mean(0)[None] for n, g in gradients.items()}
+
+
 def prepare(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, Any], Score]:
-    """Collects the mean reference gradient."""
+    """Collects what the references' gradients are needed for."""
+    options = meta["options"]
     model = response_loss.load_model(folder, meta)
     names, share = response_loss.linear_layers(model, set(meta["trained"]))
     model.requires_grad_(False)
     model.get_input_embeddings().requires_grad_(True)
     prefix = f"{model.base_model_prefix}."  # bergson names modules below the base model
     modules = {name.removeprefix(prefix) for name in names}
-    processor = GradientProcessor(projection_dim=None)
+    width, seed = options.get("width", 0), meta["seed"]
+
+    def projecting() -> GradientProcessor:
+        return GradientProcessor(projection_dim=width or None, projection_seed=seed)
+
     # bergson leaves a count of tokens beside its index, even where it keeps no index.
-    cfg = IndexConfig(run_path=str(folder / "run"), loss_reduction="mean", projection_dim=0)
+    cfg = IndexConfig(run_path=str(folder / "run"), loss_reduction="mean")
+    cfg.projection_dim, cfg.projection_seed = width, seed
     cfg.partial_run_path.mkdir()
 
-    def collected(rows: Sequence[Row], **options: Any) -> InMemoryCollector:
+    def collected(
+        rows: Sequence[Row], processor: GradientProcessor, **more: Any
+    ) -> InMemoryCollector:
         held = dataset(rows)
         collector = InMemoryCollector(
             model=model.base_model,
@@ -65,28 +88,47 @@ def prepare(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, Any], Score]:
             cfg=cfg,
             processor=processor,
             target_modules=modules,
-            **options,
+            **more,
         )
-        parts = response_loss.batches(rows, min(meta["token_budget"], meta["options"]["tokens"]))
+        parts = response_loss.batches(rows, min(meta["token_budget"], options["tokens"]))
         computer = CollectorComputer(model, held, collector=collector, batches=parts, cfg=cfg)
         computer.run_with_collector_hooks(desc="job")
         return collector
 
     references = read_rows(folder / "references.jsonl")
-    mean = collected(references, preprocess_cfg=PreprocessConfig(aggregation="mean"))
-    query = {name: values.clone() for name, values in mean.gradients.items()}
     device = next(model.parameters()).device
+    scoring: dict[str, Any] = {}
+    if options["method"] == "dot":
+        told = PreprocessConfig(aggregation="mean")
+        mean = collected(references, projecting(), preprocess_cfg=told)
+        query = {name: values.clone() for name, values in mean.gradients.items()}
+    else:
+        fitted, asked = projecting(), projecting()
+        collected(read_rows(folder / "warmup.jsonl"), fitted, skip_hessians=False)
+        own = collected(references, asked, skip_hessians=False).gradients
+        share_of_own = compute_lambda(
+            asked.hessians_eigen, fitted.hessians_eigen, options["components"]
+        )
+        mixed = {
+            name: share_of_own * asked.hessians[name] + (1 - share_of_own) * fitted.hessians[name]
+            for name in own
+        }
+        whiten = DensePreconditioner.from_processor(
+            replace(asked, hessians=mixed, hessians_eigen={}), power=-0.5, device=device
+        )
+        query = mean_of_units(whiten.apply({name: g.to(device) for name, g in own.items()}))
+        scoring = {"unit_normalize": True, "index_transform": whiten.apply}
 
     def score(rows: Sequence[Row]) -> np.ndarray:
         writer = InMemorySequenceScoreWriter(len(rows), 1)
-        scorer = Scorer(query, list(query), writer, device, torch.float32)
-        collected(rows, scorer=scorer)
+        scorer = Scorer(query, list(query), writer, device, torch.float32, **scoring)
+        collected(rows, projecting(), scorer=scorer)
         return writer.scores[:, 0].double().numpy()
 
     facts = {
         "toolkit": "bergson",
         "version": version("bergson"),
-        "unit": UNIT,
+        "unit": UNITS[options["method"]],
         "parameter_share": share,
     }
     return facts, score
