@@ -69,6 +69,8 @@ def evaluate(
     overrides: options.Set = None,
     study: Annotated[str, typer.Option(help="folder under --results")] = "evaluate",
     run: Annotated[str | None, typer.Option(help="name of the result file")] = None,
+    executor: options.Executor = None,
+    ray_address: options.RayAddress = None,
     store: options.StoreRoot = STORE,
     results: options.Results = RESULTS,
 ) -> None:
@@ -95,7 +97,11 @@ def evaluate(
         given["evaluation.turns.temperatures"] = {}
     cfg = options.checked(standalone.EvaluateConfig, given, overrides)
     result_file.claim(results, study, run or "evaluation")
-    found = standalone.evaluate(cfg, options.session(store))
+    where = options.executor(executor, ray_address)
+    if where.kind == "local":
+        found = standalone.evaluate(cfg, options.session(store))
+    else:
+        found = standalone.evaluate_on(where, cfg, options.session(store).store)
     path = standalone.save(found, results, study, run or standalone.run_name(found))
     console = terminal.console()
     console.print(evaluation_tables.marks_table(found))

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from influbench.config import Config
+    from influbench.executors import ExecutorConfig
     from influbench.session import Session
 
 C = TypeVar("C", bound="Config")
@@ -61,6 +62,14 @@ def sharing(executor: str | None, workers: int | None, ray_address: str | None) 
         "scoring.executor.kind": executor or ("ray" if ray_address else None),
         "scoring.executor.ray_address": ray_address,
     }
+
+
+def executor(kind: str | None, ray_address: str | None) -> ExecutorConfig:
+    """Where a command's one task runs."""
+    from influbench.executors import ExecutorConfig
+
+    given = {"kind": kind or ("ray" if ray_address else None), "ray_address": ray_address}
+    return checked(ExecutorConfig, given, None)
 
 
 def session(root: Path, max_dollars: float | None = None) -> Session:

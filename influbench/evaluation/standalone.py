@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from influbench import data, models
+from influbench import data, executors, models
 from influbench.config import Config, transport
 from influbench.data import DataConfig
 from influbench.errors import UserError
@@ -22,6 +22,7 @@ from influbench.evaluation.answers import AnswerSettings
 from influbench.evaluation.evaluator import Evaluated, EvaluationConfig, Evaluator
 from influbench.evaluation.judge_check import Examination
 from influbench.evaluation.suite import Baseline, Material
+from influbench.executors import ExecutorConfig
 from influbench.files import digest
 from influbench.judging import JudgeConfig
 from influbench.models import ModelConfig
@@ -33,6 +34,7 @@ from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
 from influbench.session import Session
 from influbench.statistics.estimate import Estimate
+from influbench.store import Store
 
 MT_BENCH_TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
 """FastChat's, by category; all others are answered greedily."""
@@ -93,6 +95,21 @@ class Evaluation:
     identity: str
     """Digest of the settings, the student and the baseline."""
     notes: Sequence[str]
+
+
+def evaluate_on(where: ExecutorConfig, cfg: EvaluateConfig, store: Store) -> Evaluation:
+    """:func:`evaluate` as one task of an executor.
+
+    Raises:
+        UserError: see :func:`evaluate`; or the executor is not there.
+    """
+    with executors.build(where, store.root / ".jobs") as workers:
+        found = executors.mapped(workers, _task, [(cfg, store.root)])
+        return next(found)[1].or_raise()
+
+
+def _task(cfg: EvaluateConfig, root: Path, _patient: bool) -> Evaluation:
+    return evaluate(cfg, Session(Store(root)))
 
 
 def evaluate(cfg: EvaluateConfig, session: Session) -> Evaluation:

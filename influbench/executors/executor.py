@@ -37,6 +37,22 @@ class Outcome:
     failed, by whose mistake."""
     error: str = ""
 
+    def or_raise(self) -> Any:
+        """The value.
+
+        Raises:
+            UserError: the task failed by the user's mistake.
+            MethodError: by that of somebody else's estimator.
+            RuntimeError: by ours, or its worker was lost.
+        """
+        if self.kind == "user":
+            raise UserError(self.error)
+        if self.kind == "method":
+            raise MethodError(self.error)
+        if self.kind != "done":
+            raise RuntimeError(f"a worker: {self.error}; what was finished is kept")
+        return self.value
+
 
 class WorkerLostError(RuntimeError):
     """A worker ended without a word: killed, or out of memory."""

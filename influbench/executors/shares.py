@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from influbench.errors import MethodError, UserError
 from influbench.executors import making
-from influbench.executors.executor import Outcome, mapped
+from influbench.executors.executor import mapped
 from influbench.executors.making import ExecutorConfig
 from influbench.meter import Meter
 from influbench.store import Work
@@ -80,7 +79,7 @@ def shared(
             done = now
 
         for _, outcome in mapped(workers, _worker, tasks, tick=look):
-            _raise(outcome)
+            outcome.or_raise()
 
 
 def _worker(
@@ -93,15 +92,6 @@ def _worker(
     path, stage, label, title = told
     meter = Meter(path / LEDGER, stage=stage, label=label)
     function(*args, share=share, work=Work(path, meter, title=title))
-
-
-def _raise(outcome: Outcome) -> None:
-    if outcome.kind == "user":
-        raise UserError(outcome.error)
-    if outcome.kind == "method":
-        raise MethodError(outcome.error)
-    if outcome.kind != "done":
-        raise RuntimeError(f"a worker: {outcome.error}; finished chunks are kept")
 
 
 def device_of(device: str, share: Share) -> str:

@@ -80,3 +80,31 @@ def test_two_packages_claiming_one_name_are_both_named(installed, tmp_path, take
     assert f"estimator '{taken}' is claimed by two packages" in done.stderr
     assert other in done.stderr.replace("influbench-twin", "")
     assert "influbench-twin" in done.stderr
+
+
+BROKEN = '''
+"""Breaks."""
+from dataclasses import dataclass
+from influbench import Facts
+
+@dataclass(frozen=True)
+class Broken:
+    """Breaks."""
+    facts = Facts("rank", "a package with a mistake")
+
+    def prepare(self, ctx):
+        return lambda examples: {}["nothing"]
+'''
+
+
+def test_its_own_error_names_run_and_estimator_and_is_not_called_our_bug(tmp_path):
+    (tmp_path / "brokenmethod.py").write_text(BROKEN)
+    settings = ("stop_after=scores", "scoring.estimator=none", "scoring.compare=[exact, BROKEN]")
+    more = [part for s in settings for part in ("--set", s)]
+    more = [part.replace("BROKEN", "'brokenmethod:Broken'") for part in more]
+    done = influbench("run", "tiny", *more, cwd=tmp_path, path=tmp_path)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "run none,seed=0: estimator 'brokenmethod:Broken' (package brokenmethod)" in last
+    assert "KeyError: 'nothing' (brokenmethod.py:12)" in last
+    assert "bug of influbench" not in done.stderr
