@@ -1,10 +1,12 @@
 """Studies whose arms have unlike numbers of seeds, and the committed study files."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from influbench.errors import UserError
+from influbench.loop.reading import load_run
 from influbench.studies.study_file import load_study
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -54,3 +56,12 @@ def test_filtering_and_transfer_share_their_candidates_with_the_teaching_study()
         for part in ("teacher", "student", "data", "generation", "warmup", "seed"):
             assert getattr(other, part) == getattr(teaching, part), (name, part)
         assert other.sizes.candidates == teaching.sizes.candidates  # type: ignore[attr-defined]
+
+
+def test_the_shared_candidates_keep_the_settings_of_their_committed_results():
+    (file,) = (EXPERIMENTS.parent / "results" / "agreement").glob("none,seed=0.json")
+    written = json.loads(file.read_text())["config"]
+    now = load_run(str(EXPERIMENTS / "smol_candidates.yaml")).model_dump(mode="json")
+    for part in ("teacher", "student", "judge", "data", "sizes", "generation", "warmup"):
+        shared = written[part].keys() & now[part].keys()
+        assert {k: now[part][k] for k in shared} == {k: written[part][k] for k in shared}, part
