@@ -56,7 +56,7 @@ def draw(study: Study, out: Path) -> list[Path]:
         for i in range(len(names)):
             for j in range(i):
                 ink = "white" if abs(value[i, j]) > 0.7 else "black"
-                text = f"{value[i, j]:.2f}".replace("0.", ".")
+                text = f"{round(value[i, j], 2) + 0.0:.2f}".replace("0.", ".")
                 axes.text(j, i, text, ha="center", va="center", fontsize=4.5, color=ink)
                 if not np.isnan(half[i, j]):
                     width = f"{half[i, j]:.2f}".replace("0.", ".")

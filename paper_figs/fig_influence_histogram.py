@@ -1,4 +1,4 @@
-"""How the scores of each method in nats per token are distributed, and how many are positive.
+"""How the scores of each method with a zero are distributed, and how many are positive.
 
 Draws from ``scores``; methods on another scale (a judge's grades, lengths) are left out, since a
 positive score means nothing there:
@@ -24,6 +24,7 @@ SIGNED = ("exact", "first_order", "adam_jvp", "gradient_dot", "less", "trak")
 """Those whose zero means "as if the example had not been learnt", the oracle first."""
 MOST = 4
 BINS = 24
+"""At most; about two a square root of the candidates."""
 
 
 def draw(study: Study, out: Path) -> list[Path]:
@@ -49,7 +50,8 @@ def draw(study: Study, out: Path) -> list[Path]:
             items = sorted(found[name])
             values = np.array([found[name][item] for item in items])
             power = math.floor(math.log10(max(np.abs(values).max(), 1e-300)))
-            axes.hist(values / 10.0**power, bins=BINS, color="#56B4E9", edgecolor="white", lw=0.3)
+            bins = min(BINS, round(2 * math.sqrt(len(values))))
+            axes.hist(values / 10.0**power, bins=bins, color="#56B4E9", edgecolor="white", lw=0.3)
             axes.axvline(0, color="0.35", linewidth=0.8)
             positive = values > 0
             drawn_from = clusters(items, groups)

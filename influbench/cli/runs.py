@@ -127,7 +127,7 @@ def figures(
     for path in drawn.files:
         console.print(str(path), soft_wrap=True, markup=False)
     for line in drawn.missing:
-        console.print(f"not drawn: {line}", markup=False, highlight=False)
+        console.print(f"not drawn: {line}", soft_wrap=True, markup=False, highlight=False)
     if not drawn.files:
         raise UserError(f"expected studies with numbers to draw, got none in {', '.join(names)}")
 
