@@ -54,19 +54,3 @@ def test_a_sharded_placement_gives_the_scores_of_one_process_and_is_one_command(
     assert (one - two).abs().max() < max(floor, 1e-3 * one.std())
     assert shared.stdout.count("5 scores in two.jsonl") == 1
     assert len(list((files / "two").glob("score-exact-*"))) == 1
-    # What is finished is not asked of anybody again.
-    again = torchrun(*told, cwd=files)
-    assert again.returncode == 0, again.stderr
-    assert scores(files / "two.jsonl").equals(two)
-
-
-def test_processes_that_have_no_sharded_placement_to_share_say_so_once(files):
-    done = torchrun(*WORDS, "--store", "three", cwd=files)
-    assert done.returncode != 0
-    assert done.stderr.count("torchrun started 2 processes and scoring.placement = auto") == 1
-
-
-def test_a_sharded_placement_without_processes_is_one_clear_line(files):
-    done = influbench(*WORDS, "--placement", "sharded", cwd=files)
-    assert done.returncode == 2
-    assert "start with torchrun" in done.stderr.splitlines()[-1]

@@ -19,6 +19,7 @@ from influbench.estimators.exact import Exact
 from influbench.estimators.first_order import FirstOrder
 from influbench.estimators.gradient_dot import GradientDot
 from influbench.estimators.less import Less
+from influbench.executors import team
 from influbench.scoring import holding
 from influbench.session import Session
 from influbench.store import Store
@@ -273,6 +274,18 @@ def test_what_cannot_be_compiled_for_packing_or_the_device_is_refused_when_asked
     monkeypatch.setattr(packing, "works", lambda _: False)
     with pytest.raises(UserError, match="'llama' are not compiled"):
         scored(tmp_path, warm_student, compile="on")
+
+
+def test_processes_and_a_sharded_placement_need_each_other(tmp_path, monkeypatch, warm_student):
+    with pytest.raises(UserError, match="start with torchrun"):
+        scored(tmp_path, warm_student, placement="sharded")
+    monkeypatch.setattr(team, "size", lambda: 2)
+    with pytest.raises(UserError, match=r"torchrun started 2 processes and .* auto uses one"):
+        scored(tmp_path, warm_student)
+    with pytest.raises(UserError, match="leave it out"):
+        scored(tmp_path, warm_student, placement="sharded", workers=2)
+    with pytest.raises(UserError, match="'first_order' does not work on a student in shards"):
+        scored(tmp_path, warm_student, "first_order", placement="sharded")
 
 
 def test_compiling_is_part_of_what_scores_are_kept_under_where_it_was_asked_for():

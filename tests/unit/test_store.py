@@ -8,6 +8,7 @@ import pytest
 
 from influbench.config import Config, transport
 from influbench.errors import UserError
+from influbench.meter import Meter
 from influbench.progress import SilentProgress
 from influbench.records import Example, ModelRef, Score
 from influbench.store import MissingError, Stage, Store, Work
@@ -243,6 +244,15 @@ def test_finished_chunks_are_not_made_again(tmp_path):
     assert content(again.path) == content(whole.path)
     assert heard.tasks == [("broken: scores", 7, 0), ("broken: scores", 7, 6)]
     assert "broken: resumes scores, 6 of 7 done before" in heard.notes
+
+
+def test_chunks_that_are_left_are_those_that_are_not_finished(tmp_path):
+    with pytest.raises(KillError):
+        Store(tmp_path).run(broken_after(2, []), Settings(), EXAMPLES)
+    (folder,) = tmp_path.glob("broken-*")
+    work = Work(folder, Meter(tmp_path / "ledger", stage="broken", label=""))
+    assert work.left("scores", EXAMPLES, size=3, kind=Score) == {2}
+    assert work.left("scores", EXAMPLES, size=2, kind=Score) == {0, 1, 2, 3}
 
 
 def test_chunks_of_another_size_are_not_used(tmp_path):
