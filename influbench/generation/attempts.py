@@ -11,7 +11,8 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from influbench import models
-from influbench.config import Config, transport
+from influbench.config import seldom, transport
+from influbench.generation.engines import Engine, InProcess, Server, ServerSettings
 from influbench.generation.instructions import (
     CLOSE,
     OPEN,
@@ -22,13 +23,13 @@ from influbench.generation.instructions import (
     reason_to_drop,
     request,
 )
-from influbench.generation.sampling import Completion, Sampling, complete
+from influbench.generation.sampling import Completion, Sampling
 from influbench.meter import Meter
-from influbench.models import LoadedModel, chat_prompt
+from influbench.models import chat_prompt
 from influbench.records import ModelRef
 
 
-class GenerationSettings(Config):
+class GenerationSettings(ServerSettings):
     """How the teacher writes; the defaults are the paper's."""
 
     instructions_per_seed: int = Field(default=4, ge=1, description="siblings of a seed prompt")
@@ -70,6 +71,10 @@ class GenerationSettings(Config):
         default="keep",
         description="responses that reach max_new_tokens: kept and learnt without an end of turn, "
         "or dropped; counted either way",
+    )
+
+    engine: Literal["hf", "server"] = seldom(
+        "hf", "what writes: Hugging Face here, or a completion server that has the teacher"
     )
 
     @model_validator(mode="after")
@@ -134,14 +139,16 @@ class Teacher:
     meter: Meter
 
     @cached_property
-    def loaded(self) -> LoadedModel:
-        """Model and tokenizer."""
-        return models.load(
-            self.ref,
-            dtype=self.cfg.dtype,
-            device=self.cfg.device,
-            chat_template=self.cfg.chat_template,
+    def engine(self) -> Engine:
+        """What writes; a server has the weights where it is."""
+        cfg = self.cfg
+        if cfg.engine == "server":
+            tokenizer = models.load_tokenizer(self.ref, chat_template=cfg.chat_template)
+            return Server(cfg, tokenizer)
+        loaded = models.load(
+            self.ref, dtype=cfg.dtype, device=cfg.device, chat_template=cfg.chat_template
         )
+        return InProcess(loaded)
 
     def attempt(self, plans: Sequence[Plan], known: Novelty, room: int) -> list[Attempt]:
         """Instructions for each plan, and responses for the first ``room`` of those that pass."""
@@ -171,7 +178,7 @@ class Teacher:
         cfg = self.cfg
         prefill = OPEN if cfg.prefill else ""
         prompts = [
-            chat_prompt(self.loaded.tokenizer, [("user", request(plan.shots))], prefill)
+            chat_prompt(self.engine.tokenizer, [("user", request(plan.shots))], prefill)
             for plan in plans
         ]
         siblings = range(cfg.instructions_per_seed)
@@ -213,7 +220,7 @@ class Teacher:
 
     def _question(self, instruction: str) -> str:
         asked = self.cfg.response_request.replace("{instruction}", instruction)
-        return chat_prompt(self.loaded.tokenizer, [("user", asked)])
+        return chat_prompt(self.engine.tokenizer, [("user", asked)])
 
     def _answered(self, attempt: Attempt, completion: Completion) -> Attempt:
         response = completion.text.strip()
@@ -231,13 +238,14 @@ class Teacher:
         sampling: Sampling,
         stop: Sequence[str] = (),
     ) -> list[Completion]:
-        with self.meter.phase(phase, items=len(rows), models=[self.loaded.model]):
-            return complete(
-                *self.loaded,
+        engine = self.engine
+        with self.meter.phase(phase, items=len(rows), models=engine.networks) as opened:
+            return engine.complete(
                 [prompt for prompt, _ in rows],
                 ids=[name for _, name in rows],
                 seed=self.cfg.seed,
                 sampling=sampling,
                 batch_size=self.cfg.batch_size,
                 stop=stop,
+                phase=opened,
             )

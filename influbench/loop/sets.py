@@ -52,6 +52,11 @@ def check(cfg: RunConfig) -> Sets:
         method = registry.build(arm.estimator, cfg.scoring.options)
         if arm.pairs:
             preferences.check(cfg.preferences.rule, method.facts.scale, method.facts.stderr)
+    if cfg.generation.engine == "server" and arm.pairs:
+        raise UserError(
+            "generation.engine = server: a server that is running has one teacher, and arm "
+            f"'{arm.name}' makes another: take engine = hf, or an arm that does not teach"
+        )
     reference = data.load_reference(cfg.data)
     evaluation = data.load_evaluation(cfg.data)
     if len(reference) < 2:

@@ -34,7 +34,7 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
     read: dict[str, float] = {}
     learn: dict[str, float] = {}
     write: dict[str, float] = {}
-    update = load = stream = start = 0.0
+    update = load = stream = 0.0
     weights = shape_of(model).parameters
     ref = models.resolve(model)
     place = models.device_of(device)
@@ -43,17 +43,15 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
         began = time.perf_counter()
         net, tokenizer = models.load(ref, dtype=name, device=device)
         load = 4 * weights / (time.perf_counter() - began)
-        ids = torch.randint(0, 1000, (ROWS, LENGTH), device=net.device)
+        ids = torch.randint(0, 200, (ROWS, LENGTH), device=net.device)
         flops = 2 * weights * ids.numel()
         read[name] = flops / _timed(lambda net=net, ids=ids: _forward(net, ids), place)
-        slow = _decode(net, tokenizer, 32, place)
-        quick = _decode(net, tokenizer, 4, place)
-        write[name] = 2 * weights * 28 / max(slow - quick, 1e-4)
-        rest = max(quick - 4 * 2 * weights / write[name], 1e-4)
-        stream = (4 if name == "float32" else 2) * weights / rest
+        # One token reads every weight once: a decoding step's fixed part, the pass's own included.
+        alone = _timed(lambda net=net, ids=ids: _forward(net, ids[:1, :1]), place)
+        stream = (4 if name == "float32" else 2) * weights / alone
+        beyond = _decode(net, tokenizer, 32, place) - alone
+        write[name] = min(2 * weights * 32 / max(beyond, 1e-9), read[name])
         if name == "float32":
-            start = _timed(lambda net=net, ids=ids: _forward(net, ids[:1, :1]), place)
-            start = max(0.0, start - rest)
             net.train()
             for compute in ("bfloat16", "float32"):
                 learn[compute] = (
@@ -74,7 +72,7 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
         write=write,
         update=update,
         load=load,
-        start=start,
+        start=0.0,
         memory=_memory(place),
     )
 

@@ -16,6 +16,10 @@ SCORING, OFFLOADED, TRAINING = 20, 6, 16
 gradient alone; weights, gradient and moments."""
 
 
+BUS = 54e9
+"""Bytes a second between pinned host memory and an H100: measured, see docs/LOG.md."""
+
+
 @dataclass(frozen=True)
 class Priced:
     """One stage and its price."""
@@ -64,9 +68,12 @@ def _priced(
     used = min(devices, max(1, int(task.items))) if task.shared else 1
     if placement.startswith("needs"):
         used = devices
+    seconds = seconds_of(task, shape, speeds)
+    if placement == "offloaded":  # weights and moments, there and back over a step and its undoing
+        seconds += task.updates * 6 * shape.parameters / BUS
     return Priced(
         task,
-        seconds_of(task, shape, speeds) / used,
+        seconds / used,
         used,
         memory,
         placement,

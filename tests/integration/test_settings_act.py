@@ -68,6 +68,7 @@ ALSO = {
 WITH: dict[str, list[str]] = {
     "preferences.margin_stderrs": ["preferences.rule=margin"],
     "stop_after": ["scoring.estimator=none"],
+    "generation.engine": ["scoring.estimator=none"],
     **{
         f"evaluation.harness.{name}": TASK
         for name in ("shots", "limit", "chat", "seed", "max_length")

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
 from influbench import registry
 from influbench.errors import UserError
 from influbench.loop.reading import load_run
-from influbench.plan import Speeds, calibration, devices, lengths, price, tasks
+from influbench.plan import Speeds, calibration, devices, lengths, measure, price, tasks
 from influbench.plan.paper import beside
 from influbench.plan.passes import spent
 from influbench.plan.shapes import KNOWN, shape_of
@@ -178,3 +179,21 @@ def test_the_command_prints_the_table_and_runs_nothing(tmp_path):
     bad = influbench("plan", "tiny", cwd=tmp_path)
     assert bad.returncode == 2
     assert "--calibrate" in bad.stderr
+
+
+def test_calibration_gives_speeds_that_a_plan_can_count_on(tmp_path):
+    found = measure.calibrate("cpu", model="tiny")
+    numbers = [*found.read.values(), *found.learn.values(), *found.write.values()]
+    numbers += [found.stream, found.update, found.load, found.memory]
+    assert all(number > 0 and math.isfinite(number) for number in numbers)
+    assert all(found.write[name] <= found.read[name] for name in found.write)
+    cfg, work = planned("tiny")
+    assert 0 < sum(p.seconds for p in price(cfg, work, found)) < 3600
+
+
+def test_an_8b_candidate_costs_what_one_h100_measured():
+    """3.62 s, offloaded, bf16 products (docs/LOG.md)."""
+    cfg, found = planned("paper_8b")
+    prices = price(cfg, found, devices.speeds(devices.parse("H100")[1]))
+    (exact,) = [p for p in prices if (p.task.stage, p.task.label) == ("score", "exact")][:1]
+    assert exact.seconds / exact.task.items == pytest.approx(3.62, rel=0.25)

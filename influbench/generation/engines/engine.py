@@ -1,0 +1,92 @@
+"""The contract of engines, and the one that is here: Hugging Face in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from influbench.generation.choosing import Sampling
+from influbench.generation.sampling import Completion, complete
+from influbench.meter.ledger import Phase
+from influbench.models import LoadedModel
+
+
+class Engine(Protocol):
+    """Completes rendered prompts; each row has a seed of its own, made of (seed, id)."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The model's."""
+        ...
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """Those in this process, whose passes are counted."""
+        ...
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        *,
+        ids: Sequence[str],
+        seed: int,
+        sampling: Sampling,
+        batch_size: int,
+        stop: Sequence[str],
+        phase: Phase,
+    ) -> list[Completion]:
+        """Completions in the order given; see ``sampling.complete``.
+
+        Args:
+            prompts: rendered text, special tokens included.
+            ids: one a prompt.
+            seed: of the stage.
+            sampling: how tokens are chosen.
+            batch_size: rows that are decoded at a time.
+            stop: a row ends as soon as it has written one of these.
+            phase: what requests to a server are booked to.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Hugging Face, in this process."""
+
+    loaded: LoadedModel
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The model's."""
+        return self.loaded.tokenizer
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """The model."""
+        return [self.loaded.model]
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        *,
+        ids: Sequence[str],
+        seed: int,
+        sampling: Sampling,
+        batch_size: int,
+        stop: Sequence[str],
+        phase: Phase,  # noqa: ARG002
+    ) -> list[Completion]:
+        """See :class:`Engine`."""
+        return complete(
+            *self.loaded,
+            prompts,
+            ids=ids,
+            seed=seed,
+            sampling=sampling,
+            batch_size=batch_size,
+            stop=stop,
+        )
