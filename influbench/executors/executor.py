@@ -9,6 +9,7 @@ library's, the cluster's are Slurm and Ray.
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -150,6 +151,9 @@ def mapped(
             outcome = _outcome(future)
             if outcome is None:
                 lost[number] += 1
+                sys.stderr.write(
+                    f"task {number + 1}: its worker was lost; another goes on from what is there\n"
+                )
                 if lost[number] <= RETRIES:
                     waiting.append(number)
                     continue
