@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ARMS = ("exact", "random", "length", "bm25", "loss")
+ARMS = ("exact", "random", "length", "loss", "perplexity")
 EXECUTORS = {
     "local": (),
     "pool": ("--executor", "pool"),
