@@ -162,9 +162,9 @@ class Loop:
         salt: str,
         label: str = "",
         *,
-        seeds: Sequence[SeedPrompt],
+        seeds: Sequence[SeedPrompt] | None = None,
     ) -> list[Candidate]:
-        """``count`` pairs that the teacher writes for seed prompts.
+        """``count`` pairs that the teacher writes for seed prompts, the run's unless given.
 
         One ``salt`` is one stream of chance: two teachers given the same one get the same prompts.
         """
@@ -174,7 +174,7 @@ class Loop:
             dtype=self.cfg.teacher.dtype,
             **self._everywhere,
         )
-        inputs = seeds, teacher, salt
+        inputs = self.sets.seeds if seeds is None else seeds, teacher, salt
         entry = self.session.run(generation.STAGE, cfg, *inputs, label=label or salt)
         if unfinished := entry.meta["unfinished_responses"]:
             done = "dropped" if cfg.unfinished == "drop" else "kept, without an end of turn"

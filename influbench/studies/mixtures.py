@@ -1,22 +1,25 @@
 """Useful rows and others of equal length: the material of positive controls with a known truth.
 
 Useful rows come from the source that the references come from; the others from one about other
-things. Each useful row stands beside an other row whose response is about as long, so that length
-says nothing and mixtures of any share have as much text.
+things. Each useful row stands beside an other row whose response has about as many tokens, so that
+length says nothing and mixtures of any share have as much to learn.
 """
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pydantic import Field
 
+from influbench import models
 from influbench.config import Config
 from influbench.data import load_examples
 from influbench.errors import UserError
 from influbench.files import digest
+from influbench.models import ModelConfig
 from influbench.records import Example
 
 
@@ -26,18 +29,33 @@ class MixtureConfig(Config):
     useful: str = Field(description="file or hub name, such as openai/gsm8k: references too")
     other: str = Field(description="file or hub name, such as tatsu-lab/alpaca")
     longest: int = Field(
-        default=600, ge=1, description="rows with a longer response (characters) take no part"
+        default=160, ge=1, description="rows with more response tokens take no part"
     )
 
 
-def drawn(source: str, longest: int, seed: int) -> list[Example]:
+Size = Callable[[Example], int]
+"""How many tokens a row's response has."""
+
+
+def sizes(student: ModelConfig) -> Size:
+    """Response tokens as the student reads them, each counted once."""
+    tokenizer = models.load_tokenizer(models.resolve(student.name, student.revision))
+
+    @functools.cache
+    def size(row: Example) -> int:
+        return len(tokenizer(row.response, add_special_tokens=False).input_ids)
+
+    return size
+
+
+def drawn(source: str, longest: int, seed: int, size: Size) -> list[Example]:
     """The rows of a source in an order that ids and seed fix; ids carry the file's name."""
-    rows = [e for e in load_examples(source) if len(e.response) <= longest]
+    rows = [e for e in load_examples(source) if size(e) <= longest]
     return sorted(rows, key=lambda e: digest(f"mixture:{seed}:{e.id}"))
 
 
-def beside(useful: Sequence[Example], others: Sequence[Example]) -> list[Example]:
-    """For each useful row an other one, each once, whose response is the nearest in length.
+def beside(useful: Sequence[Example], others: Sequence[Example], size: Size) -> list[Example]:
+    """For each useful row an other one, each once, whose response is the nearest in tokens.
 
     Raises:
         UserError: fewer others than useful rows.
@@ -47,12 +65,12 @@ def beside(useful: Sequence[Example], others: Sequence[Example]) -> list[Example
             f"expected at least {len(useful)} rows of the other source, got {len(others)}: give a "
             "larger file, raise longest, or lower the counts"
         )
-    left = sorted(others, key=lambda e: (len(e.response), digest(e.id)))
+    left = sorted(others, key=lambda e: (size(e), digest(e.id)))
     found: list[Example] = []
     for row in useful:
-        place = bisect_left(left, len(row.response), key=lambda e: len(e.response))
+        place = bisect_left(left, size(row), key=size)
         near = [n for n in (place - 1, place) if 0 <= n < len(left)]
-        best = min(near, key=lambda n: abs(len(left[n].response) - len(row.response)))
+        best = min(near, key=lambda n, row=row: abs(size(left[n]) - size(row)))
         found.append(left.pop(best))
     return found
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from influbench.errors import UserError
+from influbench.models import ModelConfig
 from influbench.session import Session
 from influbench.store import Store
 from influbench.studies import kind, mixtures
@@ -48,16 +49,17 @@ def values(found, metric: str) -> dict[str, float]:
     return {row.estimator: row.value for row in found.rows if row.metric == metric}
 
 
-def test_other_rows_are_as_long_as_the_useful_ones_and_each_is_used_once(sources):
-    useful = mixtures.drawn(sources[0].partition("=")[2], 600, 0)[:30]
-    others = mixtures.beside(useful, mixtures.drawn(sources[1].partition("=")[2], 600, 0))
-    assert len({row.id for row in others}) == len(useful)
-    gaps = [abs(len(a.response) - len(b.response)) for a, b in zip(useful, others, strict=True)]
-    assert np.mean(gaps) <= 1.5
-    with pytest.raises(UserError, match="at least 81 rows of the other source, got 80"):
-        mixtures.beside(
-            useful * 2 + useful[:21], mixtures.drawn(sources[1].partition("=")[2], 600, 0)
-        )
+def test_other_rows_have_as_many_tokens_as_the_useful_ones_and_each_is_used_once(sources):
+    size = mixtures.sizes(ModelConfig(name="tiny"))
+    useful, others = (mixtures.drawn(source.partition("=")[2], 600, 0, size) for source in sources)
+    found = mixtures.beside(useful[:30], others, size)
+    assert len({row.id for row in found}) == 30
+    assert np.mean([abs(size(a) - size(b)) for a, b in zip(useful, found, strict=False)]) <= 1.5
+    with pytest.raises(UserError, match="at least 30 rows of the other source, got 12"):
+        mixtures.beside(useful[:30], others[:12], size)
+    shortest = min(map(size, useful))
+    short = mixtures.drawn(sources[0].partition("=")[2], shortest, 0, size)
+    assert {size(row) for row in short} == {shortest}
 
 
 def test_rows_that_share_the_references_words_are_seen_and_chance_is_one_half(tmp_path, sources):

@@ -52,12 +52,14 @@ def load(cfg: ResolvesConfig) -> tuple[list[Example], list[Example], list[Exampl
     Raises:
         UserError: a source is too small.
     """
-    told = cfg.mixture
-    held_out, *_ = mixtures.split(mixtures.drawn(told.useful, told.longest, 0), cfg.num_evaluation)
+    told, size = cfg.mixture, mixtures.sizes(cfg.student)
+    every = mixtures.drawn(told.useful, told.longest, 0, size)
+    held_out, *_ = mixtures.split(every, cfg.num_evaluation)
     kept = {row.id for row in held_out}
-    rest = [r for r in mixtures.drawn(told.useful, told.longest, cfg.seed) if r.id not in kept]
-    useful, *_ = mixtures.split(rest, cfg.num_training)
-    others = mixtures.beside(useful, mixtures.drawn(told.other, told.longest, cfg.seed))
+    rest = mixtures.drawn(told.useful, told.longest, cfg.seed, size)
+    useful, *_ = mixtures.split([row for row in rest if row.id not in kept], cfg.num_training)
+    others = mixtures.drawn(told.other, told.longest, cfg.seed, size)
+    others = mixtures.beside(useful, others, size)
     return mixtures.named(useful, "useful"), mixtures.named(others, "other"), held_out
 
 

@@ -41,10 +41,11 @@ def load(cfg: SeesConfig) -> Sets:
     """
     told = cfg.mixture
     half, warm = cfg.num_candidates // 2, cfg.num_warmup // 2
-    useful = mixtures.drawn(told.useful, told.longest, cfg.seed)
+    size = mixtures.sizes(cfg.student)
+    useful = mixtures.drawn(told.useful, told.longest, cfg.seed, size)
     candidates, warmup, reference = mixtures.split(useful, half, warm, cfg.num_references)
     others = mixtures.beside(
-        [*candidates, *warmup], mixtures.drawn(told.other, told.longest, cfg.seed)
+        [*candidates, *warmup], mixtures.drawn(told.other, told.longest, cfg.seed, size), size
     )
     return Sets(
         candidates=_both(candidates, others[:half]),
