@@ -31,7 +31,7 @@ def serve() -> tuple[object, str]:
     found = importlib.util.find_spec(packaged.modules[0])
     assert found is not None
     assert found.submodule_search_locations
-    params = xllamacpp.CommonParams()
+    params = xllamacpp.CommonParams()  # pyright: ignore[reportAttributeAccessIssue]
     params.model.path = str(Path(found.submodule_search_locations[0]) / packaged.file)
     params.hostnames = ["127.0.0.1"]
     params.port = 0
@@ -39,7 +39,7 @@ def serve() -> tuple[object, str]:
     params.n_parallel = SLOTS
     params.verbosity = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    server = xllamacpp.Server(params)
+    server = xllamacpp.Server(params)  # pyright: ignore[reportAttributeAccessIssue]
     return server, f"{server.listening_address}/v1"
 
 

@@ -47,7 +47,7 @@ def network(
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
-        attn_implementation="sdpa",
+        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]
     )
     with _without_initialisation(), device:
         model = LlamaForCausalLM(config)
@@ -162,12 +162,12 @@ def _without_initialisation() -> Iterator[None]:
     kinds = torch.nn.Linear, torch.nn.Embedding
     before = [kind.reset_parameters for kind in kinds]
     for kind in kinds:
-        kind.reset_parameters = lambda _: None
+        kind.reset_parameters = lambda _: None  # pyright: ignore[reportAttributeAccessIssue]
     own = LlamaForCausalLM.init_weights
     LlamaForCausalLM.init_weights = lambda self: self.tie_weights()
     try:
         yield
     finally:
         for kind, reset in zip(kinds, before, strict=True):
-            kind.reset_parameters = reset
+            kind.reset_parameters = reset  # pyright: ignore[reportAttributeAccessIssue]
         LlamaForCausalLM.init_weights = own

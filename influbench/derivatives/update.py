@@ -146,7 +146,8 @@ def _norms(gradients: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.
         return [torch.linalg.vector_norm(g, dtype=dtype) for g in gradients]
     kinds = {g.dtype for g in gradients}  # a few launches a kind
     lists = [[g for g in gradients if g.dtype == kind] for kind in kinds]
-    return [norm for same in lists for norm in torch._foreach_norm(same, 2, dtype=dtype)]
+    norms = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
+    return [norm for same in lists for norm in norms(same, 2, dtype=dtype)]
 
 
 def _next_moments(slot: Slot, g: torch.Tensor | None) -> tuple[torch.Tensor, ...]:

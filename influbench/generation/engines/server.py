@@ -179,7 +179,7 @@ class Server:
     ) -> Completion:
         listed = said.logprobs.content if said.logprobs else None
         ids = said.token_ids or [t.id for t in listed or () if t.id is not None]
-        ends = {self.tokenizer.eos_token_id, *conversation.end_ids(self.tokenizer)}
+        ends = {*conversation.end_ids(self.tokenizer), self.tokenizer.eos_token_id}  # pyright: ignore[reportUnhashable]
         written = list(ids)
         while written and written[-1] in ends:
             written.pop()

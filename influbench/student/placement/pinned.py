@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ def pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if size < LARGE:
         return tensor.contiguous().pin_memory()
     held = tensor.contiguous()
-    runtime = torch.cuda.cudart()
+    runtime: Any = torch.cuda.cudart()
     register: Callable[[int, int, int], object] = runtime.cudaHostRegister
     if int(register(held.data_ptr(), size, 0)) != 0:  # pyright: ignore[reportArgumentType]
         return held

@@ -111,8 +111,11 @@ def _groups(
 def _measure(cfg: AdaptiveConfig, loop: pipeline.Loop) -> Measured:
     reference = loop.sets.reference
     teacher, student = (templated(m, loop.session.run) for m in (cfg.teacher, cfg.student))
-    warmup = loop.generate(teacher, cfg.sizes.warmup, "round1-warmup")
-    written = loop.generate(teacher, cfg.sizes.candidates, "round1-candidates")
+    seeds = loop.sets.seeds
+    warmup = loop.generate(teacher, cfg.sizes.warmup, "round1-warmup", seeds=seeds)
+    written = loop.generate(
+        teacher, cfg.sizes.candidates, "round1-candidates", seeds=loop.sets.seeds
+    )
     warmed = loop.warm_up(student, warmup)
     parts = deal(len(reference), cfg.clusters, cfg.seed)
 

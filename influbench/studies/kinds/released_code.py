@@ -52,8 +52,11 @@ def run(cfg: ReleasedCodeConfig, session: Session, study: str, run_id: str) -> R
     """Scores the same candidates with each quirk, and tells what it changes."""
     loop = pipeline.Loop(cfg, session, pipeline.check(cfg))
     teacher, student = (templated(model, session.run) for model in (cfg.teacher, cfg.student))
-    warmup = loop.generate(teacher, cfg.sizes.warmup, "round1-warmup")
-    written = loop.generate(teacher, cfg.sizes.candidates, "round1-candidates")[: cfg.first]
+    seeds = loop.sets.seeds
+    warmup = loop.generate(teacher, cfg.sizes.warmup, "round1-warmup", seeds=seeds)
+    written = loop.generate(
+        teacher, cfg.sizes.candidates, "round1-candidates", seeds=loop.sets.seeds
+    )[: cfg.first]
     warmed = loop.warm_up(student, warmup)
 
     def score(variant: Variant) -> Scored:
