@@ -83,7 +83,11 @@ def leaves(kind: type[BaseModel], value: Any, path: str = "") -> dict[str, tuple
     for name, field in kind.model_fields.items():
         own, inner = getattr(value, name), f"{path}{name}"
         if isinstance(own, BaseModel):
-            found |= leaves(type(own), own, f"{inner}.")
+            parts = leaves(type(own), own, f"{inner}.")
+            # All parts of a setting that is declared transport are so.
+            found |= (
+                {n: (field, v) for n, (_, v) in parts.items()} if is_transport(field) else parts
+            )
         else:
             found[inner] = (field, own)
     return found
