@@ -77,7 +77,6 @@ def pairs(teacher: ModelRef) -> list[Pair]:
         asked = [("user", f"Write a task like task {i // 2}.")]
         prompt = models.chat_prompt(tokenizer, asked, prefill="<instruction>")
         chosen, rejected = f"Sort {i} numbers.</instruction>", f"{'hm ' * (i + 1)}</instruction>"
-        ids = {"chosen_id": f"c{2 * i}", "rejected_id": f"c{2 * i + 1}"}
         made.append(
             Pair(
                 id=f"p{i}",
@@ -86,7 +85,8 @@ def pairs(teacher: ModelRef) -> list[Pair]:
                 chosen=chosen,
                 rejected=rejected,
                 margin=1.0,
-                **ids,
+                chosen_id=f"c{2 * i}",
+                rejected_id=f"c{2 * i + 1}",
             )
         )
     return made

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cases.reference import Plain
 from cases.test_tokens import ENDS, folders, held, today
-from tokenizers import AddedToken
+from transformers import AddedToken
 
 from influbench import models
 from influbench.errors import UserError
@@ -58,20 +58,18 @@ def test_a_special_token_that_swallows_the_spaces_after_it_is_not_the_answers(
 ) -> None:
     folder = families.build("phi3", tmp_path)
     tokenizer = models.load_tokenizer(models.resolve(str(folder)))
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": [
-            AddedToken("<|assistant|>", rstrip=True, special=True),
-            AddedToken("<|end|>", rstrip=True, special=True),
-        ]}
-    )  # fmt: skip
+    added: list[str | AddedToken] = [
+        AddedToken("<|assistant|>", rstrip=True, special=True),
+        AddedToken("<|end|>", rstrip=True, special=True),
+    ]
+    tokenizer.add_special_tokens({"additional_special_tokens": added})
     for response in ("Hello", " Hello", "\nHello"):
         got = conversation.tokens(tokenizer, [("user", "Hi"), ("assistant", response)])
         ((start, end),) = got.spans
         assert tokenizer.convert_ids_to_tokens(got.ids[start - 1]) == "<|assistant|>"
         assert tokenizer.convert_ids_to_tokens(got.ids[end - 1]) == "<|end|>"
-        assert (
-            "".join(tokenizer.convert_ids_to_tokens(got.ids[start : end - 1])).strip("▁") == "Hello"
-        )
+        said = tokenizer.convert_ids_to_tokens(list(got.ids[start : end - 1]))
+        assert "".join(said).strip("▁") == "Hello"
 
 
 def test_a_template_that_marks_its_answers_itself_gives_the_same(tmp_path: Path) -> None:

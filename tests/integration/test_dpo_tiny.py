@@ -147,6 +147,7 @@ def trl_loss(loaded, reference, given, folder: Path) -> torch.Tensor:
             for t in given
         ]
     )
+    assert theirs.model is not None
     return theirs.compute_loss(theirs.model, batch)
 
 

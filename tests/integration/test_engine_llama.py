@@ -113,8 +113,8 @@ def test_killed_and_resumed_the_records_are_those_of_a_server_and_of_nobody_else
     assert len(found) == 3
     tokenizer = models.load_tokenizer(models.resolve(MODEL))
     for candidate in found:
-        assert tokenizer.decode(candidate.prompt_ids) == candidate.teacher_prompt
-        said = str(tokenizer.decode(candidate.completion_ids, skip_special_tokens=True))
+        assert tokenizer.decode(list(candidate.prompt_ids)) == candidate.teacher_prompt
+        said = str(tokenizer.decode(list(candidate.completion_ids), skip_special_tokens=True))
         assert said.startswith(candidate.raw_completion)
         assert candidate.instruction in candidate.raw_completion
         assert candidate.response
@@ -195,7 +195,7 @@ def test_text_and_tokens_end_with_the_stop_string(scripted):
     kind.replies = [said("ab</x>cd", "length", token_ids=ids)]
     (found,) = asked(url, stop=("</x>",))
     assert (found.text, found.finished) == ("ab</x>", True)
-    assert tokenizer.decode(found.ids) == "ab</x>"
+    assert tokenizer.decode(list(found.ids)) == "ab</x>"
     assert "stop" not in kind.bodies[0]
     kind.owner = "vllm"
     asked(url, stop=("</x>",))

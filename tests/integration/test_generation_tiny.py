@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from influbench import generation, models
 from influbench.errors import UserError
 from influbench.evaluation import answers
-from influbench.evaluation.answers import AnswerConfig
+from influbench.evaluation.answers import AnswerConfig, AnswerSampling
 from influbench.generation import sampling
 from influbench.generation.attempts import GenerationConfig
 from influbench.generation.sampling import Sampling, complete
@@ -156,6 +156,7 @@ def test_unfinished_responses_are_marked_and_learnt_without_an_end_of_turn(
     assert meta["unfinished_responses"] == len(unfinished)
     student = load_student(teacher)
     end = student.tokenizer.eos_token_id
+    assert isinstance(end, int)
     for candidate in found:
         row = student.encode(candidate.example())
         learnt = [row.ids[place] for place in row.learned]
@@ -269,7 +270,7 @@ def answer(root: Path, cfg: AnswerConfig, student: ModelRef) -> list[Answer]:
 
 
 def test_answers_enter_the_conversation(tmp_path: Path, teacher: ModelRef, tiny: LoadedModel):
-    cfg = AnswerConfig(sampling=Sampling(temperature=0, max_new_tokens=6))
+    cfg = AnswerConfig(sampling=AnswerSampling(temperature=0, max_new_tokens=6))
     found = answer(tmp_path, cfg, teacher)
     assert [(a.id, a.category, len(a.responses)) for a in found] == [
         ("q1", "math", 1),
@@ -290,7 +291,7 @@ def test_answers_enter_the_conversation(tmp_path: Path, teacher: ModelRef, tiny:
 
 
 def test_temperatures_by_category(tmp_path: Path, teacher: ModelRef):
-    greedy = AnswerConfig(sampling=Sampling(temperature=0, max_new_tokens=6))
+    greedy = AnswerConfig(sampling=AnswerSampling(temperature=0, max_new_tokens=6))
     mixed = greedy.model_copy(update={"temperatures": {"writing": 1.5}})
     first, second = (answer(tmp_path, cfg, teacher) for cfg in (greedy, mixed))
     assert (first[0], first[2]) == (second[0], second[2])
@@ -303,7 +304,9 @@ def replace_seed(cfg: AnswerConfig, seed: int) -> AnswerConfig:
 
 
 def test_answers_do_not_depend_on_resuming(tmp_path: Path, teacher: ModelRef):
-    cfg = AnswerConfig(sampling=Sampling(max_new_tokens=6), questions_per_chunk=1)
+    cfg = AnswerConfig(
+        sampling=AnswerSampling(temperature=1.0, max_new_tokens=6), questions_per_chunk=1
+    )
     work = Work(tmp_path, Meter(), SilentProgress(), "answer")
     answers.answer_questions(cfg, QUESTIONS[:2], teacher, work=work)  # the third was never reached
     answers.answer_questions(cfg, QUESTIONS, teacher, work=work)

@@ -173,6 +173,6 @@ def test_grades_and_log_probabilities_from_a_real_server(counting):
         id="p", instruction="Say hi.", output_1="Hi!", output_2="No.", first=1.0
     )
     outcomes = judge_check.check([pair], judge)
-    assert "plumbing" in judge_check.describe(judge, outcomes)
+    assert "plumbing" in judge_check.describe(judge.name, judge.note, outcomes)
     asked = [json.loads(body) for body in counting.bodies[-2:]]
     assert all(body["logprobs"] and body["top_logprobs"] == 20 for body in asked)

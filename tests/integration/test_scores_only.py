@@ -7,6 +7,7 @@ import pytest
 from influbench.errors import UserError
 from influbench.loop import pipeline
 from influbench.loop import reading as presets
+from influbench.loop.settings import RunConfig
 from influbench.results import load_study
 from influbench.studies import grid as sweep
 from influbench.studies.study_file import load_study as load_study_file
@@ -46,6 +47,7 @@ def test_an_estimator_that_would_teach_nobody_is_refused(change):
 def test_the_agreement_study_scores_every_method_that_works_offline():
     root = Path(__file__).parents[2]
     (cfg,) = load_study_file(root / "experiments/agreement.yaml").runs.values()
+    assert isinstance(cfg, RunConfig)
     assert cfg.stop_after == "scores"
     assert len(cfg.scoring.compare) >= 18
     assert {"exact", "random", "length", "bm25"} <= set(cfg.scoring.compare)

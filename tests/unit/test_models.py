@@ -180,7 +180,7 @@ def test_context_length_follows_the_architectures_own_name() -> None:
     assert models.context_length(GPT2Config(n_positions=77)) == 77
     from transformers import BloomConfig, MambaConfig, T5Config
 
-    assert models.context_length(BloomConfig(seq_length=2048)) == 2048
+    assert models.context_length(BloomConfig.from_dict({"seq_length": 2048})) == 2048
     assert models.context_length(MambaConfig()) > 100_000  # recurrent: nothing limits it
     with pytest.raises(UserError, match="'t5' states no max_position_embeddings"):
         models.context_length(T5Config())

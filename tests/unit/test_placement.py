@@ -13,7 +13,7 @@ import torch
 from influbench import granting, models, scoring, testing, training
 from influbench.derivatives import directional, gradients, graphed, step
 from influbench.errors import UserError
-from influbench.estimator import as_scores
+from influbench.estimator import Context, as_scores
 from influbench.estimators.adam_jvp import AdamJvp
 from influbench.estimators.exact import Exact
 from influbench.estimators.first_order import FirstOrder
@@ -25,17 +25,23 @@ from influbench.session import Session
 from influbench.store import Store
 from influbench.student import budgets, fused, packing
 from influbench.student.casting import linear_layers
-from influbench.student.placement import check_whole, place
+from influbench.student.language_student import Compute, LanguageStudent
+from influbench.student.placement import Placement, check_whole, place
 from influbench.testing import student_state
 
 CPU = torch.device("cpu")
 CANDIDATES = testing.tiny_examples("candidate", 4)
 
 
-def context(folder: Path, compute="float32", kind="device"):
+def context(folder: Path, compute: Compute = "float32", kind: Placement = "device") -> Context:
     ctx = testing.tiny_context(folder)
-    student = dataclasses.replace(ctx.student, compute=compute)
+    student = dataclasses.replace(language_student(ctx), compute=compute)
     return dataclasses.replace(ctx, student=place(student, CPU, kind))
+
+
+def language_student(ctx: Context) -> LanguageStudent:
+    assert isinstance(ctx.student, LanguageStudent)
+    return ctx.student
 
 
 def scores(method, ctx):
@@ -119,9 +125,9 @@ def test_a_method_without_moments_sees_the_masters_of_an_offloaded_placement(tmp
 
 def test_a_toolkit_refuses_a_placement_with_rounded_weights(tmp_path):
     with pytest.raises(UserError, match="placement = device"):
-        check_whole(context(tmp_path, "bfloat16", "offloaded").student, "trak")
-    check_whole(context(tmp_path, "float32", "offloaded").student, "trak")
-    check_whole(context(tmp_path, "bfloat16", "device").student, "trak")
+        check_whole(language_student(context(tmp_path, "bfloat16", "offloaded")), "trak")
+    check_whole(language_student(context(tmp_path, "float32", "offloaded")), "trak")
+    check_whole(language_student(context(tmp_path, "bfloat16", "device")), "trak")
 
 
 @pytest.mark.parametrize("method", [Exact(), FirstOrder(), AdamJvp(method="jvp")])
@@ -186,12 +192,14 @@ def test_a_tied_head_is_no_layer_to_round_ahead():
 
 def test_a_row_at_a_fixed_size_has_the_students_loss_and_gradient(tmp_path):
     """What a GPU records and replays."""
-    student = context(tmp_path).student
-    weights = list(student.model.parameters())
+    student = language_student(context(tmp_path))
+    weights: gradients.Tensors = list(student.model.parameters())
+    pad = student.tokenizer.pad_token_id
+    assert isinstance(pad, int)
     for example in CANDIDATES:
         row = student.encode(example)
         size = graphed.size_of(row)
-        laid = graphed.padded(row, size, CPU, student.tokenizer.pad_token_id)
+        laid = graphed.padded(row, size, CPU, pad)
         assert laid.ids.shape == (1, size[0])
         assert not size[0] % graphed.STEP
         ours = graphed.loss(student, laid)
@@ -204,7 +212,7 @@ def test_a_row_at_a_fixed_size_has_the_students_loss_and_gradient(tmp_path):
 
 
 def test_a_row_takes_the_place_of_another(tmp_path):
-    student = context(tmp_path).student
+    student = language_student(context(tmp_path))
     one, two = (graphed.padded(student.encode(e), (256, 128), CPU, 0) for e in CANDIDATES[:2])
     expected = float(graphed.loss(student, two).detach())
     one.take(two)
@@ -212,16 +220,18 @@ def test_a_row_takes_the_place_of_another(tmp_path):
 
 
 def test_compiled_layers_give_the_same_losses_and_are_put_back(tmp_path):
-    student = context(tmp_path).student
+    student = language_student(context(tmp_path))
     (batch,) = student.batches(CANDIDATES)
     decoder = student.model.get_decoder()
+    own = decoder.layers
+    assert isinstance(own, torch.nn.ModuleList)
     with torch.no_grad():
         plain = packing.hidden(student.model, batch.packing)
         with fused.layers(decoder, backend="aot_eager"):
-            assert all(layer._compiled_call_impl is not None for layer in decoder.layers)
+            assert all(layer._compiled_call_impl is not None for layer in own)
             compiled = packing.hidden(student.model, batch.packing)
     assert torch.allclose(plain, compiled, atol=1e-5)
-    assert all(layer._compiled_call_impl is None for layer in decoder.layers)
+    assert all(layer._compiled_call_impl is None for layer in own)
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +272,7 @@ def test_layers_are_compiled_on_a_gpu_where_passes_pay_and_packing_allows(
     assert not used
     found = [s.value for s in scored(tmp_path / "auto", warm_student)]
     assert used
-    assert np.abs(np.subtract(found, plain)).max() < 1e-4 * abs(np.subtract(*plain))
+    assert np.abs(np.subtract(found, plain)).max() < 1e-4 * abs(plain[0] - plain[1])
 
 
 def test_what_cannot_be_compiled_for_packing_or_the_device_is_refused_when_asked_for(
@@ -297,23 +307,23 @@ def test_compiling_is_part_of_what_scores_are_kept_under_where_it_was_asked_for(
 class Full:
     """A device without room for more than so many rows."""
 
-    def __init__(self, rows):
+    def __init__(self, rows, loss):
         self.rows = rows
+        self.loss = loss
         self.calls = []
 
     def __call__(self, student, batch):
         self.calls.append(len(batch.rows))
         if len(batch.rows) > self.rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate a lot")
-        return Full.loss(student, batch)
+        return self.loss(student, batch)
 
 
 @contextlib.contextmanager
 def full(monkeypatch, rows):
     with monkeypatch.context() as patch:
         kind = type(testing.tiny_student())
-        Full.loss = kind.loss
-        device = Full(rows)
+        device = Full(rows, kind.loss)
         patch.setattr(kind, "loss", lambda student, batch: device(student, batch))
         yield device
 
@@ -329,7 +339,7 @@ def test_out_of_memory_halves_the_batch_and_is_noted_once(tmp_path, monkeypatch)
         tried = sum(rows > 1 for rows in device.calls)
         scores(Exact(), ctx)
         assert sum(rows > 1 for rows in device.calls) == tried  # what failed is not tried again
-    without, learning = ctx.student.room.notes
+    without, learning = language_student(ctx).room.notes
     assert "halves" in without
     assert "with gradients" in learning
 
@@ -364,7 +374,9 @@ def test_a_budget_is_what_two_passes_say_a_token_costs():
 
 
 def test_passes_that_learn_may_have_a_budget_of_their_own(tmp_path):
-    student = dataclasses.replace(context(tmp_path).student, token_budget=4096, learning_budget=256)
+    student = dataclasses.replace(
+        language_student(context(tmp_path)), token_budget=4096, learning_budget=256
+    )
     assert len(student.batches(CANDIDATES)) == 1
     assert len(student.batches(CANDIDATES, learning=True)) > 1
     whole = context(tmp_path).student

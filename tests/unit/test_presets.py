@@ -4,6 +4,7 @@ import pytest
 
 from influbench.errors import UserError
 from influbench.loop import reading as presets
+from influbench.loop.settings import RunConfig
 from influbench.studies.study_file import load_study
 
 
@@ -62,8 +63,10 @@ def test_a_grid_is_the_product_of_its_lists(tmp_path):
         "random,seed=0,rounds=1",
         "random,seed=1,rounds=1",
     ]
-    assert {cfg.dpo.beta for cfg in study.runs.values()} == {0.3}
-    assert {cfg.name for cfg in study.runs.values()} == {"s"}
+    runs = [cfg for cfg in study.runs.values() if isinstance(cfg, RunConfig)]
+    assert len(runs) == len(study.runs)
+    assert {cfg.dpo.beta for cfg in runs} == {0.3}
+    assert {cfg.name for cfg in runs} == {"s"}
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,9 @@ def test_only_linear_layers_below_the_head_are_rounded_and_the_embeddings_stay()
     moved = {n for n, w in ours.named_parameters() if not torch.equal(w, weights[n])}
     assert moved == linear
     assert len(linear) == 14  # seven in each of two layers
-    assert ours.get_output_embeddings().weight is ours.get_input_embeddings().weight
+    top = ours.get_output_embeddings()
+    assert top is not None
+    assert top.weight is ours.get_input_embeddings().weight
 
 
 def test_the_same_name_is_the_same_model_made_once_and_the_digest_says_of_what():

@@ -13,9 +13,23 @@ from influbench.training.dpo import DPOStageConfig, split
 from influbench.training.pair_tokens import tokenise
 
 
-def pair(number: int, group: str, **fields: str) -> Pair:
-    texts = {"prompt": "Write a task: ", "chosen": "sort a list", "rejected": "hi"} | fields
-    return Pair(id=f"p{number}", group=group, chosen_id="a", rejected_id="b", margin=1.0, **texts)
+def pair(
+    number: int,
+    group: str,
+    prompt: str = "Write a task: ",
+    chosen: str = "sort a list",
+    rejected: str = "hi",
+) -> Pair:
+    return Pair(
+        id=f"p{number}",
+        group=group,
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        chosen_id="a",
+        rejected_id="b",
+        margin=1.0,
+    )
 
 
 PAIRS = [pair(i, f"g{i % 10}") for i in range(30)]
