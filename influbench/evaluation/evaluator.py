@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
-from influbench.config import Config
+from influbench.config import Config, Products
 from influbench.errors import UserError
 from influbench.evaluation import judge_check, recorded
 from influbench.evaluation.answers import AnswerConfig, AnswerSettings
@@ -57,9 +56,7 @@ class EvaluationConfig(Config):
     turns: AnswerSettings = Field(
         default=AnswerSettings(), description="answers of the two-turn questions"
     )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of students while they answer"
-    )
+    dtype: Products = Field(default="float32", description="of students while they answer")
     orders: Orders = Field(default="both", description="in which the judge sees two answers")
     difficulty: Path | None = Field(
         default=None, description="table of instruction_difficulty by instruction or index"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field, model_validator
 
-from influbench.config import Config, transport
+from influbench.config import Config, Products, transport
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +123,7 @@ class JudgeConfig(Config):
     revision: str | None = None
     label: str = ""
     """Tells apart endpoints that serve different models by one name."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Products = "float32"
     chat_template: str | None = None
     """For a local model without one: see ``models.load_tokenizer``."""
     device: str = transport("auto")

@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from influbench.config import Config
+from influbench.config import Config, Products
 from influbench.errors import UserError
 from influbench.models import adapter, cache, rounding, sources
 from influbench.models.chat import chat_prompt, set_pad, set_template, template_text
@@ -78,7 +78,7 @@ class ModelConfig(Config):
     """
     revision: str | None = None
     """Commit, tag or branch of a hub repository; a commit makes a run repeatable."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Products = "float32"
     """Of the weights: of a teacher while it writes, of a student while it is scored. Trainings keep
     theirs in float32."""
     chat_template: str | None = None

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from influbench import models
-from influbench.config import Config, transport
+from influbench.config import Config, Products, transport
 from influbench.errors import UserError
 from influbench.models.quiet import quiet
 from influbench.progress import Advance
@@ -54,7 +54,7 @@ class TrainingSettings(Config):
     overlong: Literal["cut", "refuse"] = Field(
         default="cut", description="longer ones lose their end and are counted, or stop the run"
     )
-    compute: Literal["float32", "bfloat16"] = Field(
+    compute: Products = Field(
         default="float32", description="matrix products; weights and moments stay in float32"
     )
     checkpoint_seconds: float = transport(60.0, "a kill loses at most about this much", ge=0)

@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from transformers import get_constant_schedule_with_warmup
 
 from influbench import models
-from influbench.config import Config, seldom, transport
+from influbench.config import Config, OnThisMachine, seldom, transport
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models import adapter
@@ -36,7 +37,7 @@ class WarmupSettings(Config):
     clip_norm: float | None = Field(default=1.0, gt=0, description="None = no clipping")
     max_length: int = Field(default=1024, ge=2, description="longer examples lose their end")
     learn: models.Learn = Field(default="all", description="assistant turns that are learnt")
-    compute: Compute = Field(
+    compute: Annotated[Compute, OnThisMachine] = Field(
         default="float32", description="matrix products; weights and moments stay in float32"
     )
     token_budget: int | None = transport(None, "padded tokens in one forward pass")
