@@ -71,7 +71,8 @@ def test_the_figure_is_drawn_from_the_results(finished):
     folder, _ = finished
     done = influbench("figures", "tiny", "--out", "drawn", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert {p.suffix for p in (folder / "drawn").iterdir()} == {".pdf", ".png", ".txt"}
+    kinds = {path.suffix for path in (folder / "drawn").iterdir()}
+    assert kinds == {".md", ".pdf", ".png", ".tex", ".txt"}
 
 
 @pytest.mark.parametrize("stage", ["generate", "score"])
