@@ -77,7 +77,7 @@ def test_it_gets_a_row_in_the_table(folder):
     *scored, compared = [run(words, folder, path=folder) for words in commands("")]
     assert all("8 scores in" in done.stdout for done in scored)
     rows = {line.split()[0]: line for line in compared.stdout.splitlines() if line.strip()}
-    assert {"exact", "overlap", "ceiling"} <= rows.keys()
+    assert {"exact", "overlap"} <= rows.keys()
 
 
 def test_it_is_listed_once_it_is_installed(folder, tmp_path):
