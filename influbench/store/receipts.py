@@ -126,8 +126,8 @@ def _keep(path: Path, told: dict[str, Any]) -> None:
     try:
         with ExplainedWhenFull(path):
             write_bytes(path, json.dumps(told, indent=1).encode())
-    except UserError as error:
-        if getattr(error.__cause__, "errno", None) not in CLOSED_TO_US:
+    except (OSError, UserError) as error:
+        if getattr(error, "errno", getattr(error.__cause__, "errno", None)) not in CLOSED_TO_US:
             raise
 
 
