@@ -17,9 +17,9 @@ import xllamacpp
 from influbench import models
 from influbench.generation.choosing import Sampling
 from influbench.generation.engines import Engine, InProcess, Server, ServerSettings
-from influbench.meter import Meter
 from influbench.models import chat_prompt
 from influbench.models.embedded import PACKAGED
+from influbench.store import Meter
 
 MODEL = "smollm2-135m-instruct"
 SLOTS = 8

@@ -20,11 +20,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from influbench import models, testing
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.estimators.gradient_dot import GradientDot
 from influbench.models import chat, quiet
-from influbench.records import Example
 from influbench.student import load_student
 from influbench.testing import families
 

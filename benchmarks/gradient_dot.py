@@ -31,6 +31,7 @@ from scipy.stats import rankdata
 
 from influbench import data, models
 from influbench.data import DataConfig
+from influbench.data.records import Example
 from influbench.derivatives import gradients, step
 from influbench.estimator import Array, Context, Estimator, Scorer, as_scores
 from influbench.estimators.adam_jvp import AdamJvp
@@ -39,8 +40,7 @@ from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
 from influbench.estimators.gradient_dot import GradientDot
 from influbench.foreign import environments
-from influbench.meter.peak_memory import ResidentPeak
-from influbench.records import Example
+from influbench.store.peak_memory import ResidentPeak
 from influbench.student import LanguageStudent, StudentSettings, load_student
 from influbench.testing import loss_of_each
 

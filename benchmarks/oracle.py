@@ -27,10 +27,10 @@ from torch.nn import functional
 from benchmarks import released_oracle
 from influbench import data, models, testing
 from influbench.data import DataConfig
+from influbench.data.records import Example
 from influbench.derivatives import gradients, step
 from influbench.estimator import Context, Scores, as_scores
 from influbench.estimators.exact import Exact
-from influbench.records import Example
 from influbench.student import LanguageStudent, StudentSettings, load_student
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from benchmarks.oracle import smollm2, timed
 from influbench import data
 from influbench.data import DataConfig
 from influbench.derivatives import gradients
-from influbench.meter import Meter
+from influbench.store import Meter
 
 
 def main() -> None:

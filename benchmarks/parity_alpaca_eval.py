@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from influbench.data.records import Outcome
 from influbench.evaluation.length_control import (
     Gamed,
     length_controlled_win_rate,
     read_gamed,
 )
 from influbench.evaluation.suites import alpaca_eval
-from influbench.records import Outcome
 
 ALLOWED = {"win_rate": 0.01, "standard_error": 0.01, "discrete_win_rate": 0.01}
 ALLOWED |= dict.fromkeys(("length_only", "difficulty", "official"), 0.05)

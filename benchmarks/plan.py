@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from influbench.loop.plan import calibration, lengths, price, tasks
 from influbench.loop.reading import load_run
-from influbench.plan import calibration, lengths, price, tasks
 
 GENERATED = ("instructions", "responses")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from influbench.records import Example
+from influbench.data.records import Example
 from influbench.student import LanguageStudent
 from influbench.student.losses import Encoded
 

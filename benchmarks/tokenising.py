@@ -18,9 +18,9 @@ import torch
 
 from influbench import data, models
 from influbench.data import DataConfig
+from influbench.data.records import Example
 from influbench.estimator import Context
 from influbench.estimators.gradient_dot import GradientDot
-from influbench.records import Example
 from influbench.student import LanguageStudent, load_student
 
 

@@ -16,8 +16,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 
-from influbench import registry
 from influbench.errors import UserError
+from influbench.estimator import registry
 from influbench.loop.settings import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]

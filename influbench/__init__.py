@@ -10,11 +10,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from influbench.data.records import Example
     from influbench.estimator import Context, Estimator, Facts, Scores, Student
-    from influbench.rank import score
-    from influbench.records import Example
     from influbench.report.comparison import compare
     from influbench.results import load_study
+    from influbench.scoring.rank import score
     from influbench.statistics.estimate import Estimate
     from influbench.studies.grid import run
 
@@ -27,14 +27,14 @@ _HOMES = {
     "Context": "estimator",
     "Estimate": "statistics.estimate",
     "Estimator": "estimator",
-    "Example": "records",
+    "Example": "data.records",
     "Facts": "estimator",
     "Scores": "estimator",
     "Student": "estimator",
     "compare": "report.comparison",
     "load_study": "results",
     "run": "studies.grid",
-    "score": "rank",
+    "score": "scoring.rank",
 }
 
 __all__ = [

@@ -12,7 +12,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 
-from influbench.records import ModelRef
+from influbench.data.records import ModelRef
 
 
 @pytest.fixture(scope="session", autouse=True)

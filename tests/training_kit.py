@@ -8,10 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from influbench import models
-from influbench.meter import Meter
-from influbench.progress import Progress, SilentProgress
-from influbench.records import Example, ModelRef, Pair
-from influbench.store import Work
+from influbench.data.records import Example, ModelRef, Pair
+from influbench.store import Meter, Work
+from influbench.terminal.progress import Progress, SilentProgress
 from influbench.training import SFTConfig, WarmupConfig
 from influbench.training.dpo import DPOStageConfig
 

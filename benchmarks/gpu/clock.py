@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from influbench.records import Example
+from influbench.data.records import Example
 from influbench.student import Compute, LanguageStudent
 
 T = TypeVar("T")

@@ -20,13 +20,13 @@ from scipy.stats import spearmanr
 from benchmarks import released_oracle
 from benchmarks.gpu import clock, students, ways
 from benchmarks.gpu.rows import Recorder
+from influbench.data.records import Example
 from influbench.estimator import Context, Estimator, as_scores
 from influbench.estimators.adam_jvp import AdamJvp
 from influbench.estimators.exact import Exact
 from influbench.estimators.first_order import FirstOrder
 from influbench.estimators.gradient_dot import GradientDot
 from influbench.generation.sampling import Sampling, complete
-from influbench.records import Example
 from influbench.student import Compute, LanguageStudent
 from influbench.student.placement import place
 

@@ -11,8 +11,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from influbench import testing
+from influbench.data.records import Example
 from influbench.models import tiny
-from influbench.records import Example
 from influbench.student import Compute, LanguageStudent, budgets
 from influbench.student.placement import Placement, place
 from influbench.student.placement.pinned import pinned

@@ -12,9 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu.clock import forward_flops, steady, timed
 from benchmarks.gpu.rows import Recorder
+from influbench.data.records import Example
 from influbench.derivatives import gradients, graphed, step_kernels
 from influbench.derivatives import step as updates
-from influbench.records import Example
 from influbench.student import LanguageStudent
 from influbench.student.losses import Encoded
 

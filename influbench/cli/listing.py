@@ -14,10 +14,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from influbench import registry
 from influbench.errors import UserError
-from influbench.estimator import OF_STUDENT, Facts
-from influbench.registry import Listing
+from influbench.estimator import OF_STUDENT, Facts, registry
+from influbench.estimator.registry import Listing
 from influbench.terminal import cell, line
 
 OURS = "influbench"

@@ -49,8 +49,8 @@ def estimators(
     name: Annotated[str | None, typer.Argument(help="one method: its card and options")] = None,
 ) -> None:
     """Every method, one line each: what a score means, what it needs, passes, source."""
-    from influbench import registry
     from influbench.cli.listing import estimator_card, estimator_table
+    from influbench.estimator import registry
 
     console = terminal.console()
     if name is None:

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from influbench.config import Config
     from influbench.executors import ExecutorConfig
-    from influbench.session import Session
+    from influbench.store.session import Session
 
 C = TypeVar("C", bound="Config")
 
@@ -74,9 +74,9 @@ def executor(kind: str | None, ray_address: str | None) -> ExecutorConfig:
 
 def session(root: Path, max_dollars: float | None = None) -> Session:
     """What a command runs its stages through, with a progress bar."""
-    from influbench.judging import Budget
-    from influbench.progress import RichProgress
-    from influbench.session import Session
     from influbench.store import Store
+    from influbench.store.budget import Budget
+    from influbench.store.session import Session
+    from influbench.terminal.progress import RichProgress
 
     return Session(Store(root, RichProgress()), Budget(max_dollars))

@@ -14,7 +14,7 @@ from influbench.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from influbench.plan.prices import Priced
+    from influbench.loop.plan.prices import Priced
 
 
 def plan(
@@ -30,13 +30,13 @@ def plan(
     store: options.StoreRoot = options.STORE,
 ) -> None:
     """Stages, passes, tokens, memory, hours, disk and money of a run; nothing is run."""
-    from influbench.plan import calibration
-    from influbench.plan import devices as sheets
+    from influbench.loop.plan import calibration
+    from influbench.loop.plan import devices as sheets
 
     path = store / calibration.FILE
     console = terminal.console()
     if calibrate:
-        from influbench.plan.measure import calibrate as measured
+        from influbench.loop.plan.measure import calibrate as measured
 
         calibration.save(path, measured())
         console.print(f"measured: {path}", soft_wrap=True, markup=False)
@@ -46,9 +46,9 @@ def plan(
         raise UserError("plan: expected a preset or a YAML file, such as 'influbench plan tiny'")
     count, device = sheets.parse(devices) if devices else (1, None)
     speeds = calibration.read(path) if device is None else sheets.speeds(device)
+    from influbench.loop.plan import lengths, price, tasks
+    from influbench.loop.plan.paper import beside
     from influbench.loop.reading import load_run
-    from influbench.plan import lengths, price, tasks
-    from influbench.plan.paper import beside
 
     cfg = load_run(config, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
     known = lengths.lengths(cfg.data, cfg.generation)

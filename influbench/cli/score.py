@@ -74,9 +74,9 @@ def score(
 ) -> None:
     """Rank your own data for your own model; --set options.KEY=VALUE is for the estimator."""
     from influbench.data import selecting
-    from influbench.rank import RankConfig, rank
     from influbench.report import tables
     from influbench.results import score_files
+    from influbench.scoring.rank import RankConfig, rank
 
     inputs = (student, candidates, reference, warmup)
     if out is not None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from influbench.data.records import Turn
 from influbench.data.rows import Row
-from influbench.records import Turn
 
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from influbench.data.conversations import checked_text, conversation
+from influbench.data.records import Example
 from influbench.data.rows import Row, read_rows
-from influbench.records import Example
 
 Source = str | Path | Iterable[Any]
 """A path or hub name, or rows of any kind (see :func:`as_examples`)."""

@@ -27,10 +27,10 @@ from influbench.data.examples import (
     response,
     row_id,
 )
+from influbench.data.records import Example, Question, SeedPrompt
 from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
 from influbench.files import digest
-from influbench.records import Example, Question, SeedPrompt
 
 __all__ = [
     "DataConfig",

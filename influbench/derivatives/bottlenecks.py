@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.files import digest
-from influbench.records import Example
 from influbench.student import LanguageStudent
 
 BATCH_TOKENS = 1024

@@ -17,11 +17,11 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
+from influbench.data.records import Example
 from influbench.derivatives import gradients
 from influbench.derivatives.gradients import Tensors
 from influbench.errors import UserError
 from influbench.estimator import Array, Batch, Student
-from influbench.records import Example
 from influbench.student import LanguageStudent
 from influbench.student.losses import CHUNK
 

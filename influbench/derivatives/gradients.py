@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import HELD, Array, Batch, InParts, Student
-from influbench.records import Example
 from influbench.student import LanguageStudent
 from influbench.student.batch import TokenBatch
 

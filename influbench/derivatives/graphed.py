@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from influbench.data.records import Example
 from influbench.derivatives import gradients
 from influbench.derivatives.gradients import Tensors
 from influbench.estimator import Student
-from influbench.meter import passes
-from influbench.records import Example
+from influbench.store import passes
 from influbench.student import LanguageStudent
 from influbench.student.losses import CHUNK, Encoded
 

@@ -26,11 +26,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.derivatives import gradients
 from influbench.derivatives.gradients import Tensors
 from influbench.errors import UserError
 from influbench.estimator import Array, Context, Objective, Student
-from influbench.records import Example
 
 Values = Callable[[Array], Array]
 """Losses of :attr:`Target.examples`, in nats, to something of them."""

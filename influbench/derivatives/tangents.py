@@ -15,12 +15,12 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from influbench.data.records import Example
 from influbench.derivatives import step
 from influbench.derivatives.gradients import Tensors
 from influbench.errors import UserError
 from influbench.estimator import Array
 from influbench.files import digest
-from influbench.records import Example
 from influbench.student import LanguageStudent
 
 

@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.estimator import Context, Facts, Need, Scorer, Scores
-from influbench.records import Example
 
 if TYPE_CHECKING:
     import torch

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import Context, Facts, Scorer, Scores
-from influbench.records import Example
 
 if TYPE_CHECKING:
     from influbench.student import LanguageStudent

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from influbench import granting, registry
-from influbench.estimator import Array, Context, Facts, Need, Scorer, as_scores
-from influbench.records import Example
+from influbench.data.records import Example
+from influbench.estimator import Array, Context, Facts, Need, Scorer, as_scores, granting, registry
 
 
 @dataclass(frozen=True)

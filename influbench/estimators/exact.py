@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import Array, Context, Facts, Need, Scorer, Scores, Student
-from influbench.records import Example
 
 if TYPE_CHECKING:
     from influbench.derivatives.gradients import Tensors

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.estimator import Context, Facts, Scorer
-from influbench.records import Example
 
 if TYPE_CHECKING:
     from influbench.derivatives.gradients import Tensors

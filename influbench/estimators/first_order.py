@@ -27,8 +27,8 @@ from typing import Literal
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.estimator import Array, Context, Facts, Need, Scorer, Scores, as_scores
-from influbench.records import Example
 
 SOURCE = "Taylor expansion of arXiv 2410.14208"
 

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.estimator import Context, Facts, Scorer, Scores
-from influbench.records import Example
 
 if TYPE_CHECKING:
     import torch

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.estimator import Context, Facts, Scorer, Scores
-from influbench.records import Example
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.estimator import Context, Facts, Scorer
 from influbench.files import digest
-from influbench.records import Example
 
 
 @dataclass(frozen=True)

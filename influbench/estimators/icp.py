@@ -22,8 +22,8 @@ from typing import Literal
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.estimator import Context, Facts, Scorer, Scores
-from influbench.records import Example
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import Array, Context, Facts, Scorer
-from influbench.records import Example
 
 if TYPE_CHECKING:
     from influbench.student import LanguageStudent

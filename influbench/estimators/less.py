@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.files import digest
-from influbench.records import Example
 
 if TYPE_CHECKING:
     import torch

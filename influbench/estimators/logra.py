@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from influbench.data.records import Example
 from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.files import digest
-from influbench.records import Example
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.estimator import Context, Facts, Need, Scorer
 from influbench.files import digest
-from influbench.records import Example
 
 if TYPE_CHECKING:
     from influbench.derivatives.step import Excursion

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.estimator import Array, Context, Facts, Need, Scorer, Scores, as_scores
-from influbench.records import Example
 
 if TYPE_CHECKING:
     from influbench.student.representations import Encoder

@@ -20,8 +20,8 @@ from typing import Literal
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.estimator import Context, Facts, Scorer
-from influbench.records import Example
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from influbench.data.records import Example
 from influbench.estimator import Context, Facts, Scorer, Scores
-from influbench.records import Example
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import Context, Facts, Scorer
-from influbench.records import Example
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from influbench import models
 from influbench.config import Config, transport
+from influbench.data.records import Answer, ModelRef, Question
 from influbench.generation.sampling import Sampling, complete
 from influbench.models import LoadedModel, chat_prompt
-from influbench.records import Answer, ModelRef, Question
 from influbench.store import Stage, Work
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from influbench.config import Config, Products
+from influbench.data.records import ModelRef, Outcome
 from influbench.errors import UserError
 from influbench.evaluation import judge_check, recorded
 from influbench.evaluation.answers import AnswerConfig, AnswerSettings
@@ -37,9 +38,8 @@ from influbench.evaluation.suites.losses import Losses, held_out
 from influbench.evaluation.suites.mt_bench import MTBench
 from influbench.evaluation.suites.mt_bench_pairwise import MTBenchPairwise
 from influbench.judging import JudgeConfig
-from influbench.records import ModelRef, Outcome
-from influbench.session import Session
 from influbench.statistics.estimate import Estimate
+from influbench.store.session import Session
 
 SUITES = {s.name: s for s in (Losses, AlpacaEval, MTBench, MTBenchPairwise, HeadToHead)}
 """By name; and ``harness:TASK`` for each task of lm-eval."""

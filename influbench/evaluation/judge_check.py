@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from influbench.config import Config
+from influbench.data.records import Answer, Outcome, Question
 from influbench.evaluation.recorded import Preference
 from influbench.evaluation.suite import VerdictConfig, verdicts
 from influbench.evaluation.suites import alpaca_eval
 from influbench.judging import JudgeConfig
 from influbench.judging.protocol import Judge
-from influbench.records import Answer, Outcome, Question
-from influbench.session import Session
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.outcomes import by_item, summarise, values
+from influbench.store.session import Session
 
 PREFERS_FIRST = "judge_prefers_first"
 """Preference for the answer shown first, percent; 50 = no position bias."""

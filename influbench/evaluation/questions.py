@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from influbench.data.records import Answer, Question
 from influbench.errors import UserError
-from influbench.records import Answer, Question
 
 REFERENCED_CATEGORIES = frozenset({"math", "reasoning", "coding"})
 """Where the judge must be given a reference answer, as in the public protocol."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from influbench.data import ALIASES
 from influbench.data.examples import claim_id, instruction, row_id
+from influbench.data.records import Answer, Question
 from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
 from influbench.evaluation.length_control import Gamed
-from influbench.records import Answer, Question
 
 _PREFERENCES = (
     "instruction, output_1, output_2 and preference (1 = output_1 … 2 = output_2), or a prompt "

@@ -15,6 +15,7 @@ from pydantic import Field
 from influbench import data, executors, models
 from influbench.config import Config, transport
 from influbench.data import DataConfig
+from influbench.data.records import LedgerRow, ModelRef, Question, ResultRow
 from influbench.errors import UserError
 from influbench.evaluation import answers as answering
 from influbench.evaluation import evaluator, judge_check, recorded
@@ -28,13 +29,12 @@ from influbench.judging import JudgeConfig
 from influbench.models import ModelConfig
 from influbench.models.embedded import is_embedded
 from influbench.models.templates import templated
-from influbench.records import LedgerRow, ModelRef, Question, ResultRow
 from influbench.results import result_file
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
-from influbench.session import Session
 from influbench.statistics.estimate import Estimate
 from influbench.store import Store
+from influbench.store.session import Session
 
 MT_BENCH_TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
 """FastChat's, by category; all others are answered greedily."""

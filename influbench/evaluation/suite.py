@@ -16,13 +16,14 @@ from typing import Any, Literal, Protocol
 
 from influbench import judging
 from influbench.config import Config, transport
+from influbench.data.records import Answer, Example, ModelRef, Outcome, Question
 from influbench.evaluation import answers as answering
 from influbench.evaluation.answers import AnswerConfig
-from influbench.judging import ArchivedJudge, Budget, JudgeConfig
-from influbench.records import Answer, Example, ModelRef, Outcome, Question
-from influbench.session import Session
+from influbench.judging import ArchivedJudge, JudgeConfig
 from influbench.statistics.estimate import Estimate
 from influbench.store import Entry, Stage, Work
+from influbench.store.budget import Budget
+from influbench.store.session import Session
 
 Numbers = Mapping[str, Estimate]
 """What a suite publishes, by name."""

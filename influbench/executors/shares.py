@@ -17,8 +17,7 @@ from typing import Any
 from influbench.executors import making
 from influbench.executors.executor import mapped
 from influbench.executors.making import ExecutorConfig
-from influbench.meter import Meter
-from influbench.store import Work
+from influbench.store import Meter, Work
 from influbench.store.entry import LEDGER
 
 

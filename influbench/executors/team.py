@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from influbench.errors import UserError
-from influbench.meter import Meter
-from influbench.store import Work
+from influbench.store import Meter, Work
 from influbench.store.entry import LEDGER
 
 if TYPE_CHECKING:

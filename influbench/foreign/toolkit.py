@@ -28,10 +28,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import Array, Context, Scorer, Scores
 from influbench.foreign import environments
-from influbench.records import Example
 
 if TYPE_CHECKING:
     from influbench.student import LanguageStudent
@@ -235,7 +235,7 @@ def _checked(called: Worker, meta: dict[str, Any]) -> dict[str, Any]:
 
 def _book(called: Worker, student: LanguageStudent, meta: Mapping[str, Any]) -> None:
     """Reports a worker's passes to whoever counts the student's."""
-    from influbench.meter import passes
+    from influbench.store import passes
 
     told = meta.get("passes")
     if not isinstance(told, dict) or set(told) != {"forward", "backward", "positions"}:

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from influbench import models
 from influbench.config import seldom, transport
+from influbench.data.records import ModelRef
 from influbench.generation.engines import Engine, InProcess, Server, ServerSettings
 from influbench.generation.instructions import (
     CLOSE,
@@ -24,9 +25,8 @@ from influbench.generation.instructions import (
     request,
 )
 from influbench.generation.sampling import Completion, Sampling
-from influbench.meter import Meter
 from influbench.models import chat_prompt
-from influbench.records import ModelRef
+from influbench.store import Meter
 
 
 class GenerationSettings(ServerSettings):

@@ -13,13 +13,13 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+from influbench.data.records import Candidate, ModelRef, SeedPrompt
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.generation.attempts import Attempt, GenerationConfig, Plan, Teacher
 from influbench.generation.instructions import Novelty
-from influbench.progress import SilentProgress
-from influbench.records import Candidate, ModelRef, SeedPrompt
 from influbench.store import Stage, Work
+from influbench.terminal.progress import SilentProgress
 
 __all__ = ["STAGE", "GenerationConfig", "write_candidates"]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from influbench.judging.archive import Archive
 from influbench.judging.making import ArchivedJudge, RecordedBackend, booked, build
-from influbench.judging.protocol import Budget, Judge, JudgeConfig, Reply, Request, Usage
+from influbench.judging.protocol import Judge, JudgeConfig, Reply, Request, Usage
 
 __all__ = [
     "Archive",
     "ArchivedJudge",
-    "Budget",
     "Judge",
     "JudgeConfig",
     "RecordedBackend",

@@ -17,7 +17,6 @@ from influbench.judging.archive import Archive, request_key, total
 from influbench.judging.protocol import (
     LOCAL,
     Backend,
-    Budget,
     Judge,
     JudgeConfig,
     Judgement,
@@ -29,8 +28,9 @@ from influbench.judging.protocol import (
 )
 from influbench.judging.refusals import WITHHELD
 from influbench.judging.written import without_thoughts
-from influbench.meter import Meter
-from influbench.progress import Advance, Progress, SilentProgress
+from influbench.store import Meter
+from influbench.store.budget import Budget
+from influbench.terminal.progress import Advance, Progress, SilentProgress
 
 if TYPE_CHECKING:
     import torch

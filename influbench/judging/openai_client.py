@@ -1,7 +1,7 @@
 """An OpenAI-compatible endpoint as judge: the official client inside our own limits.
 
-Retries, deadlines and the spending cap are ours, since the client's time limit is per read (a
-server that drips a byte a second would hang it) and it does not know what a reply may cost.
+Retries, deadlines and the spending cap are ours: the client's time limit is per read, which a
+server that drips a byte a second never meets, and it does not know what a reply may cost.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from influbench.errors import UserError
 from influbench.judging import endpoint as judge_endpoint
 from influbench.judging import refusals
 from influbench.judging.archive import judgement, request_key
-from influbench.judging.protocol import Budget, JudgeConfig, Judgement, Keep, Request
+from influbench.judging.protocol import JudgeConfig, Judgement, Keep, Request
 from influbench.judging.refusals import Way
 from influbench.judging.written import without_thoughts
+from influbench.store.budget import Budget
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
-RETRIED = {408, 409, 425, 429}
-LONGEST_WAIT_S = 60.0
+RETRIED, LONGEST_WAIT_S = {408, 409, 425, 429}, 60.0
 
 
 class _AgainError(Exception):

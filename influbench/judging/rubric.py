@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.judging import written
 from influbench.judging.making import Judge, Message, Request
-from influbench.records import Example
 
 GRADES = ("1", "2", "3", "4", "5")
 

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from influbench.data.records import Candidate, Pair, Score, SeedPrompt
 from influbench.errors import UserError
 from influbench.files import digest
-from influbench.records import Candidate, Pair, Score, SeedPrompt
 
 BASE = "base"
 """Not an arm: the student before any training, which stands in every table."""

@@ -7,16 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from influbench import generation, preferences, scoring, training
-from influbench.evaluation.evaluator import Evaluated
-from influbench.evaluation.suite import Baseline
-from influbench.generation.attempts import GenerationConfig
-from influbench.loop import arms
-from influbench.loop.arms import BASE, BASELINE, Arm
-from influbench.loop.sets import Sets, check
-from influbench.loop.settings import RunConfig
-from influbench.models.templates import templated
-from influbench.records import (
+from influbench import generation, scoring, training
+from influbench.data.records import (
     Candidate,
     Example,
     LedgerRow,
@@ -25,8 +17,16 @@ from influbench.records import (
     Score,
     SeedPrompt,
 )
+from influbench.evaluation.evaluator import Evaluated
+from influbench.evaluation.suite import Baseline
+from influbench.generation.attempts import GenerationConfig
+from influbench.loop import arms, preferences
+from influbench.loop.arms import BASE, BASELINE, Arm
+from influbench.loop.sets import Sets, check
+from influbench.loop.settings import RunConfig
+from influbench.models.templates import templated
 from influbench.scoring import MethodConfig, Scored
-from influbench.session import Session
+from influbench.store.session import Session
 from influbench.training import SFTConfig, WarmupConfig, dpo
 from influbench.training.dpo import DPOStageConfig
 

@@ -11,14 +11,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from influbench import models, registry
-from influbench.estimator import Scale
+from influbench import models
+from influbench.data.records import Outcome, ResultRow, Score
+from influbench.estimator import Scale, registry
 from influbench.evaluation.evaluator import Evaluated
 from influbench.files import digest
 from influbench.loop import arms
 from influbench.loop.arms import BASE, BASELINE
 from influbench.loop.pipeline import Round, Run
-from influbench.records import Outcome, ResultRow, Score
 from influbench.results import CEILING, cost_rows, row_of
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from influbench import data, preferences, registry
+from influbench import data
+from influbench.data.records import Example, SeedPrompt
 from influbench.errors import UserError, require
+from influbench.estimator import registry
 from influbench.evaluation import evaluator
 from influbench.evaluation.evaluator import Evaluator
 from influbench.evaluation.suite import Material
-from influbench.loop import arms
+from influbench.loop import arms, preferences
 from influbench.loop.arms import BASELINE
 from influbench.loop.settings import RunConfig
 from influbench.models.templates import check_template
-from influbench.records import Example, SeedPrompt
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from influbench.data import DataConfig
 from influbench.evaluation.evaluator import EvaluationConfig
 from influbench.generation.attempts import GenerationSettings
 from influbench.judging import JudgeConfig
+from influbench.loop.preferences import PreferenceConfig
 from influbench.models import ModelConfig
-from influbench.preferences import PreferenceConfig
 from influbench.scoring import ScoringSettings
 from influbench.training import SFTSettings, WarmupSettings
 from influbench.training.dpo import DPOSettings

@@ -10,10 +10,10 @@ from pathlib import Path
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from influbench.data.records import Turn
 from influbench.errors import UserError
 from influbench.models.sources import first_line
 from influbench.models.tiny import CHATML
-from influbench.records import Turn
 
 PADS = (
     *("<|endoftext|>", "<pad>", "[PAD]", "<|padding|>", "<|pad|>"),

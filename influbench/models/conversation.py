@@ -19,9 +19,9 @@ from typing import Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from influbench.data.records import Turn
 from influbench.errors import UserError
 from influbench.models.chat import fitting, rendered
-from influbench.records import Turn
 
 Learn = Literal["all", "last"]
 """Whether all assistant turns learn, or the last one only."""

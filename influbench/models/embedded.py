@@ -26,12 +26,12 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models import cache, tiny
 from influbench.models.cache import cache_dir, file_sha256
 from influbench.models.quiet import save
-from influbench.records import ModelRef
 
 CONVERSION = 2
 """Raised when a conversion would write other weights or another tokenizer."""

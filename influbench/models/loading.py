@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from influbench.config import Config, Products
+from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.models import adapter, cache, rounding, sources
 from influbench.models.chat import chat_prompt, set_pad, set_template, template_text
@@ -35,7 +36,6 @@ from influbench.models.embedded import (
     resolve_embedded,
 )
 from influbench.models.quiet import quiet, save
-from influbench.records import ModelRef
 
 __all__ = [
     "EMBEDDED",

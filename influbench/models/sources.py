@@ -11,10 +11,10 @@ import httpx2
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
+from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models.embedded import PACKAGED, file_sha256
-from influbench.records import ModelRef
 
 ADAPTER = "adapter_config.json"
 PATTERNS = (

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from influbench.config import Config
+from influbench.data.records import ModelRef
 from influbench.models import loading as models
 from influbench.models.loading import ModelConfig
-from influbench.records import ModelRef
 from influbench.store import Entry, Stage, Work
 
 

@@ -23,10 +23,10 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
+from influbench.data.records import ResultRow, Score
 from influbench.errors import UserError
 from influbench.estimator import Scale
 from influbench.files import digest, write_bytes
-from influbench.records import ResultRow, Score
 from influbench.report.notes import no_ceiling
 from influbench.results import CEILING, cost_rows, outputs, score_files
 from influbench.results.score_files import ScoreFile

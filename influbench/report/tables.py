@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from influbench.records import Example, LedgerRow
+from influbench.data.records import Example, LedgerRow
 from influbench.report.cells import (
     COST,
     MISSING,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from influbench.data.records import Outcome
 from influbench.files import digest
-from influbench.records import Outcome
 from influbench.results.axes import leaves, telling
 from influbench.results.headline import label_of
 from influbench.results.rows import BASELINE

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from influbench.data.records import LedgerRow, Outcome, ResultRow, Score
 from influbench.errors import UserError
 from influbench.files import from_dict, write_bytes
-from influbench.records import LedgerRow, Outcome, ResultRow, Score
 from influbench.results import outputs
 
 R = TypeVar("R")

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
-from influbench.records import LedgerRow, ResultRow
+from influbench.data.records import LedgerRow, ResultRow
 from influbench.statistics.estimate import Estimate
 
 BASE = "base"

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from influbench.data.examples import row_id
+from influbench.data.records import LedgerRow, Score
 from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
 from influbench.files import from_dict, write_bytes
-from influbench.records import LedgerRow, Score
 from influbench.results import outputs
 
 FORMAT = 1

@@ -19,8 +19,8 @@ from typing import Any
 
 import pandas as pd
 
+from influbench.data.records import LedgerRow, Outcome, ResultRow, Score
 from influbench.errors import UserError
-from influbench.records import LedgerRow, Outcome, ResultRow, Score
 from influbench.results.axes import axes_of, leaves
 from influbench.results.headline import framed, headline
 from influbench.results.manifest import read_manifest

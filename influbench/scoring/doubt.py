@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from influbench.records import Score
+from influbench.data.records import Score
 
 
 def doubt(scores: Sequence[Score]) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from influbench import registry
+from influbench.data.records import Example, LedgerRow, ModelRef, Score
+from influbench.estimator import registry
 from influbench.judging import JudgeConfig
-from influbench.records import Example, LedgerRow, ModelRef, Score
 from influbench.scoring import noise_floor, stage
 from influbench.scoring.settings import MethodConfig
-from influbench.session import Session
+from influbench.store.session import Session
 
 ORACLE = "exact"
 """The estimator that the others are judged by; its noise floor is measured."""

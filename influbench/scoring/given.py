@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from influbench import models, training
+from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models import ModelConfig
 from influbench.models.templates import add_to
-from influbench.records import Example, ModelRef
-from influbench.session import Session
+from influbench.store.session import Session
 from influbench.student import History, Told, checkpoint
 from influbench.training import WarmupConfig
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from influbench import models
+from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.estimator import Facts
 from influbench.executors import team
-from influbench.records import Example, ModelRef
 from influbench.scoring.settings import MethodConfig
 from influbench.store import Work
 from influbench.student import LanguageStudent, StudentSettings, fused, load_student

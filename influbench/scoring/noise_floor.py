@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from influbench import granting, registry
-from influbench.estimator import Context, Estimator, Student, as_scores
+from influbench.data.records import Example, ModelRef
+from influbench.estimator import Context, Estimator, Student, as_scores, granting, registry
 from influbench.executors import team
 from influbench.files import digest
-from influbench.records import Example, ModelRef
 from influbench.scoring.holding import hold
 from influbench.scoring.settings import MethodConfig
 from influbench.store import Stage, Work

@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from influbench import granting, judging, registry
+from influbench import judging
+from influbench.data.records import Example, ModelRef, Score
 from influbench.derivatives.objective import examples_of
 from influbench.errors import MethodError, UserError
-from influbench.estimator import Context, Scorer, Scores, as_scores
+from influbench.estimator import Context, Scorer, Scores, as_scores, granting, registry
 from influbench.executors import team
 from influbench.executors.shares import Share, device_of, shared
 from influbench.files import write_bytes
-from influbench.judging import ArchivedJudge, Budget
-from influbench.records import Example, ModelRef, Score
+from influbench.judging import ArchivedJudge
 from influbench.scoring.holding import check_lengths, check_sharded, hold, reference_passes
 from influbench.scoring.settings import MethodConfig
 from influbench.store import Stage, Work
+from influbench.store.budget import Budget
 
 FACTS = "diagnostics.json"
 """What the method says of itself, beside its scores."""

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from influbench.data.records import Score
 from influbench.errors import UserError
 from influbench.estimator import Array, Scale
-from influbench.records import Score
 from influbench.statistics.agreement import Metric, measures
 from influbench.statistics.bootstrap import interval
 from influbench.statistics.estimate import Estimate

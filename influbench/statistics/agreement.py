@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from influbench.data.records import Score
 from influbench.estimator import Array
-from influbench.records import Score
 
 MARGIN_STDERRS = 2.0
 """Standard errors beyond which the oracle's own order of two siblings is held to be known."""

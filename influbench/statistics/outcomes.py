@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from influbench.data.records import Outcome
 from influbench.errors import UserError
-from influbench.records import Outcome
 from influbench.statistics import bootstrap
 from influbench.statistics.estimate import Estimate
 

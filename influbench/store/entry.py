@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from influbench.data.records import LedgerRow, ModelRef
 from influbench.files import from_dict, read_jsonl
-from influbench.records import LedgerRow, ModelRef
 
 R = TypeVar("R")
 

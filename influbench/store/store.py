@@ -23,10 +23,8 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from influbench.config import Config
+from influbench.data.records import ModelRef
 from influbench.files import digest, to_line, write_bytes
-from influbench.meter import Meter
-from influbench.progress import Progress, SilentProgress
-from influbench.records import ModelRef
 from influbench.store.chunks import Chunks
 from influbench.store.disk import ExplainedWhenFull
 from influbench.store.entry import (
@@ -38,6 +36,8 @@ from influbench.store.entry import (
     files,
     read_manifest,
 )
+from influbench.store.ledger import Meter
+from influbench.terminal.progress import Progress, SilentProgress
 
 R = TypeVar("R")
 T = TypeVar("T")

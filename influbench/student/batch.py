@@ -12,8 +12,8 @@ from functools import cached_property
 
 import torch
 
+from influbench.data.records import Example
 from influbench.estimator import Batch
-from influbench.records import Example
 from influbench.student import packing
 from influbench.student.losses import Encoded, padded, response_positions, token_batches
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from influbench.records import Example
+from influbench.data.records import Example
 
 
 def shown(demonstrations: Sequence[Example], example: Example) -> Example:

@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.models import conversation
-from influbench.records import Example
 from influbench.student import fused, packing
 from influbench.student.batch import TokenBatch, laid_out
 from influbench.student.history import History

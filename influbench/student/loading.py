@@ -10,9 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 from influbench import models
+from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.models import conversation
-from influbench.records import ModelRef
 from influbench.student import budgets, checkpoint, packing
 from influbench.student.history import Told
 from influbench.student.language_student import Compute, LanguageStudent

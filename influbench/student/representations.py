@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional
 
 from influbench import models
+from influbench.data.records import Example
 from influbench.estimator import Array
-from influbench.records import Example
 from influbench.student.language_student import LanguageStudent
 
 Encoder = Callable[[Sequence[Example]], Array]

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from influbench import terminal
 from influbench.executors import Outcome
-from influbench.progress import Advance, RichProgress
 from influbench.studies.single import Done
+from influbench.terminal.progress import Advance, RichProgress
 
 ROOM = 8
 """Lines of a terminal that are left to other things than runs."""

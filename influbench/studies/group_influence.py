@@ -22,11 +22,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.derivatives import gradients, step
 from influbench.derivatives.similarity import mean_over_references
 from influbench.estimator import Array, Context, Scores, as_scores
 from influbench.estimators.exact import Exact
-from influbench.records import Example
 
 Trajectory = Sequence[Sequence[Example]]
 """The batches of consecutive steps."""

@@ -14,7 +14,7 @@ from typing import Any
 from influbench.config import Config
 from influbench.errors import UserError
 from influbench.results import RunResult
-from influbench.session import Session
+from influbench.store.session import Session
 from influbench.studies import kinds
 
 LOOP = "loop"

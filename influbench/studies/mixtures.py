@@ -17,10 +17,10 @@ from pydantic import Field
 from influbench import models
 from influbench.config import Config
 from influbench.data import load_examples
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models import ModelConfig
-from influbench.records import Example
 
 
 class MixtureConfig(Config):

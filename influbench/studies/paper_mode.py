@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from influbench import preferences
+from influbench.data.records import Candidate, Example, Score
 from influbench.estimators.exact import PAPER_MODE
-from influbench.preferences import PreferenceConfig
-from influbench.records import Candidate, Example, Score
+from influbench.loop import preferences
+from influbench.loop.preferences import PreferenceConfig
 from influbench.scoring import MethodConfig
 from influbench.statistics.agreement import spearman
 

@@ -28,10 +28,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from influbench.data.records import Example, ResultRow
 from influbench.errors import UserError
 from influbench.estimator import Array
 from influbench.files import digest
-from influbench.records import Example, ResultRow
 from influbench.results import row_of
 from influbench.statistics import bootstrap
 from influbench.statistics.bootstrap import RESAMPLES

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.files import digest
-from influbench.records import Example
 
 MIN_WORDS = 6
 """Shorter responses are not shuffled, cut or repeated: too little would remain to be seen."""

@@ -22,17 +22,17 @@ from pydantic import Field
 
 from influbench import training
 from influbench.config import Config
+from influbench.data.records import Example, ModelRef, Outcome, ResultRow
 from influbench.errors import UserError
 from influbench.evaluation.suites.losses import STAGE as LOSSES
 from influbench.evaluation.suites.losses import LossConfig
 from influbench.files import digest
-from influbench.records import Example, ModelRef, Outcome, ResultRow
 from influbench.results import row_of
-from influbench.session import Session
 from influbench.statistics.agreement import spearman
 from influbench.statistics.bootstrap import interval
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.seeds import over_seeds
+from influbench.store.session import Session
 from influbench.training import SFTConfig, SFTSettings
 
 PARTS = ("top", "middle", "bottom")

@@ -14,19 +14,20 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from influbench import models, registry, scoring, training
+from influbench import models, scoring, training
 from influbench.config import Config, transport
 from influbench.data import DataConfig, load_examples, load_reference, load_starter
+from influbench.data.records import Example, LedgerRow, ModelRef, ResultRow, Score
 from influbench.errors import UserError
+from influbench.estimator import registry
 from influbench.files import digest
 from influbench.judging import JudgeConfig
 from influbench.models import ModelConfig
 from influbench.models.templates import check_template, templated
-from influbench.records import Example, LedgerRow, ModelRef, ResultRow, Score
 from influbench.results import RunResult, cost_rows
 from influbench.results.provenance import provenance
 from influbench.scoring import MethodConfig, ScoringSettings
-from influbench.session import Session
+from influbench.store.session import Session
 from influbench.training import WarmupConfig, WarmupSettings
 
 

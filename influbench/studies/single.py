@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from influbench.judging import Budget
-from influbench.progress import Progress, SilentProgress
 from influbench.results import result_file
-from influbench.session import Session
 from influbench.store import BusyError, Entry, MissingError, Store, receipts
+from influbench.store.budget import Budget
 from influbench.store.receipts import Receipt
+from influbench.store.session import Session
 from influbench.studies import kind as kinds
+from influbench.terminal.progress import Progress, SilentProgress
 
 
 @dataclass(frozen=True, kw_only=True)

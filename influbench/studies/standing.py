@@ -10,9 +10,9 @@ from rich.table import Table
 
 from influbench import terminal
 from influbench.config import read_yaml
+from influbench.data.records import LedgerRow
 from influbench.errors import UserError
 from influbench.files import from_dict
-from influbench.records import LedgerRow
 from influbench.store import receipts
 from influbench.store.entry import read_manifest
 from influbench.store.receipts import Receipt

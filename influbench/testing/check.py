@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from influbench import granting
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import (
     Array,
@@ -36,9 +36,9 @@ from influbench.estimator import (
     Scores,
     Student,
     as_scores,
+    granting,
 )
-from influbench.granting import UndeclaredNeedError
-from influbench.records import Example
+from influbench.estimator.granting import UndeclaredNeedError
 from influbench.testing import parameter_coverage, student_state
 from influbench.testing.small_students import tiny_context, tiny_examples
 

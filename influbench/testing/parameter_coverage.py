@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import Context, Scorer, Student, as_scores
-from influbench.records import Example
 
 
 def parts(model: torch.nn.Module) -> dict[str, list[torch.nn.Parameter]]:

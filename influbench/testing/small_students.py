@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from influbench import models
+from influbench.data.records import Example
 from influbench.estimator import Batch, Context, Student
 from influbench.files import digest
 from influbench.judging import Reply, Request, Usage
-from influbench.records import Example
 from influbench.student import LanguageStudent, packing
 
 

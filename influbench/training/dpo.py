@@ -13,10 +13,10 @@ from pydantic import Field
 from transformers import TrainingArguments
 
 from influbench import models
+from influbench.data.records import ModelRef, Pair
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models.chat import without_template
-from influbench.records import ModelRef, Pair
 from influbench.store import Stage, Work
 from influbench.training import trainer
 from influbench.training.pair_tokens import PairTokens, tokenise

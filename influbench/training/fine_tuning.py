@@ -11,8 +11,8 @@ from pydantic import Field
 
 from influbench import models
 from influbench.config import transport
+from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
-from influbench.records import Example, ModelRef
 from influbench.store import Stage, Work
 from influbench.student import LanguageStudent, StudentSettings, Told, load_student
 from influbench.student.losses import Encoded

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from influbench.data.records import Pair
 from influbench.errors import UserError
 from influbench.models import conversation
-from influbench.records import Pair
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from influbench import models
 from influbench.config import Config, Products, transport
 from influbench.errors import UserError
 from influbench.models.quiet import quiet
-from influbench.progress import Advance
 from influbench.store import Work
+from influbench.terminal.progress import Advance
 from influbench.training.schedule import Schedule
 
 CHECKPOINTS = "scratch/checkpoints"

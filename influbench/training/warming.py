@@ -16,10 +16,10 @@ from transformers import get_constant_schedule_with_warmup
 
 from influbench import models
 from influbench.config import Config, OnThisMachine, seldom, transport
+from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models import adapter
-from influbench.records import Example, ModelRef
 from influbench.store import Stage, Work
 from influbench.student import Compute, LanguageStudent, StudentSettings, Told, load_student
 from influbench.training import trainer

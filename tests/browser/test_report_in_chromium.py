@@ -6,7 +6,7 @@ import pytest
 from chromium import chromium, opened
 from PIL import Image
 
-from influbench.records import Score
+from influbench.data.records import Score
 from influbench.report import page
 from influbench.report.page.texts import Texts
 from influbench.results.score_files import ScoreFile, write

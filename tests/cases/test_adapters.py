@@ -19,9 +19,9 @@ from cases.trained import RATE, Trained, trained
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from influbench import models, registry, score, testing
+from influbench import models, score, testing
 from influbench.errors import UserError
-from influbench.estimator import Context, as_scores
+from influbench.estimator import Context, as_scores, registry
 from influbench.student import StudentSettings, Told, load_student
 from influbench.student.placement.place import needed
 from influbench.testing import families

@@ -20,9 +20,9 @@ import torch
 from cases.trained import RATE, Trained, trained
 from transformers import Trainer
 
-from influbench import models, registry, score, testing
+from influbench import models, score, testing
 from influbench.errors import UserError
-from influbench.estimator import Context, as_scores
+from influbench.estimator import Context, as_scores, registry
 from influbench.student import StudentSettings, Told, load_student, training_args
 from influbench.testing import families
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from training_kit import FINE, WARM, at
 
-from influbench import models, registry, testing
-from influbench.estimator import as_scores
+from influbench import models, testing
+from influbench.data.records import Example
+from influbench.estimator import as_scores, registry
 from influbench.generation.sampling import Sampling, complete
 from influbench.judging import rubric
-from influbench.records import Example
 from influbench.student import load_student
 from influbench.testing import families
 from influbench.training import fine_tuning, warming

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from influbench.data import load_examples
+from influbench.data.records import Question
 from influbench.data.rows import read_rows
 from influbench.errors import UserError
 from influbench.evaluation.recorded import read_outputs, read_preferences
-from influbench.records import Question
 
 ROWS = [
     {"id": f"r{n}", "instruction": f'Say "{n}", twice.', "response": f"línea {n}\nnext"}

@@ -11,9 +11,9 @@ from cases.test_tokens import ENDS, folders, held, today
 from transformers import AddedToken
 
 from influbench import models
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.models import conversation
-from influbench.records import Example
 from influbench.testing import families
 
 __all__ = ["folders", "today"]  # fixtures

@@ -16,9 +16,9 @@ from cases.trained import Trained, rows
 from command import influbench
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from influbench import foreign, models, registry, testing
+from influbench import foreign, models, testing
 from influbench.errors import UserError
-from influbench.estimator import Context, as_scores
+from influbench.estimator import Context, as_scores, registry
 from influbench.student import load_student
 from influbench.testing import families
 

@@ -13,8 +13,8 @@ from command import influbench
 from influbench import terminal
 from influbench.cli import main as command_line
 from influbench.errors import UserError
-from influbench.progress import RichProgress
 from influbench.report import tables
+from influbench.terminal.progress import RichProgress
 
 HOSTILE = [
     "\x1b[2J\x1b[31mred",

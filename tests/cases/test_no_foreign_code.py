@@ -10,9 +10,9 @@ import pytest
 
 import influbench
 from influbench import models
+from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.foreign import environments
-from influbench.records import ModelRef
 
 PACKAGE = Path(influbench.__file__).parent
 CODE = "from pathlib import Path\nPath({mark!r}).touch()\nclass Own: pass\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from command import influbench
 
+from influbench.data.records import Score
 from influbench.errors import UserError
-from influbench.records import Score
 from influbench.report import comparison
 from influbench.results import outputs, result_file, score_files
 from influbench.results.score_files import ScoreFile

@@ -13,10 +13,10 @@ from cases.reference import Plain
 from command import influbench
 
 from influbench import models, testing
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.evaluation.suites import harness
 from influbench.models.templates import add_to
-from influbench.records import Example
 from influbench.store import Store
 from influbench.student import load_student
 from influbench.testing import families

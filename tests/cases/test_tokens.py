@@ -14,13 +14,13 @@ import torch
 from cases.reference import Plain
 
 from influbench import models, testing
+from influbench.data.records import Example, Pair
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.estimators.exact import Exact
 from influbench.generation.sampling import Sampling, complete
 from influbench.models import conversation
 from influbench.models.chat import DAY
-from influbench.records import Example, Pair
 from influbench.student import load_student
 from influbench.testing import families
 from influbench.training.pair_tokens import tokenise

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
-from influbench.records import Example
+from influbench.data.records import Example
 
 STEPS = 3
 RATE = 1e-3

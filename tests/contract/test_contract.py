@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from influbench import granting, registry, testing
+from influbench import testing
 from influbench.derivatives import gradients
 from influbench.errors import UserError
-from influbench.estimator import Facts, Scores, as_scores
+from influbench.estimator import Facts, Scores, as_scores, granting, registry
 
 OWN_ENVIRONMENT = ("ekfac", "bergson_dot", "bergson_trackstar")
 """Their toolkits cannot share our environment; where theirs is installed, tests/integration/

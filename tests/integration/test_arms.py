@@ -2,14 +2,14 @@
 
 import pytest
 
+from influbench.data.records import Candidate, Score
 from influbench.errors import UserError
 from influbench.files import read_jsonl
 from influbench.loop import arms, pipeline, publish
 from influbench.loop import reading as presets
 from influbench.loop.pipeline import Run
-from influbench.records import Candidate, Score
-from influbench.session import Session
 from influbench.store import Store
+from influbench.store.session import Session
 
 SMALL = [
     *("scoring.compare=[]", "sizes.candidates=8", "sizes.warmup=4", "data.num_questions=1"),

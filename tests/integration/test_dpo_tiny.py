@@ -10,9 +10,9 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 from influbench import models
+from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.models.chat import without_template
-from influbench.records import ModelRef
 from influbench.store import Work
 from influbench.training import dpo as dpo_module
 from influbench.training import preference_trainer

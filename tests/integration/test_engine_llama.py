@@ -12,16 +12,15 @@ from pathlib import Path
 import pytest
 
 from influbench import generation, models
+from influbench.data.records import Candidate, SeedPrompt
 from influbench.errors import UserError
 from influbench.generation.attempts import GenerationConfig
 from influbench.generation.choosing import Sampling
 from influbench.generation.engines import Server, ServerSettings
 from influbench.loop import sets
 from influbench.loop.reading import load_run
-from influbench.meter import Meter
 from influbench.models.embedded import PACKAGED
-from influbench.records import Candidate, SeedPrompt
-from influbench.store import Store
+from influbench.store import Meter, Store
 
 xllamacpp = pytest.importorskip("xllamacpp")
 MODEL = "smollm2-135m-instruct"

@@ -17,7 +17,7 @@ from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
 from influbench.foreign import environments
 from influbench.foreign.environments import TOOLKITS
-from influbench.meter import Meter
+from influbench.store import Meter
 
 USERS = environments.cache_dir() / "foreign"  # read before the tests get a cache of their own
 CANDIDATES = testing.tiny_examples("candidate", 6)

@@ -6,18 +6,17 @@ import torch
 from pydantic import ValidationError
 
 from influbench import generation, models
+from influbench.data.records import Answer, Candidate, ModelRef, Question, SeedPrompt
 from influbench.errors import UserError
 from influbench.evaluation import answers
 from influbench.evaluation.answers import AnswerConfig, AnswerSampling
 from influbench.generation import sampling
 from influbench.generation.attempts import GenerationConfig
 from influbench.generation.sampling import Sampling, complete
-from influbench.meter import Meter
 from influbench.models import LoadedModel
-from influbench.progress import SilentProgress
-from influbench.records import Answer, Candidate, ModelRef, Question, SeedPrompt
-from influbench.store import Store, Work
+from influbench.store import Meter, Store, Work
 from influbench.student import load_student
+from influbench.terminal.progress import SilentProgress
 
 SEEDS = [SeedPrompt(id=f"s{i}", instruction=f"Tell me about {w}.") for i, w in enumerate("abcde")]
 CFG = GenerationConfig(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from influbench.data.records import Answer, Question
 from influbench.evaluation import judge_check
 from influbench.evaluation.suites import alpaca_eval, mt_bench
 from influbench.files import write_jsonl
@@ -19,7 +20,6 @@ from influbench.judging import build
 from influbench.judging.archive import Archive
 from influbench.judging.protocol import JudgeConfig
 from influbench.models.embedded import PACKAGED
-from influbench.records import Answer, Question
 
 xllamacpp = pytest.importorskip("xllamacpp")
 COUNT = 3
@@ -31,7 +31,7 @@ from influbench.judging.archive import Archive
 from influbench.judging.protocol import JudgeConfig
 from influbench.judging import build
 from influbench.files import read_jsonl
-from influbench.records import Answer, Question
+from influbench.data.records import Answer, Question
 
 folder, url = Path(sys.argv[1]), sys.argv[2]
 

@@ -10,7 +10,8 @@ from faulty_server import KEY, PASSING, Faulty
 from influbench.errors import UserError
 from influbench.judging import build
 from influbench.judging.archive import Archive
-from influbench.judging.protocol import Budget, JudgeConfig, Request
+from influbench.judging.protocol import JudgeConfig, Request
+from influbench.store.budget import Budget
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from influbench.data import load_reference
 from influbench.errors import UserError
 from influbench.loop import pipeline, publish
 from influbench.loop import reading as presets
-from influbench.session import Session
 from influbench.store import Store
+from influbench.store.session import Session
 
 SMALL = ["scoring.compare=[]", "sizes.candidates=4", "sizes.warmup=4", "data.num_questions=1"]
 

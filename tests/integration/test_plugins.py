@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from command import influbench, pip_install, python
 
-from influbench import registry, testing
+from influbench import testing
+from influbench.estimator import registry
 from influbench.files import write_jsonl
 from influbench.testing import tiny_examples
 

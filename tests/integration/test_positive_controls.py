@@ -8,8 +8,8 @@ import pytest
 
 from influbench.errors import UserError
 from influbench.models import ModelConfig
-from influbench.session import Session
 from influbench.store import Store
+from influbench.store.session import Session
 from influbench.studies import kind, mixtures
 from influbench.studies.kinds import sees, transmits
 from influbench.studies.study_file import load_study
@@ -125,7 +125,7 @@ def test_a_teacher_taught_by_length_writes_longer_and_flipped_shorter(tmp_path):
 
 
 def test_by_chance_turns_some_pairs_and_keeps_them_all():
-    from influbench.records import Pair
+    from influbench.data.records import Pair
 
     pairs = [
         Pair(

@@ -14,8 +14,8 @@ import pytest
 from command import influbench
 
 from influbench import models, scoring, training
+from influbench.data.records import Score
 from influbench.errors import UserError
-from influbench.records import Score
 from influbench.scoring import MethodConfig
 from influbench.store import Store
 from influbench.testing import tiny_examples

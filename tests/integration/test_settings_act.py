@@ -18,15 +18,15 @@ from pydantic import BaseModel
 
 from influbench.config import from_settings
 from influbench.data import load_evaluation
+from influbench.data.records import ModelRef
 from influbench.evaluation import recorded
 from influbench.files import digest
 from influbench.loop import pipeline, publish, sets
 from influbench.loop.reading import load_run
 from influbench.loop.settings import RunConfig
 from influbench.models import loading
-from influbench.records import ModelRef
-from influbench.session import Session
 from influbench.store import Store
+from influbench.store.session import Session
 from influbench.store.store import _identity
 
 BASE = ["scoring.compare=[exact]", "data.num_evaluation=10", "sizes.training=4"]

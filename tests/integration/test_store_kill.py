@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from influbench.config import Config
-from influbench.records import Example, Score
+from influbench.data.records import Example, Score
 from influbench.store import Stage, Store, Work
 from influbench.store.entry import MANIFEST
 

@@ -5,7 +5,7 @@ import pytest
 from training_kit import EXAMPLES, FINE, TEACH, WARM, Killed, Watched, at, pairs, same, weights
 
 from influbench import models
-from influbench.records import ModelRef
+from influbench.data.records import ModelRef
 from influbench.store import Stage, Store, Work
 from influbench.training import SFT, WARM_UP, sft, warm_up
 from influbench.training.dpo import DPO, dpo

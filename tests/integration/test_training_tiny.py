@@ -7,8 +7,8 @@ import torch
 from training_kit import EXAMPLES, FINE, WARM, at, ref, weights
 
 from influbench import testing
+from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
-from influbench.records import Example, ModelRef
 from influbench.store import Store, Work
 from influbench.student import StudentSettings, load_student
 from influbench.training import WARM_UP, SFTConfig, WarmupConfig, fine_tuning, sft, warm_up, warming

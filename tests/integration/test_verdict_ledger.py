@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from influbench.data.records import Answer, Question
 from influbench.evaluation.suite import VerdictConfig
 from influbench.evaluation.suites import alpaca_eval
 from influbench.judging import JudgeConfig
-from influbench.records import Answer, Question
-from influbench.session import Session
 from influbench.store import Store
+from influbench.store.session import Session
 
 
 def test_a_stage_that_dies_after_its_last_judgement_is_not_booked_twice(tmp_path):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from influbench.data.records import Outcome, Score
 from influbench.errors import UserError
 from influbench.estimator import Scale
-from influbench.records import Outcome, Score
 from influbench.statistics import agreement
 from influbench.statistics.against_oracle import agreement_table, ceiling
 from influbench.statistics.bootstrap import interval, paired_difference

@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from influbench import models
+from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.models.chat import set_pad, template_text
-from influbench.records import ModelRef
 
 
 def copy_of(ref: ModelRef, folder: Path) -> Path:

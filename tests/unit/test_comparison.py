@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 import influbench
+from influbench.data.records import LedgerRow, Score
 from influbench.errors import UserError
-from influbench.records import LedgerRow, Score
 from influbench.report import agreement_tables as agreement
 from influbench.report import comparison
 from influbench.results import score_files

@@ -16,8 +16,8 @@ from influbench.data import (
     load_seed_prompts,
     normalised_hash,
 )
+from influbench.data.records import Example, Question
 from influbench.errors import UserError
-from influbench.records import Example, Question
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="development data absent")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from influbench.records import Outcome
+from influbench.data.records import Outcome
 from influbench.report.tables import differences_table
 from influbench.results import load_study, result_file
 from influbench.results.differences import differences

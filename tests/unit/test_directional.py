@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from influbench import testing
+from influbench.data.records import Example
 from influbench.derivatives import directional, gradients
-from influbench.records import Example
 from influbench.student import LanguageStudent
 from influbench.student.losses import CHUNK
 

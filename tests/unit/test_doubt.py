@@ -2,7 +2,7 @@
 
 import pytest
 
-from influbench.records import Score
+from influbench.data.records import Score
 from influbench.scoring import doubt
 
 

@@ -8,9 +8,9 @@ import torch
 from safetensors import safe_open
 
 from influbench import models
+from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.models import cache, embedded, tiny
-from influbench.records import ModelRef
 
 
 def damage_truncate(folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from influbench import testing
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.bm25 import Bm25
@@ -17,7 +18,6 @@ from influbench.estimators.ifd import Ifd
 from influbench.estimators.loss import Llm2llm, Loss
 from influbench.estimators.perplexity import Perplexity
 from influbench.estimators.repsim import RepSim
-from influbench.records import Example
 
 CANDIDATES = testing.tiny_examples("candidate", 5)
 

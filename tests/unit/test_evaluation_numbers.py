@@ -2,12 +2,12 @@
 
 import pytest
 
+from influbench.data.records import Outcome
 from influbench.evaluation.evaluator import Part, unjudged
 from influbench.evaluation.suites.alpaca_eval import AlpacaEval
 from influbench.evaluation.suites.head_to_head import HeadToHead
 from influbench.evaluation.suites.mt_bench import MTBench
 from influbench.evaluation.suites.mt_bench_pairwise import MTBenchPairwise
-from influbench.records import Outcome
 from influbench.statistics.estimate import Estimate
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from influbench.data.records import Outcome
 from influbench.errors import UserError
-from influbench.records import Outcome
 from influbench.statistics import outcomes as statistics
 
 

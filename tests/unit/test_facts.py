@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from influbench import granting, registry, testing
-from influbench.estimator import Facts
+from influbench import testing
+from influbench.estimator import Facts, granting, registry
 from influbench.estimators.gradient_dot import GradientDot
 from influbench.files import digest
-from influbench.rank import RankConfig, rank
 from influbench.scoring.given import StudentConfig
-from influbench.session import Session
+from influbench.scoring.rank import RankConfig, rank
 from influbench.store import Store
+from influbench.store.session import Session
 
 CANDIDATES = testing.tiny_examples("candidate", 4)
 

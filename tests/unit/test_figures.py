@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from influbench.data.records import ResultRow
 from influbench.errors import UserError
-from influbench.records import ResultRow
 from influbench.results import RunResult, load_study, write
 
 SCRIPT = Path(__file__).parents[2] / "paper_figs" / "fig_cost_quality.py"

@@ -19,7 +19,7 @@ from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
 from influbench.foreign import environments
 from influbench.foreign.environments import TOOLKITS
-from influbench.meter import Meter
+from influbench.store import Meter
 
 UNIT = "response tokens"
 FAKE = f"""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from rouge_score.rouge_scorer import RougeScorer
 
+from influbench.data.records import SeedPrompt
 from influbench.generation.attempts import Attempt, GenerationConfig
 from influbench.generation.choosing import Chooser, Sampling, draw
 from influbench.generation.instructions import (
@@ -15,7 +16,6 @@ from influbench.generation.instructions import (
     request,
 )
 from influbench.generation.stage import _next_prompts, _plan
-from influbench.records import SeedPrompt
 
 
 def attempt(number: int, dropped: str = "") -> Attempt:

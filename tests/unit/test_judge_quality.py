@@ -2,6 +2,7 @@
 
 import pytest
 
+from influbench.data.records import Outcome
 from influbench.evaluation.judge_check import (
     CONSISTENT,
     PREFERS_FIRST,
@@ -9,7 +10,6 @@ from influbench.evaluation.judge_check import (
     UNPARSEABLE,
     quality,
 )
-from influbench.records import Outcome
 
 
 def outcomes(**items: dict[str, float]) -> list[Outcome]:

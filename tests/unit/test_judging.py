@@ -13,7 +13,8 @@ from influbench.judging import Archive, ArchivedJudge, build
 from influbench.judging import endpoint as judge_endpoint
 from influbench.judging.archive import judgement, request_key, total
 from influbench.judging.local import choice_probabilities
-from influbench.judging.protocol import Budget, JudgeConfig, Keep, Request
+from influbench.judging.protocol import JudgeConfig, Keep, Request
+from influbench.store.budget import Budget
 
 
 def ask(number: int, **more) -> Request:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from influbench import registry, testing
+from influbench import testing
 from influbench.derivatives import gradients
 from influbench.errors import UserError
-from influbench.estimator import as_scores
+from influbench.estimator import as_scores, registry
 
 CANDIDATES = testing.tiny_examples("candidate", 4)
 LINEAR = r"self_attn|mlp"

@@ -6,6 +6,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from influbench.data.records import Outcome
 from influbench.errors import UserError
 from influbench.evaluation import length_control
 from influbench.evaluation.length_control import (
@@ -14,7 +15,6 @@ from influbench.evaluation.length_control import (
     variant,
 )
 from influbench.evaluation.suites import alpaca_eval
-from influbench.records import Outcome
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "alpaca_eval"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="needs the development data")

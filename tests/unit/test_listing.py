@@ -8,11 +8,11 @@ import types
 import pytest
 from rich.console import Console
 
-from influbench import registry
 from influbench.cli.listing import estimator_card, estimator_table
 from influbench.errors import UserError
+from influbench.estimator import registry
+from influbench.estimator.registry import Listing
 from influbench.estimators.gradient_dot import GradientDot
-from influbench.registry import Listing
 
 
 class Plugin(GradientDot):

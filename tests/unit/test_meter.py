@@ -13,9 +13,9 @@ import torch
 from torch.func import functional_call, grad, jacrev, jvp, vjp, vmap
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from influbench.meter import Meter, passes, peak_memory
-from influbench.meter import ledger as meter_module
-from influbench.records import LedgerRow
+from influbench.data.records import LedgerRow
+from influbench.store import Meter, passes, peak_memory
+from influbench.store import ledger as meter_module
 
 
 def row(meter: Meter, phase: str) -> LedgerRow:
@@ -375,7 +375,7 @@ def test_the_ledger_needs_no_torch(tmp_path: Path):
     import sys
 
     code = (
-        "import sys; from influbench.meter import Meter; m = Meter()\n"
+        "import sys; from influbench.store import Meter; m = Meter()\n"
         "with m.phase('p'): pass\n"
         "import influbench.store; assert 'torch' not in sys.modules"
     )

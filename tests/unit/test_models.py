@@ -11,9 +11,9 @@ from transformers import BertConfig, BertModel, GPT2Config
 from transformers.utils import logging
 
 from influbench import models
+from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.models.quiet import quiet
-from influbench.records import ModelRef
 
 
 def copy_of(ref: ModelRef, folder: Path) -> Path:

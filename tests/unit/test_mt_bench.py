@@ -4,10 +4,10 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from influbench.data.records import Answer, Outcome, Question
 from influbench.errors import UserError
 from influbench.evaluation.suites import head_to_head, mt_bench, mt_bench_pairwise
 from influbench.judging.protocol import Reply, Request, Usage
-from influbench.records import Answer, Outcome, Question
 
 
 class Scripted:

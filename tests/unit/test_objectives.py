@@ -19,8 +19,8 @@ from influbench.estimators.first_order import FirstOrder
 from influbench.estimators.gradient_dot import GradientDot
 from influbench.estimators.less import Less
 from influbench.estimators.mates import Mates
-from influbench.session import Session
 from influbench.store import Store
+from influbench.store.session import Session
 
 CANDIDATES = testing.tiny_examples("candidate", 3)
 OBJECTIVES = ("nll", "dpo", "reward", "weighted")

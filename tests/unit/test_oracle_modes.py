@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from influbench import testing
+from influbench.data.records import Candidate, Score
 from influbench.derivatives import step
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
+from influbench.estimator.registry import build
 from influbench.estimators.exact import PAPER_MODE, Exact
-from influbench.records import Candidate, Score
-from influbench.registry import build
 from influbench.scoring import noise_floor
 from influbench.student import LanguageStudent
 from influbench.studies import paper_mode

@@ -11,8 +11,8 @@ import pytest
 from command import influbench
 from figure_boxes import overlaps
 
+from influbench.data.records import LedgerRow, Outcome, ResultRow, Score
 from influbench.errors import UserError
-from influbench.records import LedgerRow, Outcome, ResultRow, Score
 from influbench.results import RunResult, load_study, write
 from paper_figs import catalogue, tab_published
 from paper_figs.drawing import MissingError

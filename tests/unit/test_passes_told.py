@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from influbench import granting, registry, testing
-from influbench.meter import Meter
+from influbench import testing
+from influbench.estimator import granting, registry
+from influbench.store import Meter
 
 CANDIDATES = testing.tiny_examples("candidate", 3)
 

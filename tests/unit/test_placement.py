@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from influbench import granting, models, scoring, testing, training
+from influbench import models, scoring, testing, training
 from influbench.derivatives import directional, gradients, graphed, step
 from influbench.errors import UserError
-from influbench.estimator import Context, as_scores
+from influbench.estimator import Context, as_scores, granting
 from influbench.estimators.adam_jvp import AdamJvp
 from influbench.estimators.exact import Exact
 from influbench.estimators.first_order import FirstOrder
@@ -21,8 +21,8 @@ from influbench.estimators.gradient_dot import GradientDot
 from influbench.estimators.less import Less
 from influbench.executors import team
 from influbench.scoring import holding
-from influbench.session import Session
 from influbench.store import Store
+from influbench.store.session import Session
 from influbench.student import budgets, fused, packing
 from influbench.student.casting import linear_layers
 from influbench.student.language_student import Compute, LanguageStudent

@@ -6,13 +6,13 @@ import math
 
 import pytest
 
-from influbench import registry
 from influbench.errors import UserError
+from influbench.estimator import registry
+from influbench.loop.plan import Speeds, calibration, devices, lengths, measure, price, tasks
+from influbench.loop.plan.paper import beside
+from influbench.loop.plan.passes import spent
+from influbench.loop.plan.shapes import KNOWN, shape_of
 from influbench.loop.reading import load_run
-from influbench.plan import Speeds, calibration, devices, lengths, measure, price, tasks
-from influbench.plan.paper import beside
-from influbench.plan.passes import spent
-from influbench.plan.shapes import KNOWN, shape_of
 from tests.command import influbench
 
 SLOW = Speeds(

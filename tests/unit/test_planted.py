@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from influbench import data
+from influbench.data.records import Example, ResultRow
 from influbench.errors import UserError
 from influbench.estimator import Context
 from influbench.estimators.bm25 import Bm25
 from influbench.estimators.length import Length
 from influbench.estimators.random import Random
-from influbench.records import Example, ResultRow
 from influbench.studies import planted
 from influbench.studies.planted_kinds import KINDS
 

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
+from influbench.data.records import ResultRow
 from influbench.errors import UserError
-from influbench.records import ResultRow
 from influbench.studies import prediction
 from influbench.studies.prediction import Trained
 

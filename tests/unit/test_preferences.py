@@ -4,15 +4,15 @@ import math
 
 import pytest
 
+from influbench.data.records import Candidate, Score
 from influbench.errors import UserError
-from influbench.preferences import (
+from influbench.loop.preferences import (
     PreferenceConfig,
     allowed_rules,
     build_pairs,
     check,
     difference_stderr,
 )
-from influbench.records import Candidate, Score
 
 
 def candidate(name, group="g", prompt="P", raw=None, instruction=None):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from influbench import files, records
+from influbench import files
+from influbench.data import records
 from influbench.errors import UserError
 
 

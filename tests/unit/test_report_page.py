@@ -8,11 +8,11 @@ import pytest
 from command import influbench
 
 from influbench.config import Config
+from influbench.data.records import Candidate, Example, ResultRow, Score
 from influbench.errors import UserError
 from influbench.files import write_jsonl
 from influbench.judging import Request, rubric
 from influbench.judging.archive import Archive, judgement
-from influbench.records import Candidate, Example, ResultRow, Score
 from influbench.report import page
 from influbench.report.page import answer, charts
 from influbench.report.page.candidates import sets_of

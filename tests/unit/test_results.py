@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from influbench.data.records import Example, LedgerRow, Outcome, ResultRow, Score
 from influbench.errors import UserError
-from influbench.records import Example, LedgerRow, Outcome, ResultRow, Score
 from influbench.report.tables import cost_quality_tables, ledger_table, ranking_table, with_text
 from influbench.results import RunResult, cost_rows, load_study, row_of, write
 from influbench.results import provenance as origin

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from influbench import models
+from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.models import rounding
-from influbench.records import ModelRef
 
 
 @pytest.fixture(autouse=True)

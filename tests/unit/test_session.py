@@ -5,9 +5,9 @@ import json
 import pytest
 
 from influbench.config import Config
-from influbench.judging import Budget
-from influbench.session import Session
 from influbench.store import Stage, Store
+from influbench.store.budget import Budget
+from influbench.store.session import Session
 
 
 class Price(Config):

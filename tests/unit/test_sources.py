@@ -5,9 +5,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from influbench import models
+from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.models import sources
-from influbench.records import ModelRef
 
 
 def copy_of(ref: ModelRef, folder: Path) -> Path:

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 
 from influbench.config import Config, transport
+from influbench.data.records import Example, ModelRef, Score
 from influbench.errors import UserError
-from influbench.meter import Meter
-from influbench.progress import SilentProgress
-from influbench.records import Example, ModelRef, Score
-from influbench.store import MissingError, Stage, Store, Work
+from influbench.store import Meter, MissingError, Stage, Store, Work
 from influbench.store.chunks import Chunks
 from influbench.store.disk import ExplainedWhenFull
 from influbench.store.entry import MANIFEST
+from influbench.terminal.progress import SilentProgress
 
 EXAMPLES = [Example(id=f"e{i}", instruction=f"ask {i}", response="a\u2028b\x85c") for i in range(7)]
 
@@ -346,7 +345,7 @@ def test_rich_progress_writes_a_line_now_and_then(tmp_path):
 
     from rich.console import Console
 
-    from influbench.progress import RichProgress
+    from influbench.terminal.progress import RichProgress
 
     text, now = io.StringIO(), [0.0]
     progress = RichProgress(Console(file=text, width=20), clock=lambda: now[0])
@@ -365,7 +364,7 @@ def test_rich_progress_draws_a_bar_on_a_terminal():
 
     from rich.console import Console
 
-    from influbench.progress import RichProgress
+    from influbench.terminal.progress import RichProgress
 
     text = io.StringIO()
     progress = RichProgress(Console(file=text, width=100, force_terminal=True))

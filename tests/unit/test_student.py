@@ -8,11 +8,11 @@ from token_rows import batch_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from influbench import testing
+from influbench.data.records import Example
 from influbench.derivatives.directional import by_forward_mode
 from influbench.errors import UserError
 from influbench.estimators.exact import Exact
-from influbench.meter import Meter
-from influbench.records import Example
+from influbench.store import Meter
 from influbench.student import LanguageStudent, losses, packing
 from influbench.student.losses import Encoded
 

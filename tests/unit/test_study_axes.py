@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from influbench.data.records import LedgerRow, Outcome, ResultRow
 from influbench.errors import UserError
-from influbench.records import LedgerRow, Outcome, ResultRow
 from influbench.report.notes import base_verdict, lines_of
 from influbench.report.screen import screen
 from influbench.results import RunResult, load_study, write, write_manifest

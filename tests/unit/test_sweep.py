@@ -8,11 +8,11 @@ from command import influbench
 
 from influbench import executors
 from influbench.config import Config
+from influbench.data.records import ResultRow
 from influbench.errors import MethodError, UserError
 from influbench.executors import Outcome
 from influbench.executors.executor import RETRIES, WorkerLostError, attempt
 from influbench.executors.local import Local
-from influbench.records import ResultRow
 from influbench.results import RunResult
 from influbench.store import BusyError, Stage, Store, receipts, upkeep
 from influbench.studies import grid, kind

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from influbench import models
+from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.models import tiny
-from influbench.records import ModelRef
 
 TEXTS = ["", "plain", "wörld 😀\t12345\n\n  x", "<|im_start|>user\nHi<|im_end|>", "\x00\x7f\u2028"]
 

@@ -5,9 +5,9 @@ from itertools import chain
 import pytest
 from pydantic import ValidationError
 
+from influbench.data.records import Example, Pair
 from influbench.errors import UserError
 from influbench.models.tiny import build_tokenizer
-from influbench.records import Example, Pair
 from influbench.training import SFTConfig, WarmupConfig, trainer, warming
 from influbench.training.dpo import DPOStageConfig, split
 from influbench.training.pair_tokens import tokenise

@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from influbench.data.records import Example
 from influbench.estimator import Array, Batch, Context, Facts, Scorer, Scores
 from influbench.estimators.adaptive import settling
 from influbench.files import digest
-from influbench.records import Example
 
 if TYPE_CHECKING:
     from influbench.derivatives.gradients import Tensors

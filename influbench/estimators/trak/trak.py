@@ -32,10 +32,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from influbench.data.records import Example
 from influbench.errors import UserError, require
 from influbench.estimator import Context, Facts, Scorer, Scores
 from influbench.files import digest
-from influbench.records import Example
 
 if TYPE_CHECKING:
     import torch

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from influbench.data.records import Answer, Outcome, Question
 from influbench.evaluation.length_control import (
     FOLDS,
     Gamed,
@@ -31,7 +32,6 @@ from influbench.evaluation.suite import (
 from influbench.files import digest
 from influbench.judging import written
 from influbench.judging.protocol import Judge, Message, Reply, Request
-from influbench.records import Answer, Outcome, Question
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.outcomes import by_item, summarise, values
 

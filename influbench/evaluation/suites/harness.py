@@ -16,11 +16,11 @@ from pydantic import Field
 
 from influbench import models
 from influbench.config import Config, transport
+from influbench.data.records import ModelRef, Outcome
 from influbench.errors import UserError
 from influbench.evaluation.suite import Marks, Needs, Sitting
 from influbench.evaluation.suites import harness_files
 from influbench.models import LoadedModel
-from influbench.records import ModelRef, Outcome
 from influbench.statistics.estimate import Estimate
 from influbench.store import Stage, Work
 

@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
+from influbench.data.records import Answer, Outcome, Question
 from influbench.evaluation.questions import matched, reference_block, shown_conversation
 from influbench.evaluation.suite import Marks, Needs, Numbers, Sitting, VerdictConfig, verdicts
 from influbench.judging import written
 from influbench.judging.protocol import Judge, Reply, Request
-from influbench.records import Answer, Outcome, Question
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.outcomes import by_item, summarise, values
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from influbench.config import Config, transport
+from influbench.data.records import Example, ModelRef, Outcome, Question
 from influbench.derivatives.gradients import losses
 from influbench.evaluation.suite import Marks, Needs, Numbers, Sitting
-from influbench.records import Example, ModelRef, Outcome, Question
 from influbench.statistics.outcomes import summarise, values
 from influbench.store import Stage, Work
 from influbench.student import StudentSettings, load_student

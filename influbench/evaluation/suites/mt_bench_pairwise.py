@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from influbench.data.records import Answer, Outcome, Question
 from influbench.evaluation.suite import Marks, Needs, Numbers, Sitting, VerdictConfig, verdicts
 from influbench.evaluation.suites import head_to_head
 from influbench.evaluation.suites.head_to_head import HeadToHead
 from influbench.judging.protocol import Judge
-from influbench.records import Answer, Outcome, Question
 from influbench.statistics.estimate import Estimate
 
 

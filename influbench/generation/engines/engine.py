@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from influbench.generation.choosing import Sampling
 from influbench.generation.sampling import Completion, complete
-from influbench.meter.ledger import Phase
 from influbench.models import LoadedModel
+from influbench.store.ledger import Phase
 
 
 class Engine(Protocol):

@@ -30,8 +30,8 @@ from influbench.errors import UserError
 from influbench.files import digest
 from influbench.generation.choosing import Sampling
 from influbench.generation.sampling import Completion
-from influbench.meter.ledger import Phase
 from influbench.models import conversation
+from influbench.store.ledger import Phase
 
 PASSING = {408, 425, 429, 500, 502, 503, 504}
 """What a server answers that is busy, or not ready yet."""

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from influbench import preferences
+from influbench.data.records import Candidate, Example, Score
 from influbench.errors import UserError
-from influbench.loop import arms
-from influbench.records import Candidate, Example, Score
+from influbench.loop import arms, preferences
 from influbench.report.page.texts import Texts, Words
 from influbench.results import Study
 from influbench.results.axes import leaves

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from influbench.records import LedgerRow
+from influbench.data.records import LedgerRow
 from influbench.report import agreement_tables as agreement
 from influbench.report import cells, comparison, tables
 from influbench.report.notes import lines_of

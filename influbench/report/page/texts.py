@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 
 from influbench.data.examples import load_examples
+from influbench.data.records import Candidate, Example, Score
 from influbench.errors import UserError
 from influbench.files import digest, read_jsonl
 from influbench.judging import rubric
 from influbench.judging.archive import Archive
-from influbench.records import Candidate, Example, Score
 
 Words = tuple[str, str]
 """A judge's name and what it wrote."""

@@ -23,8 +23,8 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
+from influbench.data.records import Example
 from influbench.estimator import Batch
-from influbench.records import Example
 from influbench.student.batch import TokenBatch
 from influbench.student.language_student import LanguageStudent
 from influbench.student.losses import Encoded

@@ -16,15 +16,15 @@ import numpy as np
 from pydantic import Field
 
 from influbench import scoring
+from influbench.data.records import Candidate, ResultRow, Score
 from influbench.estimators.adaptive import settling
 from influbench.estimators.adaptive.adaptive import deal
 from influbench.loop import pipeline
 from influbench.loop.settings import RunConfig
 from influbench.models.templates import templated
-from influbench.records import Candidate, ResultRow, Score
 from influbench.results import RunResult
 from influbench.scoring import MethodConfig
-from influbench.session import Session
+from influbench.store.session import Session
 from influbench.studies.kind import Kind
 from influbench.studies.scored_student import blank_row, here
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from influbench.loop import pipeline, publish
 from influbench.loop.settings import RunConfig
 from influbench.results import RunResult
-from influbench.session import Session
+from influbench.store.session import Session
 from influbench.studies.kind import Kind
 
 

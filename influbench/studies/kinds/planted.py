@@ -7,7 +7,7 @@ from pydantic import Field
 
 from influbench.files import digest
 from influbench.results import RunResult
-from influbench.session import Session
+from influbench.store.session import Session
 from influbench.studies import planted, scored_student
 from influbench.studies.kind import Kind
 from influbench.studies.scored_student import ScoredStudentConfig, blank_row, load_sets, score_all

@@ -7,7 +7,7 @@ from pydantic import Field
 from influbench.data import load_evaluation
 from influbench.evaluation.suites.losses import held_out
 from influbench.results import RunResult
-from influbench.session import Session
+from influbench.store.session import Session
 from influbench.studies import prediction, scored_student
 from influbench.studies.kind import Kind
 from influbench.studies.prediction import PredictionConfig, Trainings

@@ -16,15 +16,15 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from influbench import models, preferences, scoring
-from influbench.loop import pipeline
+from influbench import models, scoring
+from influbench.data.records import ModelRef, Pair, ResultRow
+from influbench.loop import pipeline, preferences
+from influbench.loop.preferences import PreferenceConfig
 from influbench.loop.settings import RunConfig
 from influbench.models.templates import templated
-from influbench.preferences import PreferenceConfig
-from influbench.records import ModelRef, Pair, ResultRow
 from influbench.results import RunResult, cost_rows
 from influbench.scoring import Scored
-from influbench.session import Session
+from influbench.store.session import Session
 from influbench.studies import paper_mode
 from influbench.studies.kind import Kind
 from influbench.studies.paper_mode import Variant

@@ -14,16 +14,16 @@ import numpy as np
 from pydantic import Field
 
 from influbench.config import Config, transport
+from influbench.data.records import Example, Outcome
 from influbench.evaluation.suites import losses
 from influbench.evaluation.suites.losses import LossConfig
 from influbench.files import digest
 from influbench.models import ModelConfig
 from influbench.models.templates import check_template, templated
-from influbench.records import Example, Outcome
 from influbench.results import RunResult, row_of
-from influbench.session import Session
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.outcomes import summary
+from influbench.store.session import Session
 from influbench.studies import mixtures
 from influbench.studies.kind import Kind
 from influbench.studies.mixtures import MixtureConfig

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pydantic import Field
 
-from influbench import registry
+from influbench.data.records import Example
+from influbench.estimator import registry
 from influbench.files import digest
 from influbench.models.templates import check_template
-from influbench.records import Example
 from influbench.results import RunResult, row_of
-from influbench.session import Session
 from influbench.statistics import bootstrap
 from influbench.statistics.estimate import Estimate
+from influbench.store.session import Session
 from influbench.studies import mixtures, scored_student
 from influbench.studies.kind import Kind
 from influbench.studies.mixtures import MixtureConfig

@@ -16,22 +16,22 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from influbench import data, generation, preferences
+from influbench import data, generation
 from influbench.config import Config, transport
 from influbench.data import DataConfig
+from influbench.data.records import Candidate, ModelRef, Outcome, Pair, Score
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.generation.attempts import GenerationConfig, GenerationSettings
-from influbench.loop import arms
+from influbench.loop import arms, preferences
 from influbench.loop.arms import BASELINE
+from influbench.loop.preferences import PreferenceConfig
 from influbench.models import ModelConfig
 from influbench.models.templates import check_template, templated
-from influbench.preferences import PreferenceConfig
-from influbench.records import Candidate, ModelRef, Outcome, Pair, Score
 from influbench.results import RunResult, row_of
-from influbench.session import Session
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.outcomes import summary
+from influbench.store.session import Session
 from influbench.studies.kind import Kind
 from influbench.studies.scored_student import blank_row, here
 from influbench.training.dpo import DPO, DPOSettings, DPOStageConfig

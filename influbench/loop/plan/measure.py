@@ -11,8 +11,8 @@ import torch
 from influbench import models
 from influbench.generation.choosing import Sampling
 from influbench.generation.sampling import complete
-from influbench.plan.calibration import Speeds
-from influbench.plan.shapes import shape_of
+from influbench.loop.plan.calibration import Speeds
+from influbench.loop.plan.shapes import shape_of
 
 MODEL = "smollm2-135m-instruct"
 ROWS, LENGTH = 8, 64
@@ -29,7 +29,7 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
 
     Args:
         device: where.
-        model: a model that :func:`influbench.plan.shapes.shape_of` knows.
+        model: a model that :func:`influbench.loop.plan.shapes.shape_of` knows.
     """
     read: dict[str, float] = {}
     learn: dict[str, float] = {}

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from influbench.config import Config
-from influbench.judging import Budget
-from influbench.records import LedgerRow
+from influbench.data.records import LedgerRow
 from influbench.store import Entry, Input, Stage, Store
+from influbench.store.budget import Budget
 
 
 @dataclass

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from influbench.errors import UserError
-from influbench.plan.calibration import Speeds
+from influbench.loop.plan.calibration import Speeds
 
 READS, LEARNS, STREAMS = 0.45, 0.40, 0.60
 """Shares of the peak: passes forward, passes with gradients, memory traffic."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from influbench.plan.prices import Priced
+from influbench.loop.plan.prices import Priced
 
 TIMES = {
     "8b": {"instruction": 0.372, "response": 0.031, "influence": 13.403, "pair": 0.362},

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from influbench.loop.plan.calibration import Speeds
+from influbench.loop.plan.shapes import Shape, shape_of
+from influbench.loop.plan.task import Task
 from influbench.loop.settings import RunConfig
-from influbench.plan.calibration import Speeds
-from influbench.plan.shapes import Shape, shape_of
-from influbench.plan.task import Task
 
 BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
 SCORING, OFFLOADED, TRAINING = 20, 6, 16

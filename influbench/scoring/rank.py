@@ -10,18 +10,20 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from influbench import models, registry, scoring
+from influbench import models, scoring
 from influbench.config import Config, from_settings, transport
 from influbench.data.examples import Source, as_examples
+from influbench.data.records import Example, LedgerRow, ModelRef, Score
 from influbench.errors import UserError
+from influbench.estimator import registry
 from influbench.files import digest
-from influbench.judging import Budget, JudgeConfig
-from influbench.records import Example, LedgerRow, ModelRef, Score
+from influbench.judging import JudgeConfig
 from influbench.results.score_files import ScoreFile
 from influbench.scoring import ORACLE, MethodConfig, ScoringSettings, given
 from influbench.scoring.given import Given, StudentConfig
-from influbench.session import Session
 from influbench.store import Store
+from influbench.store.budget import Budget
+from influbench.store.session import Session
 from influbench.training import WarmupConfig, WarmupSettings
 
 AUTO = "auto"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from influbench import data
 from influbench.data import DataConfig
+from influbench.data.records import Example
 from influbench.generation.attempts import GenerationSettings
-from influbench.records import Example
 
 CHARACTERS = 4.4
 """A token of English text; SmolLM2's on the starter set."""

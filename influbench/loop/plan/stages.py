@@ -1,7 +1,7 @@
 """The stages of a run with their work, counted from its settings; nothing is run.
 
 The order is the loop's (``influbench.loop.pipeline``). What only a run can tell (how long the
-teacher writes, how often it repeats itself) is assumed in :mod:`influbench.plan.lengths`.
+teacher writes, how often it repeats itself) is assumed in :mod:`influbench.loop.plan.lengths`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from influbench import registry
+from influbench.estimator import registry
 from influbench.loop import arms
+from influbench.loop.plan import lengths as texts
+from influbench.loop.plan.lengths import JUDGED, TASK, TEMPLATE, Lengths, Set
+from influbench.loop.plan.passes import Spent, spent
+from influbench.loop.plan.task import Task
 from influbench.loop.settings import RunConfig
-from influbench.plan import lengths as texts
-from influbench.plan.lengths import JUDGED, TASK, TEMPLATE, Lengths, Set
-from influbench.plan.passes import Spent, spent
-from influbench.plan.task import Task
 from influbench.scoring import ORACLE
 
 

@@ -18,10 +18,10 @@ from typing import Literal
 from pydantic import Field
 
 from influbench.config import Config
+from influbench.data.records import Candidate, Pair, Score
 from influbench.errors import UserError
 from influbench.estimator import Scale
 from influbench.files import digest
-from influbench.records import Candidate, Pair, Score
 from influbench.statistics.agreement import difference_stderr
 
 Rule = Literal["sign", "best_worst", "margin", "rank", "medium"]

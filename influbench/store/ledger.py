@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from influbench.meter.peak_memory import ResidentPeak
-from influbench.records import LedgerRow
+from influbench.data.records import LedgerRow
+from influbench.store.peak_memory import ResidentPeak
 
 if TYPE_CHECKING:
     from torch import nn
@@ -195,7 +195,7 @@ class Meter:
     def _count(self, models: Sequence[nn.Module], stack: ExitStack) -> None:
         if not models:
             return
-        from influbench.meter import passes
+        from influbench.store import passes
 
         found = {id(b): b for b in map(passes.backbone, models)}
         new = {k: b for k, b in found.items() if k not in self._counted}

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args, runtim
 import numpy as np
 import numpy.typing as npt
 
+from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.files import digest
-from influbench.records import Example
 
 if TYPE_CHECKING:
     import torch
