@@ -2,12 +2,14 @@
 
 A name is an embedded model (:mod:`influbench.models.embedded`), ``tiny`` or ``tiny:SEED``, a local
 folder (a saved model, a Trainer checkpoint, a peft adapter) or a repository of the Hugging Face
-hub; each may end in ``:bits=N`` (:mod:`influbench.models.rounding`).
+hub; each may end in ``:bits=N`` (:mod:`influbench.models.rounding`) or ``:random=SEED``
+(:mod:`influbench.models.redrawn`).
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,7 +28,7 @@ from transformers import (
 from influbench.config import Config, Products
 from influbench.data.records import ModelRef
 from influbench.errors import UserError
-from influbench.models import adapter, cache, rounding, sources
+from influbench.models import adapter, cache, redrawn, rounding, sources
 from influbench.models.chat import chat_prompt, set_pad, set_template, template_text
 from influbench.models.device import device_of
 from influbench.models.embedded import (
@@ -74,7 +76,8 @@ class ModelConfig(Config):
     name: str
     """An embedded name, ``tiny`` or ``tiny:SEED``, a folder, or a hub repository.
 
-    ``:bits=N`` after it: that model with its linear layers rounded to N bits.
+    ``:bits=N`` after it: that model with its linear layers rounded to N bits; ``:random=SEED``: its
+    architecture with weights drawn anew.
     """
     revision: str | None = None
     """Commit, tag or branch of a hub repository; a commit makes a run repeatable."""
@@ -99,9 +102,12 @@ def resolve(name: str, revision: str | None = None) -> ModelRef:
     Raises:
         UserError: there is no such model, or its package is missing.
     """
-    plain, bits = rounding.split(name)
-    if bits is not None:
-        return _rounded(plain, resolve(plain, revision), bits)
+    for derived in (rounding, redrawn):
+        plain, number = derived.split(name)
+        if number is not None:
+            base, title = resolve(plain, revision), f"{Path(plain).name}-{name.rpartition(':')[2]}"
+            change = functools.partial(derived.change, number=number)
+            return _derived(base, title, derived.identity(base.digest, number), change)
     folder = Path(name).expanduser()
     if not is_embedded(name) and not folder.is_dir():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -117,15 +123,14 @@ def resolve(name: str, revision: str | None = None) -> ModelRef:
     return sources.local(folder, base and resolve(*base))
 
 
-def _rounded(plain: str, base: ModelRef, bits: int) -> ModelRef:
+def _derived(
+    base: ModelRef, name: str, identity: str, change: Callable[[PreTrainedModel], PreTrainedModel]
+) -> ModelRef:
     def make(folder: Path) -> None:
         loaded = load(base, device="cpu")
-        rounding.round_linear(loaded.model, bits)
-        save(loaded.model, loaded.tokenizer, folder)
+        save(change(loaded.model), loaded.tokenizer, folder)
 
-    identity = rounding.identity(base.digest, bits)
-    made = cache.made(f"{Path(plain).name}-bits={bits}", identity, make)
-    return ModelRef(path=str(made), digest=identity)
+    return ModelRef(path=str(cache.made(name, identity, make)), digest=identity)
 
 
 def load_tokenizer(ref: ModelRef, *, chat_template: str | None = None) -> PreTrainedTokenizerFast:

@@ -48,6 +48,12 @@ def identity(base: str, bits: int) -> str:
     return digest(json.dumps(["rounded", VERSION, base, bits, GROUP]))
 
 
+def change(model: PreTrainedModel, number: int) -> PreTrainedModel:
+    """The model itself, its linear layers rounded to so many bits."""
+    round_linear(model, number)
+    return model
+
+
 @torch.no_grad()
 def round_linear(model: PreTrainedModel, bits: int) -> int:
     """Rounds the weights of the linear layers in place; returns how many weights that were.

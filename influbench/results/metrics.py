@@ -9,7 +9,10 @@ Agreement with the oracle (``statistics.against_oracle``): ``spearman``, ``kenda
 backward counts two), ``peak_bytes`` (bytes), ``parameter_share`` (of the trainable parameters,
 those that a gradient method attributes). Planted data: ``auc``, ``paired``, ``auc_<kind>``
 (``studies.planted``). Training on thirds: ``gain_<part>``, ``gain_correlation``, ``lds``
-(``studies.prediction``). ``pairs``: how many taught the teacher.
+(``studies.prediction``), on shares ``addition_P/heldout_loss`` and ``removal_P/heldout_loss``; when
+that pays: ``break_even_ratio``, ``break_even_candidates`` (``studies.break_even``). More steps than
+one: ``horizon_K/spearman`` (``studies.horizon``). What a score hangs on: ``reinitialised/spearman``
+and its like (``studies.kinds.sanity``). ``pairs``: how many taught the teacher.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ import numpy as np
 from influbench.data.records import Example
 from influbench.derivatives import gradients, step
 from influbench.derivatives.similarity import mean_over_references
-from influbench.estimator import Array, Context, Scores, as_scores
+from influbench.estimator import Array, Batch, Context, Scores, Student, as_scores
 from influbench.estimators.exact import Exact
 
 Trajectory = Sequence[Sequence[Example]]
@@ -64,28 +64,37 @@ def group_influence(ctx: Context, trajectories: Sequence[Trajectory]) -> Scores:
     """
     batches = ctx.student.batches(ctx.reference)
     empty: dict[int, Array] = {}
-
-    def losses_after(trajectory: Trajectory) -> Array:
-        first = step.next_update(ctx.student)
-        with step.excursion(first).undone():
-            update = first
-            for number, batch in enumerate(trajectory):
-                weights = update.weights
-                mean = gradients.mean_gradient(ctx.student, weights, batch) if batch else None
-                # Before the weights move: SGD's weight decay enters its momentum.
-                after = update.following(mean) if number + 1 < len(trajectory) else update
-                update.apply(mean)
-                update = after
-            return gradients.losses_of(ctx.student, batches)
-
     rows = []
     for trajectory in trajectories:
         assert trajectory, "a trajectory has at least one step"
         steps = len(trajectory)
         if steps not in empty:
-            empty[steps] = losses_after([[]] * steps)
-        rows.append(empty[steps] - losses_after(trajectory))
+            empty[steps] = losses_after(ctx.student, batches, [[]] * steps)
+        rows.append(empty[steps] - losses_after(ctx.student, batches, trajectory))
     return mean_over_references(np.stack(rows))
+
+
+def losses_after(student: Student, batches: Sequence[Batch], trajectory: Trajectory) -> Array:
+    """Losses of the references once the student has taken the steps, which are then undone.
+
+    Args:
+        student: where the trajectory starts; left as it was found.
+        batches: of the references.
+        trajectory: a batch a step; an empty one is the step without a gradient.
+
+    Returns:
+        Shape [reference], nats per response token.
+    """
+    first = step.next_update(student)
+    with step.excursion(first).undone():
+        update = first
+        for number, batch in enumerate(trajectory):
+            mean = gradients.mean_gradient(student, update.weights, batch) if batch else None
+            # Before the weights move: SGD's weight decay enters its momentum.
+            after = update.following(mean) if number + 1 < len(trajectory) else update
+            update.apply(mean)
+            update = after
+        return gradients.losses_of(student, batches)
 
 
 def additivity(ctx: Context, trajectories: Sequence[Trajectory]) -> Additivity:

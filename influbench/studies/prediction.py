@@ -5,6 +5,9 @@ them into thirds by score, train on each third, and measure how far the held-out
 gain, nats per response token; positive = it fell). A useful method has ``gain_top`` above
 ``gain_bottom`` and a positive correlation between a third's mean score and its gain.
 
+Addition and removal curves ask it of more than thirds: the held-out loss after training on the top
+P % of what was drawn (``addition_P``), and on all but the top P % (``removal_P``).
+
 The linear-datamodelling score (LDS; Park et al., arXiv 2303.14186) asks the same of random subsets
 that are shared by all methods: the Spearman correlation, over a bank of trainings, of the
 subset's summed score with its gain. It is independent of how any method ranks, and the bank is paid
@@ -45,6 +48,9 @@ class PredictionConfig(Config):
     sft: SFTSettings = SFTSettings(learning_rate=2e-5, batch_size=4)
     share: float = Field(default=0.75, gt=0, le=1, description="of the candidates, drawn a seed")
     bank: int = Field(default=0, ge=0, description="trainings on random subsets for the LDS")
+    curve: tuple[int, ...] = Field(
+        default=(), description="percent: trainings on the top so many, and without them"
+    )
     bank_share: float = Field(default=0.5, gt=0, lt=1, description="of the candidates, a subset")
 
 
@@ -57,6 +63,8 @@ class Trained:
     ids: tuple[str, ...]
     gain: float
     """Mean drop of the held-out loss, nats per response token."""
+    loss: float
+    """The held-out loss after it, nats per response token."""
 
 
 @dataclass
@@ -75,8 +83,8 @@ class Trainings:
         examples = [self.candidates[name] for name in sorted(ids)]
         sft = self.cfg.sft.into(SFTConfig, seed=seed, device=self.device)
         entry = self.session.run(training.SFT, sft, examples, self.student, label=part)
-        gain = self._loss(self.student) - self._loss(entry.model("student"))
-        return Trained(part, seed, tuple(sorted(ids)), gain)
+        after = self._loss(entry.model("student"))
+        return Trained(part, seed, tuple(sorted(ids)), self._loss(self.student) - after, after)
 
     def _loss(self, student: ModelRef) -> float:
         entry = self.session.run(LOSSES, LossConfig(device=self.device), self.held_out, [], student)
@@ -100,6 +108,21 @@ def thirds(scores: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
     return {part: tuple(names) for part, names in zip(PARTS, cuts, strict=True)}
 
 
+def shares(scores: Mapping[str, float], percent: Sequence[int]) -> dict[str, tuple[str, ...]]:
+    """The top so many percent (``addition_P``) and what they leave (``removal_P``), by name.
+
+    Ties as in :func:`thirds`. All of the candidates are no removal, none of them are no training.
+    """
+    best = sorted(scores, key=lambda name: (-scores[name], digest(f"thirds:{name}")))
+    found: dict[str, tuple[str, ...]] = {}
+    for wanted in percent:
+        count = max(1, round(wanted / 100 * len(best)))
+        found[f"addition_{wanted}"] = tuple(best[:count])
+        if count < len(best):
+            found[f"removal_{wanted}"] = tuple(best[count:])
+    return found
+
+
 def subset(ids: Sequence[str], share: float, seed: str) -> tuple[str, ...]:
     """A random share of the ids, at least one."""
     drawn = sorted(ids, key=lambda name: digest(f"{seed}:{name}"))
@@ -109,12 +132,13 @@ def subset(ids: Sequence[str], share: float, seed: str) -> tuple[str, ...]:
 def predict(
     scores: Mapping[str, float], trainings: Trainings, seeds: Sequence[int]
 ) -> list[Trained]:
-    """Trains on each third by these scores, for each seed."""
-    found = []
+    """Trains on each third by these scores, and on each share of the curves, for each seed."""
+    found: list[Trained] = []
     for seed in seeds:
-        drawn = subset(list(scores), trainings.cfg.share, f"prediction:{seed}")
-        for part, ids in thirds({name: scores[name] for name in drawn}).items():
-            found.append(trainings.gain(part, ids, seed))
+        names = subset(list(scores), trainings.cfg.share, f"prediction:{seed}")
+        drawn = {name: scores[name] for name in names}
+        parts = thirds(drawn) | shares(drawn, trainings.cfg.curve)
+        found += [trainings.gain(part, ids, seed) for part, ids in parts.items()]
     return found
 
 
@@ -136,7 +160,8 @@ def result_rows(
     """What the trainings say of one method.
 
     ``gain_top``, ``gain_middle``, ``gain_bottom`` and ``gain_top_minus_bottom`` (mean over seeds
-    with a Student's t interval), ``gain_correlation`` (Pearson, mean score of a third with its
+    with a Student's t interval), ``addition_P/heldout_loss`` and ``removal_P/heldout_loss`` (the
+    same), ``gain_correlation`` (Pearson, mean score of a third with its
     gain) and ``lds``; the last two with bootstrap intervals over trainings.
     """
     by_part = {p: np.array([t.gain for t in found if t.part == p]) for p in PARTS}
@@ -146,7 +171,11 @@ def result_rows(
     for metric, values in numbers.items():
         gains = [Estimate(value=float(gain), n=1, unit="nats/token") for gain in values]
         rows.append(row_of(base, metric, replace(over_seeds(gains), n=len(gains))))
-    told = np.array([[_mean(scores, t), t.gain] for t in found])
+    for part in dict.fromkeys(t.part for t in found if t.part not in PARTS):
+        losses = [Estimate(value=t.loss, n=1, unit="nats/token") for t in found if t.part == part]
+        row = row_of(base, f"{part}/heldout_loss", over_seeds(losses, (0.0, math.inf)))
+        rows.append(replace(row, n=len(losses)))
+    told = np.array([[_mean(scores, t), t.gain] for t in found if t.part in PARTS])
     rows += _correlated(replace(base, metric="gain_correlation"), told, _pearson)
     if banked:
         told = np.array([[_mean(scores, t) * len(t.ids), t.gain] for t in banked])
@@ -159,9 +188,10 @@ def _mean(scores: Mapping[str, float], trained: Trained) -> float:
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    if not (np.ptp(x) and np.ptp(y)):  # a mean of equal numbers may differ from them in a last bit
+        return math.nan
     a, b = x - x.mean(), y - y.mean()
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / norm if norm else math.nan
+    return float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
 
 
 def _correlated(base: ResultRow, told: np.ndarray, correlation: Correlation) -> list[ResultRow]:

@@ -52,6 +52,7 @@ def test_prediction_study_trains_thirds_from_one_state(tmp_path):
         "data.num_evaluation": 4,
         "training_seeds": [0, 1],
         "prediction.bank": 3,
+        "prediction.curve": [25, 100],
         "prediction.sft.learning_rate": 1e-3,
     }
     found, done = sweep(tmp_path, kind="prediction", set=STUDENT | more)
@@ -63,13 +64,38 @@ def test_prediction_study_trains_thirds_from_one_state(tmp_path):
         difference = found[method, 0, "gain_top_minus_bottom"]["value"]
         assert difference == pytest.approx(gains[0] - gains[1])
     trainings = list((tmp_path / ".influbench").glob("sft-*/manifest.json"))
-    assert len(trainings) == 2 * 2 * 3 + 3  # methods, seeds, thirds; and the bank, which is shared
+    # Methods and seeds: thirds, top 25 % and the rest; shared: all of a seed's rows, and the bank.
+    assert len(trainings) == 2 * 2 * (3 + 2) + 2 + 3
+    tops = [found[m, 0, "addition_100/heldout_loss"]["value"] for m in STUDENT["methods"]]
+    assert tops[0] == tops[1]
+    assert ("random", 0, "removal_25/heldout_loss") in found
     assert "lds" in done.stdout
+
+
+def test_horizon_study_starts_at_the_exact_influence(tmp_path):
+    more = {"methods": ["exact", "random"], "steps": [1, 3], "orders": 2}
+    found, _ = sweep(tmp_path, kind="horizon", set=STUDENT | more)
+    assert found["exact", 0, "horizon_1/spearman"]["value"] == pytest.approx(1.0)
+    assert abs(found["random", 0, "horizon_1/spearman"]["value"]) < 0.9
+    assert found["exact", 0, "horizon_3/spearman"]["low"] is not None
+    assert ("ceiling", 0, "horizon_3/spearman") in found
+    assert ("ceiling", 0, "horizon_1/spearman") not in found
+
+
+def test_sanity_study_tells_what_a_score_hangs_on(tmp_path):
+    more = {"methods": ["exact", "length"], "warmup.batch_size": 2}
+    found, _ = sweep(tmp_path, kind="sanity", set=STUDENT | more)
+    for change in ("reinitialised", "other_warmup", "shorter_warmup", "other_references"):
+        assert found["length", 0, f"{change}/spearman"]["value"] == pytest.approx(1.0)
+        assert -1 <= found["exact", 0, f"{change}/spearman"]["value"] < 1
+    assert len(list((tmp_path / ".influbench").glob("warm_up-*/manifest.json"))) == 4
 
 
 def test_released_code_study_has_a_row_a_quirk(tmp_path):
     found, _ = sweep(tmp_path, kind="released_code", base="tiny", set={"first": 8})
-    assert found["corrected", 0, "spearman"]["value"] == 1.0
+    assert found["corrected", 0, "spearman"]["value"] == pytest.approx(1.0)
+    assert found["clip", 0, "spearman"]["low"] <= found["clip", 0, "spearman"]["value"]
+    assert found["bf16_weights", 0, "noise_floor"]["value"] > 0
     assert found["all", 0, "sign_agreement"]["n"] == 8
     assert ("no_chat_template_in_dpo", 0, "teacher_margin") in found
     assert found["bf16_weights", 0, "passes_per_candidate"]["value"] > 0

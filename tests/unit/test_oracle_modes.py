@@ -16,7 +16,7 @@ from influbench.estimator.registry import build
 from influbench.estimators.exact import PAPER_MODE, Exact
 from influbench.scoring import noise_floor
 from influbench.student import LanguageStudent
-from influbench.studies import paper_mode
+from influbench.studies import horizon, paper_mode
 from influbench.studies.group_influence import additivity, group_influence
 from influbench.testing import student_state
 
@@ -203,6 +203,31 @@ def test_a_single_step_on_one_example_is_the_exact_influence_and_adds_up(tmp_pat
     assert found.relative_error > 0
 
 
+def test_a_horizon_of_one_step_is_the_exact_influence_and_more_steps_are_by_hand(tmp_path):
+    ctx, *_ = adam(tmp_path)
+    one = scored(horizon.Horizon(steps=1), ctx, CANDIDATES)
+    assert np.allclose(one.value, scored(Exact(), ctx, CANDIDATES).value, atol=1e-14)
+    before = student_state.snapshot(ctx.student)
+    found = scored(horizon.Horizon(steps=3, batch_size=2, order=1), ctx, CANDIDATES)
+    assert student_state.same(before, student_state.snapshot(ctx.student))
+    drawn = horizon.following(ctx.warmup, 2, "horizon:0:1")
+    later = [next(drawn), next(drawn)]
+    pair = group_influence(ctx, [[[CANDIDATES[3]], *later], [[], *later]]).value
+    assert found.value[3] == pytest.approx(pair[0] - pair[1], abs=1e-14)
+    assert not np.allclose(found.value, one.value)
+
+
+def test_what_follows_holds_every_example_once_a_pass_and_hangs_on_the_order():
+    def taken(seed, count):
+        drawn = horizon.following(CANDIDATES, 2, seed)
+        return [[e.id for e in next(drawn)] for _ in range(count)]
+
+    first = taken("a", 4)
+    assert all(len({*first[i], *first[i + 1]}) == 4 for i in (0, 2))
+    assert first == taken("a", 4) != taken("b", 4)
+    assert len(next(horizon.following(CANDIDATES[:1], 4, "a"))) == 1
+
+
 def test_share_of_moved_weights():
     weight = torch.nn.Parameter(torch.ones(4))
     trip = step.Excursion(step.Update((slot(weight),), None), (weight.detach().clone(),))
@@ -234,10 +259,13 @@ def test_effect_of_a_quirk_by_hand():
         for values in ([2.0, -1.0, -2.0, 1.0], [4.0, -2.0, 1.0, 3.0])
     )
     found = paper_mode.effect(candidates, right, wrong)
-    assert found.sign_agreement == 0.75
-    assert (found.pairs, found.same_pairs) == (1, 1)  # c2 turned positive: its group has no pair
-    assert found.best_worst == 1.0
-    assert found.spearman == pytest.approx(0.8)
+    assert (found.sign_agreement.value, found.sign_agreement.n) == (0.75, 4)
+    # By group all signs are the same, or half of them.
+    assert (found.sign_agreement.low, found.sign_agreement.high) == (0.5, 1.0)
+    counts = found.pairs.value, found.same_pairs.value
+    assert counts == (1, 1)  # c2 turned positive: its group has no pair
+    assert (found.best_worst.value, found.best_worst.n) == (1.0, 2)
+    assert found.spearman.value == pytest.approx(0.8)
     assert paper_mode.ALL.examples(candidates)[0].instruction == "Explain nasa"
     assert paper_mode.ALL.method().options["divide_by_workers"] == 8
     assert {v.name for v in paper_mode.QUIRKS} >= {"baseline", "clip", "bf16_weights"}

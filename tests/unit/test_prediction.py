@@ -6,6 +6,7 @@ import pytest
 from influbench.data.records import ResultRow
 from influbench.errors import UserError
 from influbench.studies import prediction
+from influbench.studies.break_even import break_even
 from influbench.studies.prediction import Trained
 
 SCORES = {f"c{i:02d}": float(i) for i in range(12)}
@@ -24,7 +25,7 @@ BASE = ResultRow(
 
 
 def trained(part, ids, gain, seed=0):
-    return Trained(part, seed, tuple(ids), gain)
+    return Trained(part, seed, tuple(ids), gain, 2.0 - gain)
 
 
 def test_thirds_are_the_ends_and_the_middle():
@@ -84,3 +85,43 @@ def test_lds_is_the_rank_correlation_of_summed_scores_with_gains():
         assert rows["lds"].value == pytest.approx(sign)
         assert rows["lds"].n == 6
     assert "gain_correlation" not in rows  # all gains equal: undefined
+
+
+def test_shares_are_the_top_and_what_it_leaves():
+    parts = prediction.shares(SCORES, (25, 100))
+    assert set(parts) == {"addition_25", "removal_25", "addition_100"}
+    assert set(parts["addition_25"]) == {"c11", "c10", "c09"}
+    assert set(parts["removal_25"]) == SCORES.keys() - {"c11", "c10", "c09"}
+
+
+def test_curves_are_rows_of_the_loss_and_leave_the_correlation_of_thirds_alone():
+    thirds = [trained(p, ids, 0.1) for p, ids in prediction.thirds(SCORES).items()]
+    curve = [trained("addition_25", ["c11"], gain, seed) for seed, gain in enumerate((0.5, 0.7))]
+    rows = {r.metric: r for r in prediction.result_rows(SCORES, [*thirds, *curve], [], BASE)}
+    row = rows["addition_25/heldout_loss"]
+    assert row.value == pytest.approx(1.4)
+    assert row.low is not None
+    assert row.high is not None
+    assert row.low < 1.4 < row.high
+    assert (row.n, row.unit) == (2, "nats/token")
+    assert "gain_correlation" not in rows  # the thirds' gains are all equal
+
+
+def test_a_selection_pays_where_it_saves_more_training_than_its_scores_cost():
+    random = {0.25: 3.0, 0.5: 2.5, 1.0: 2.0}
+    found = break_even(0.25, 2.75, random, prepare=100.0, score=2.0)
+    assert found.share == pytest.approx(0.375)  # half way between 0.25 and 0.5
+    assert found.ratio == pytest.approx(2.0 / (3 * 0.125))
+    assert found.candidates == pytest.approx(100.0 / (3 * 10 * 0.125 - 2.0))
+    assert not found.at_least
+
+
+def test_a_selection_no_better_than_random_never_pays_and_one_beyond_it_says_at_least():
+    random = {0.25: 3.0, 0.5: 3.1, 1.0: 2.0}
+    never = break_even(0.25, 3.2, random, 100.0, 2.0)
+    assert (never.share, never.ratio, never.candidates) == (0.25, math.inf, math.inf)
+    beyond = break_even(0.25, 1.5, random, 100.0, 2.0)
+    assert (beyond.share, beyond.at_least) == (1.0, True)
+    dear = break_even(0.25, 2.0, random, 100.0, 50.0)
+    assert dear.candidates == math.inf
+    assert dear.ratio == pytest.approx(50 / (3 * 0.75))

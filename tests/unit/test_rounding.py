@@ -9,7 +9,7 @@ from torch import nn
 from influbench import models
 from influbench.data.records import ModelRef
 from influbench.errors import UserError
-from influbench.models import rounding
+from influbench.models import redrawn, rounding
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +87,26 @@ def test_bits_that_make_no_sense_are_refused_with_the_form_expected(name: str):
 def test_rounding_a_model_that_does_not_exist_names_that_model():
     with pytest.raises(UserError, match=r"model '\./nothing': expected a folder"):
         models.resolve("./nothing:bits=3")
+
+
+def test_weights_drawn_anew_keep_shapes_and_ties_and_hang_on_the_seed_alone():
+    whole = models.load(models.resolve("tiny"), device="cpu").model
+    state = torch.get_rng_state()
+    refs = [models.resolve(f"tiny:random={seed}") for seed in (0, 1)]
+    assert torch.equal(torch.get_rng_state(), state)
+    first, second = (models.load(ref, device="cpu").model for ref in refs)
+    weights = dict(whole.named_parameters())
+    assert {n: w.shape for n, w in first.named_parameters()} == {
+        n: w.shape for n, w in weights.items()
+    }
+    name = "model.layers.0.mlp.up_proj.weight"
+    drawn = [dict(m.named_parameters())[name] for m in (whole, first, second)]
+    assert not torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[1], drawn[2])
+    top = first.get_output_embeddings()
+    assert top is not None
+    assert top.weight is first.get_input_embeddings().weight
+    again = redrawn.change(whole, 0)
+    assert torch.equal(dict(again.named_parameters())[name], drawn[1])
+    with pytest.raises(UserError, match="expected NAME:random=SEED with a whole number"):
+        models.resolve("tiny:random=x")

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
 from pydantic import Field
 
 from influbench.data import load_evaluation
+from influbench.data.records import ResultRow
 from influbench.evaluation.suites.losses import held_out
-from influbench.results import RunResult
+from influbench.results import RunResult, cost_rows
 from influbench.store.session import Session
 from influbench.studies import prediction, scored_student
+from influbench.studies.break_even import break_even
 from influbench.studies.kind import Kind
 from influbench.studies.prediction import PredictionConfig, Trainings
-from influbench.studies.scored_student import ScoredStudentConfig, blank_row, load_sets, score_all
+from influbench.studies.scored_student import (
+    Scored,
+    ScoredStudentConfig,
+    blank_row,
+    load_sets,
+    score_all,
+)
 
+RANDOM = "random"
 METRICS = (
     *("gain_top", "gain_middle", "gain_bottom", "gain_top_minus_bottom"),
-    *("gain_correlation", "lds"),
+    *("gain_correlation", "lds", "break_even_ratio"),
 )
 
 
@@ -46,8 +59,49 @@ def run(cfg: PredictionStudyConfig, session: Session, study: str, run_id: str) -
         found = prediction.predict(scored.values(method), trainings, cfg.training_seeds)
         base = blank_row(study, run_id, method, cfg.seed)
         rows += prediction.result_rows(scored.values(method), found, banked, base)
+    rows += repaid(cfg, rows, scored, session)
     groups = {example.id: example.group for example in sets.candidates}
     return scored_student.result(cfg, scored, rows, groups, session, (study, run_id))
+
+
+def repaid(
+    cfg: PredictionStudyConfig, rows: Sequence[ResultRow], scored: Scored, session: Session
+) -> list[ResultRow]:
+    """``break_even_ratio`` and ``break_even_candidates`` of each method with a curve.
+
+    They need the curve of ``random``; a method that costs no pass of the student has none.
+    """
+    found = {(row.estimator, row.metric): row for row in rows}
+    percent, told = cfg.prediction.curve, []
+    chance = {
+        p / 100: row.value
+        for p in percent
+        if (row := found.get((RANDOM, f"addition_{p}/heldout_loss"))) is not None
+    }
+    if len(chance) < len(percent) or not percent:
+        return []
+    least = min(percent)
+    for method in scored.scores:
+        row = found[method, f"addition_{least}/heldout_loss"]
+        ledger = [r for r in scored.ledger if r.stage == "score" and r.label == method]
+        costs = {r.metric: r.value for r in cost_rows(ledger, row)}
+        if method == RANDOM or not costs.get("passes_per_candidate"):
+            continue
+        when = break_even(
+            least / 100, row.value, chance, costs["prepare_passes"], costs["passes_per_candidate"]
+        )
+        if when.at_least:
+            session.note(f"{method}: no share of random rows did as well: it pays sooner")
+        blank = replace(row, low=None, high=None, stderr=None, unit="")
+        told += [
+            replace(blank, metric=metric, value=value)
+            for metric, value in (
+                ("break_even_ratio", when.ratio),
+                ("break_even_candidates", when.candidates),
+            )
+            if math.isfinite(value)
+        ]
+    return told
 
 
 KIND = Kind(settings=PredictionStudyConfig, check=scored_student.check, run=run, metrics=METRICS)

@@ -22,7 +22,7 @@ from influbench.loop import pipeline, preferences
 from influbench.loop.preferences import PreferenceConfig
 from influbench.loop.settings import RunConfig
 from influbench.models.templates import templated
-from influbench.results import RunResult, cost_rows
+from influbench.results import RunResult, cost_rows, row_of
 from influbench.scoring import Scored
 from influbench.store.session import Session
 from influbench.studies import paper_mode
@@ -32,13 +32,14 @@ from influbench.studies.scored_student import blank_row, here
 from influbench.training import dpo
 from influbench.training.dpo import DPOStageConfig
 
-UNITS = {"pairs": "pairs", "same_pairs": "pairs"}
+FACTS = {"weights_moved": "fraction", "noise_floor": "nats/token"}
+"""What a variant says of itself, and its unit."""
 BEST_WORST = PreferenceConfig(rule="best_worst")
 LENGTH = 8192
 """Of the teacher's context: nothing is cut."""
 METRICS = (
     *("spearman", "sign_agreement", "pairs", "same_pairs", "best_worst", "spread"),
-    *("weights_moved", "teacher_margin"),
+    *("weights_moved", "noise_floor", "teacher_margin"),
 )
 
 
@@ -70,11 +71,15 @@ def run(cfg: ReleasedCodeConfig, session: Session, study: str, run_id: str) -> R
     rows: list[ResultRow] = []
     for name, scored in found.items():
         blank = replace(blank_row(study, run_id, name, cfg.seed), n=len(written))
-        facts = {k: v for k, v in scored.facts.items() if k == "weights_moved"}
-        effect = dataclasses.asdict(paper_mode.effect(written, right, scored.scores))
+        effect = paper_mode.effect(written, right, scored.scores, cfg.seed)
         rows += [
-            replace(blank, metric=metric, value=float(value), unit=UNITS.get(metric, ""))
-            for metric, value in {**effect, **facts}.items()
+            row_of(blank, metric.name, getattr(effect, metric.name))
+            for metric in dataclasses.fields(effect)
+        ]
+        rows += [
+            replace(blank, metric=fact, value=scored.facts[fact], unit=unit)
+            for fact, unit in FACTS.items()
+            if fact in scored.facts
         ]
         rows += cost_rows([r for r in scored.ledger if r.stage == "score"], blank)
     pairs = preferences.build_pairs(BEST_WORST, written, right)
