@@ -1,7 +1,7 @@
 """Do data made for one student help another (figure 5 of the paper)?
 
-Draws from the rows of a study whose grid varies ``trained.name``: the student that learns, where
-the influence was measured on ``student``:
+Draws from the rows of a study whose runs have ``students``: others that learn each arm's data
+beside the one that the influence was measured on:
 
     python paper_figs/fig_other_students.py results/transfer --out figures
 """
@@ -12,13 +12,12 @@ import sys
 from pathlib import Path
 
 from influbench.results import Study
+from influbench.results.students import AXIS, PROBED
 from influbench.statistics.estimate import Estimate
 from paper_figs.drawing import caption, command, forest, nothing, page, save
 from paper_figs.records import Row, counts, estimate, headline
 
 NAME = "fig_other_students"
-AXIS = "trained.name"
-PROBED = "the student probed"
 METRICS = {
     "win_rate": "win rate (%)",
     "grade": "grade (1-10)",
@@ -36,18 +35,18 @@ def draw(study: Study, out: Path) -> list[Path]:
     Raises:
         UserError: one model only.
     """
-    axis = AXIS if AXIS in study.axes else "trained" if "trained" in study.axes else None
     rows: dict[str, list[Row]] = {metric: headline(study, metric) for metric in METRICS}
     shown = [metric for metric, found in rows.items() if found]
-    if axis is None or not shown:
-        wanted = "students of several models (grid: trained.name)"
+    if AXIS not in study.axes or not shown:
+        wanted = "students of several models (students: [...])"
         raise nothing(study, wanted, "influbench sweep STUDY.yaml")
-    names = sorted({_place(row, axis) for metric in shown for row in rows[metric]})
+    places = {_place(row) for metric in shown for row in rows[metric]}
+    names = sorted(places, key=lambda place: (PROBED not in place[0], *place))
     with page(1.3 + 2.0 * len(shown), 0.9 + 0.22 * len(names)) as figure:
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, metric in zip(panels, shown, strict=True):
             own: dict[tuple[str, str], Estimate] = {
-                _place(row, axis): estimate(row) for row in rows[metric]
+                _place(row): estimate(row) for row in rows[metric]
             }
             labels = [f"{model}: {arm}" for model, arm in names]
             forest(axes, labels, [own.get(name) for name in names], None)
@@ -56,8 +55,8 @@ def draw(study: Study, out: Path) -> list[Path]:
         return save(figure, out, NAME, caption(study, counts(used), "model that learnt: arm"))
 
 
-def _place(row: Row, axis: str) -> tuple[str, str]:
-    return str(row[axis] or PROBED), str(row["estimator"])
+def _place(row: Row) -> tuple[str, str]:
+    return str(row[AXIS]), str(row["estimator"])
 
 
 if __name__ == "__main__":

@@ -198,6 +198,8 @@ class ResultRow:
     stderr: float | None
     n: int
     unit: str
+    student: str = seldom("")
+    """Whose number it is, where that is not the student that candidates were scored for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

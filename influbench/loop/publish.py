@@ -18,7 +18,7 @@ from influbench.evaluation.evaluator import Evaluated
 from influbench.files import digest
 from influbench.loop import arms
 from influbench.loop.arms import BASE, BASELINE
-from influbench.loop.pipeline import Round, Run
+from influbench.loop.pipeline import Marks, Round, Run
 from influbench.results import CEILING, cost_rows, row_of
 from influbench.results.provenance import provenance
 from influbench.results.result_file import RunResult
@@ -47,11 +47,17 @@ def result(run: Run, study: str, run_id: str) -> RunResult:
     """All that a result file says of a run."""
     last = run.rounds[-1]
     name = run.config.scoring.estimator
-    outcomes = {BASELINE: items(run.baseline)}
-    if run.base.outcomes():
-        outcomes = {BASE: items(run.base), **outcomes}
+    arms_of = {BASE: run.base, BASELINE: run.baseline}
     if name != BASELINE:
-        outcomes[name] = items(last.marks)
+        arms_of[name] = last.marks
+    outcomes = {
+        student: {
+            arm: items(marks.get(student, Evaluated()))
+            for arm, marks in arms_of.items()
+            if marks or arm == BASELINE
+        }
+        for student in (run.config.student.name, *(m.name for m in run.config.students))
+    }
     return RunResult(
         config={**run.config.model_dump(mode="json"), "methods": run.methods},
         provenance=provenance(
@@ -61,7 +67,8 @@ def result(run: Run, study: str, run_id: str) -> RunResult:
         ),
         rows=rows(run, study, run_id),
         ledger=run.ledger,
-        outcomes=outcomes,
+        outcomes=outcomes.pop(run.config.student.name),
+        others=outcomes,
         scores=last.scores,
         groups={c.id: c.group for c in last.candidates},
         notes=run.notes,
@@ -72,7 +79,6 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
     """All published numbers of a run, long format."""
     name, seed = run.config.scoring.estimator, run.config.seed
     arm = arms.parse(name)
-    out: list[ResultRow] = []
 
     def base(estimator: str, number: int) -> ResultRow:
         return ResultRow(
@@ -88,11 +94,7 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
             unit="",
         )
 
-    if run.base.outcomes():
-        out += _quality(run.base, base(BASE, len(run.rounds)))
-        out += _change(items(run.base), items(run.baseline), base(BASE, len(run.rounds)))
-    out += _quality(run.baseline, base(BASELINE, len(run.rounds)))
-    out += _learnt(run, base)
+    out = _compared(run, base)
     for turn in run.rounds:
         if ORACLE in turn.scores:
             out += _agreement(turn, seed, base)
@@ -123,18 +125,43 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
                     row_of(blank, "pairs_above_floor", Estimate(value=above, n=len(turn.pairs)))
                 )
         if name != BASELINE:
-            out += _quality(turn.marks, base(name, turn.number))
-            out += _change(items(turn.marks), items(run.baseline), base(name, turn.number))
+            out += _students(turn.marks, run, base(name, turn.number))
     return out
 
 
-def _learnt(run: Run, base: Callable[[str, int], ResultRow]) -> list[ResultRow]:
-    """How much each arm's student learnt from: ``training_pairs``, ``training_tokens``."""
-    return [
-        row_of(base(name, len(run.rounds)), metric, Estimate(value=told[key], n=told["examples"]))
-        for name, told in run.trained.items()
+def _compared(run: Run, base: Callable[[str, int], ResultRow]) -> list[ResultRow]:
+    """What every arm is read against, and how much each arm's students learnt from.
+
+    The latter is ``training_pairs`` and ``training_tokens``.
+    """
+    number = len(run.rounds)
+    out = _students(run.base, run, base(BASE, number))
+    for student, marks in run.baseline.items():
+        out += _quality(marks, _of(base(BASELINE, number), student, run))
+    return out + [
+        row_of(
+            _of(base(name, number), student, run),
+            metric,
+            Estimate(value=told[key], n=told["examples"]),
+        )
+        for student, reports in run.trained.items()
+        for name, told in reports.items()
         for metric, key in (("training_pairs", "examples"), ("training_tokens", "response_tokens"))
     ]
+
+
+def _students(marks: Marks, run: Run, base: ResultRow) -> list[ResultRow]:
+    """An arm's students: their marks, and how far each is from the untaught teacher's."""
+    out: list[ResultRow] = []
+    for student, found in marks.items():
+        row = _of(base, student, run)
+        out += _quality(found, row)
+        out += _change(items(found), items(run.baseline[student]), row)
+    return out
+
+
+def _of(row: ResultRow, student: str, run: Run) -> ResultRow:
+    return row if student == run.config.student.name else replace(row, student=student)
 
 
 def _agreement(turn: Round, seed: int, base: Callable[[str, int], ResultRow]) -> list[ResultRow]:

@@ -47,7 +47,13 @@ def check(cfg: RunConfig) -> Sets:
             f"no teacher is taught, got '{cfg.scoring.estimator}' and {cfg.rounds}: name the "
             "methods in scoring.compare"
         )
-    for model in (cfg.teacher, cfg.student, cfg.trained or cfg.student):
+    names = [model.name for model in (cfg.student, *cfg.students)]
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"students: expected every model once, the probed student ({names[0]}) apart, got "
+            f"{names[1:]}: leave one out"
+        )
+    for model in (cfg.teacher, cfg.student, *cfg.students):
         check_template(model)
     if arm.estimator:
         method = registry.build(arm.estimator, cfg.scoring.options)

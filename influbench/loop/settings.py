@@ -52,10 +52,10 @@ class RunConfig(Config):
     rounds: int = Field(default=1, ge=1)
     teacher: ModelConfig
     student: ModelConfig
-    trained: ModelConfig | None = Field(
-        default=None,
-        description="the student that learns the training data, where it is not the one that the "
-        "candidates are scored for: do the data help another model?",
+    students: tuple[ModelConfig, ...] = Field(
+        default=(),
+        description="other students that learn every arm's training data too, beside the one that "
+        "the candidates are scored for: do the data help another model?",
     )
     judge: JudgeConfig = JudgeConfig()
     data: DataConfig = DataConfig()

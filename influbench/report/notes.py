@@ -9,6 +9,7 @@ from rich.text import Text
 
 from influbench.results import BASE, BASELINE, CEILING, Study
 from influbench.results.axes import leaves
+from influbench.results.students import AXIS
 from influbench.statistics.against_oracle import ENOUGH_REFERENCES
 from influbench.terminal import plain
 
@@ -69,6 +70,11 @@ def lines_of(study: Study) -> list[str]:
         lines.append(f"{BASE}: the student before any training")
     if BASELINE in labels:
         lines.append(f"{BASELINE}: the teacher is not taught")
+    if AXIS in study.axes:
+        lines.append(
+            f"{AXIS}: candidates were scored for the one that was probed; all learnt the same "
+            "data, each against its own untrained and untaught"
+        )
     if CEILING in labels and not hides_ceiling(study):
         lines.append(f"{CEILING}: exact against itself, half of the reference set each")
     elif hides_ceiling(study) and "spearman" in set(numbers["metric"]):

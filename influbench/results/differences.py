@@ -14,6 +14,7 @@ from influbench.files import digest
 from influbench.results.axes import leaves, telling
 from influbench.results.headline import label_of
 from influbench.results.rows import BASELINE
+from influbench.results.students import AXIS, named, students_of
 from influbench.results.study import Study
 from influbench.statistics.outcomes import grid
 from influbench.statistics.seeds import paired_difference
@@ -79,9 +80,10 @@ def _arms(study: Study) -> dict[tuple[str, Place], dict[int, Outcomes]]:
     """Students by estimator, place on the axes that change them, and seed."""
     found: dict[str, list[tuple[int, dict[str, Any], Outcomes]]] = defaultdict(list)
     for run, result in study.runs.items():
-        place = {**leaves(result.config), "run": run}
-        for estimator, outcomes in result.outcomes.items():
+        settings = {**leaves(result.config), "run": run}
+        for student, estimator, outcomes in students_of(result):
             seed = int(result.config.get("seed", 0))
+            place = {**settings, AXIS: named(result, student)}
             found[estimator].append((seed, place, _merged(outcomes)))
     arms: dict[tuple[str, Place], dict[int, Outcomes]] = defaultdict(dict)
     for estimator, students in found.items():

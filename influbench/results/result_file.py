@@ -47,6 +47,8 @@ class RunResult:
     ledger: Sequence[LedgerRow] = ()
     outcomes: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)
     """Per-item numbers of the last round, by estimator."""
+    others: Mapping[str, Mapping[str, Sequence[Outcome]]] = field(default_factory=dict)
+    """The same of students that the candidates were not scored for, by their names."""
     scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
     """Scores by estimator; values per reference item stay in the store."""
     groups: Mapping[str, str] = field(default_factory=dict)
@@ -92,6 +94,7 @@ def write(root: Path, study: str, run_id: str, result: RunResult) -> Path:
     path = claim(root, study, run_id)
     rows = [row for row in result.rows if not math.isnan(row.value)]
     strays = {(row.study, row.run) for row in rows} - {(study, run_id)}
+    alone = () if result.others else ("student",)
     assert not strays, f"rows of {strays} in the result of {(study, run_id)}"
     parts = {
         "format": FORMAT,
@@ -99,9 +102,10 @@ def write(root: Path, study: str, run_id: str, result: RunResult) -> Path:
         "run": run_id,
         "config": dict(result.config),
         "notes": list(result.notes),
-        "rows": _table(ResultRow, rows, drop=("study", "run")),
+        "rows": _table(ResultRow, rows, drop=("study", "run", *alone)),
         "ledger": _table(LedgerRow, result.ledger),
-        "outcomes": {k: _table(Outcome, v) for k, v in sorted(result.outcomes.items())},
+        "outcomes": _outcomes(result.outcomes),
+        **({} if alone else {"others": {k: _outcomes(v) for k, v in result.others.items()}}),
         "scores": {
             k: _table(Score, v, drop=("per_reference",)) for k, v in sorted(result.scores.items())
         },
@@ -165,6 +169,10 @@ def read(path: Path) -> tuple[str, str, RunResult]:
             rows=_with_bounds(rows) if version == 1 else rows,
             ledger=_records(LedgerRow, raw["ledger"]),
             outcomes={k: _records(Outcome, v) for k, v in raw["outcomes"].items()},
+            others={
+                student: {k: _records(Outcome, v) for k, v in found.items()}
+                for student, found in raw.get("others", {}).items()
+            },
             scores={k: _records(Score, v) for k, v in raw["scores"].items()},
             groups=raw["groups"],
         )
@@ -210,6 +218,10 @@ def _table(kind: type[Any], records: Iterable[object], drop: Sequence[str] = ())
     """Field names once, then one list a record: half the bytes of one object a record."""
     columns = columns_of(kind, drop)
     return {"columns": columns, "data": [[_plain(getattr(r, c)) for c in columns] for r in records]}
+
+
+def _outcomes(found: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+    return {name: _table(Outcome, each) for name, each in sorted(found.items())}
 
 
 def _plain(value: Any) -> Any:

@@ -27,6 +27,7 @@ from influbench.results.manifest import read_manifest
 from influbench.results.metrics import range_of
 from influbench.results.result_file import MANIFEST, RunResult, columns_of, read
 from influbench.results.rows import row_of
+from influbench.results.students import AXIS, named, students_of
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.seeds import from_stderr
 
@@ -40,7 +41,8 @@ class Study:
     runs: Mapping[str, RunResult]
     """By run id, sorted."""
     axes: tuple[str, ...]
-    """Dotted names of the settings that vary beside estimator and seed."""
+    """Dotted names of the settings that vary beside estimator and seed; ``student`` where runs
+    trained several on the same data."""
     strays: tuple[str, ...]
     """Runs in the folder that the study's grid no longer has; they are in no frame."""
     missing: tuple[str, ...]
@@ -131,9 +133,15 @@ def _study(
     missing: tuple[str, ...] = (),
 ) -> Study:
     settings = {run: leaves(result.config) for run, result in runs.items()}
-    places = {run: tuple(found.get(axis) for axis in axes) for run, found in settings.items()}
+    if any(result.others for result in runs.values()):
+        axes = [*axes, AXIS]
+
+    def place(run: str, student: str = "") -> tuple[Any, ...]:
+        found = {**settings[run], AXIS: named(runs[run], student)}
+        return tuple(found.get(axis) for axis in axes)
+
     seeds = {run: found.get("seed", 0) for run, found in settings.items()}
-    given = columns_of(ResultRow)
+    given = columns_of(ResultRow, drop=("student",))
     split = given.index("estimator") + 1
     return Study(
         name=name,
@@ -145,15 +153,16 @@ def _study(
         rows=framed(
             [*given[:split], *axes, *given[split:]],
             (
-                (*values[:split], *places[run], *values[split:])
+                (*values[:split], *place(run, row.student), *values[split:])
                 for run, result in runs.items()
-                for values in map(_values, map(_bounded, result.rows))
+                for row in result.rows
+                for values in [_values(_bounded(row), given)]
             ),
         ),
         ledger=framed(
             ["run", *axes, *columns_of(LedgerRow)],
             (
-                (run, *places[run], *_values(row))
+                (run, *place(run), *_values(row))
                 for run, result in runs.items()
                 for row in result.ledger
             ),
@@ -161,16 +170,16 @@ def _study(
         outcomes=framed(
             ["run", "estimator", *axes, "seed", *columns_of(Outcome)],
             (
-                (run, estimator, *places[run], seeds[run], *_values(outcome))
+                (run, estimator, *place(run, student), seeds[run], *_values(outcome))
                 for run, result in runs.items()
-                for estimator, outcomes in result.outcomes.items()
+                for student, estimator, outcomes in students_of(result)
                 for outcome in outcomes
             ),
         ),
         scores=framed(
             ["run", "estimator", *axes, "seed", "id", "group", "value", "stderr"],
             (
-                (run, estimator, *places[run], seeds[run], *_scored(s, result.groups))
+                (run, estimator, *place(run), seeds[run], *_scored(s, result.groups))
                 for run, result in runs.items()
                 for estimator, scores in result.scores.items()
                 for s in scores
@@ -191,5 +200,5 @@ def _scored(score: Score, groups: Mapping[str, str]) -> tuple[Any, ...]:
     return score.id, groups.get(score.id, ""), score.value, score.stderr
 
 
-def _values(record: Any) -> list[Any]:
-    return [getattr(record, column) for column in columns_of(type(record))]
+def _values(record: Any, columns: Sequence[str] | None = None) -> list[Any]:
+    return [getattr(record, column) for column in columns or columns_of(type(record))]

@@ -1,19 +1,25 @@
-"""Arms of a study on the tiny model: controls, the base student, another student trained."""
+"""Arms of a study on the tiny model: controls, the base student, other students beside it."""
 
 import pytest
 
-from influbench.data.records import Candidate, Score
+from influbench.data.records import Candidate, Outcome, Score
 from influbench.errors import UserError
 from influbench.files import read_jsonl
 from influbench.loop import arms, pipeline, publish
 from influbench.loop import reading as presets
 from influbench.loop.pipeline import Run
+from influbench.loop.plan import lengths, tasks
+from influbench.report.notes import lines_of
+from influbench.results import load_study, write
+from influbench.results.differences import differences
 from influbench.store import Store
 from influbench.store.session import Session
+from paper_figs import fig_other_students
 
+PROBED, OTHER = "tiny:bits=2", "tiny:1"
 SMALL = [
     *("scoring.compare=[]", "sizes.candidates=8", "sizes.warmup=4", "data.num_questions=1"),
-    "student.name=tiny:bits=2",
+    f"student.name={PROBED}",
 ]
 
 
@@ -25,6 +31,11 @@ def store(tmp_path_factory):
 def run(store: Store, *settings: str) -> Run:
     cfg = presets.load_run("tiny", [*SMALL, *settings])
     return pipeline.run(cfg, Session(store))
+
+
+def outcomes(marks: pipeline.Marks) -> list[Outcome]:
+    """The probed student's."""
+    return marks[PROBED].outcomes()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +72,7 @@ def test_flipped_pairs_are_the_estimators_own_the_other_way_round(store, length)
         assert (pair.chosen, pair.chosen_ids) == (mirror.rejected, mirror.rejected_ids)
         assert (pair.rejected_id, pair.margin) == (mirror.chosen_id, -mirror.margin)
         assert pair.chosen_ids != pair.rejected_ids
-    assert other.rounds[0].marks.outcomes() != length.rounds[0].marks.outcomes()
+    assert outcomes(other.rounds[0].marks) != outcomes(length.rounds[0].marks)
 
 
 def test_the_base_student_stands_beside_the_arms_with_all_of_their_marks(length):
@@ -78,9 +89,9 @@ def test_the_base_student_stands_beside_the_arms_with_all_of_their_marks(length)
 
 def test_the_base_student_is_the_same_in_every_arm_of_a_seed(store, length):
     other = run(store, "scoring.estimator=none")
-    assert other.base.outcomes()
+    assert outcomes(other.base)
     found, expected = (
-        [o for o in r.base.outcomes() if o.metric.endswith("_loss")] for r in (other, length)
+        [o for o in outcomes(r.base) if o.metric.endswith("_loss")] for r in (other, length)
     )
     assert found == expected
 
@@ -109,8 +120,8 @@ def test_filter_learns_the_best_candidates_and_writes_nothing(store):
     (turn,) = found.rounds
     assert not any(row.label == "training-filter:length" for row in found.ledger)
     assert not turn.pairs
-    assert found.trained["filter:length"]["examples"] == 4
-    assert turn.marks.outcomes()
+    assert found.trained[PROBED]["filter:length"]["examples"] == 4
+    assert outcomes(turn.marks)
     with pytest.raises(UserError, match=r"at least 9 candidates .* got 8"):
         run(store, "scoring.estimator=filter:length", "sizes.training=9")
 
@@ -119,7 +130,7 @@ def test_all_arms_learn_as_many_response_tokens(store):
     asked = ["sft.response_tokens=40", "sizes.training=6"]
     for arm in ("none", "length", "flipped:length"):
         found = run(store, *asked, f"scoring.estimator={arm}")
-        told = found.trained[arm]
+        told = found.trained[PROBED][arm]
         assert 40 - 17 <= told["response_tokens"] <= 40
         assert told["examples"] < 6
         rows = publish.rows(found, "s", "r")
@@ -150,9 +161,69 @@ def test_a_teacher_that_is_its_own_student_is_warned_about(store):
     assert not any("same model" in note for note in run(store, "scoring.estimator=none").notes)
 
 
-def test_another_student_may_be_trained_than_the_one_probed(store, length):
-    other = run(store, "scoring.estimator=length", "trained.name=tiny:1")
-    assert other.rounds[0].pairs == length.rounds[0].pairs
-    assert other.rounds[0].scores == length.rounds[0].scores
-    assert other.base.outcomes() != length.base.outcomes()
-    assert other.rounds[0].marks.outcomes() != length.rounds[0].marks.outcomes()
+@pytest.fixture(scope="module")
+def beside(store):
+    """The same arm with another student beside the probed one."""
+    return run(store, "scoring.estimator=length", f"students=[{{name: {OTHER}}}]")
+
+
+def test_other_students_learn_the_very_rows_that_the_probed_one_learns(store, length, beside):
+    assert beside.rounds[0].pairs == length.rounds[0].pairs
+    assert outcomes(beside.rounds[0].marks) == outcomes(length.rounds[0].marks)
+    assert list(beside.rounds[0].marks) == [PROBED, OTHER]
+    assert {one: set(found) for one, found in beside.trained.items()} == {
+        PROBED: {"none", "length"},
+        OTHER: {"none", "length"},
+    }
+    for arm, told in beside.trained[OTHER].items():
+        assert told["response_tokens"] == beside.trained[PROBED][arm]["response_tokens"]
+        assert told["loss"] != beside.trained[PROBED][arm]["loss"]
+    assert not [row for row in beside.ledger if row.stage == "score" and OTHER in row.label]
+
+
+def test_each_student_is_compared_with_its_own_base_and_its_own_untaught(beside):
+    rows = publish.rows(beside, "s", "r")
+    loss = {(r.estimator, r.student): r.value for r in rows if r.metric == "heldout_loss"}
+    assert set(loss) == {(arm, who) for arm in ("base", "none", "length") for who in ("", OTHER)}
+    assert len(set(loss.values())) == len(loss)
+    for row in rows:
+        if row.metric == "heldout_loss_change":
+            gap = loss[row.estimator, row.student] - loss["none", row.student]
+            assert row.value == pytest.approx(gap)
+    assert {r.student for r in rows if r.metric in ("pairs", "prepare_seconds")} == {""}
+
+
+def test_the_table_has_a_row_a_student_and_says_which_was_probed(beside, length, tmp_path):
+    write(tmp_path, "s", "beside", publish.result(beside, "s", "beside"))
+    study = load_study("s", tmp_path)
+    found = study.estimates[study.estimates["metric"] == "heldout_loss"]
+    probed = f"{PROBED} (probed)"
+    assert set(zip(found["estimator"], found["student"], strict=True)) == {
+        (arm, who) for arm in ("base", "none", "length") for who in (probed, OTHER)
+    }
+    assert set(study.outcomes["student"]) == {probed, OTHER}
+    gaps = differences(study)
+    assert set(gaps[gaps["metric"] == "heldout_loss"]["label"]) >= {
+        f"length ({probed})",
+        f"length ({OTHER})",
+    }
+    assert any("the one that was probed" in line for line in lines_of(study))
+    assert fig_other_students.draw(study, tmp_path)
+    write(tmp_path, "t", "alone", publish.result(length, "t", "alone"))
+    assert load_study("t", tmp_path).axes == ()
+
+
+def test_a_student_that_is_named_twice_is_refused(store):
+    with pytest.raises(UserError, match="students: expected every model once"):
+        run(store, "scoring.estimator=none", f"students=[{{name: {PROBED}}}]")
+
+
+def test_the_plan_counts_every_student(store):
+    told = [*SMALL, "scoring.estimator=length", f"students=[{{name: {OTHER}}}]"]
+    cfg = presets.load_run("tiny", told)
+    found = tasks(cfg, lengths.lengths(cfg.data, cfg.generation))
+    trained = [(task.label, task.model) for task in found if task.stage == "sft"]
+    assert trained == [
+        ("none", ""), (f"none {OTHER}", OTHER), ("length", ""), (f"length {OTHER}", OTHER)
+    ]  # fmt: skip
+    assert sum(task.stage == "losses" for task in found) == 6

@@ -6,7 +6,7 @@ import pytest
 
 from influbench.data import load_reference
 from influbench.errors import UserError
-from influbench.loop import pipeline, publish
+from influbench.loop import pipeline, preferences, publish
 from influbench.loop import reading as presets
 from influbench.store import Store
 from influbench.store.session import Session
@@ -57,7 +57,7 @@ def test_every_round_is_published_with_its_own_numbers(two_rounds):
 def test_the_baseline_alone_needs_no_teaching(store):
     run = pipeline.run(presets.load_run("tiny", [*SMALL, "scoring.estimator=none"]), Session(store))
     assert run.rounds[-1].pairs == ()
-    metrics = {o.metric for o in run.baseline.outcomes()}
+    metrics = {o.metric for o in run.baseline["tiny"].outcomes()}
     assert metrics >= {"heldout_loss", "mt_bench/grade_1", "mt_bench/grade_2"}
 
 
@@ -98,8 +98,8 @@ def test_pairs_whose_margin_is_within_the_measured_noise_are_ties(two_rounds, st
         told.append(measured_floor)
         return build(cfg, candidates, scores, 1e9)
 
-    build = pipeline.preferences.build_pairs
-    monkeypatch.setattr(pipeline.preferences, "build_pairs", build_pairs)
+    build = preferences.build_pairs
+    monkeypatch.setattr(preferences, "build_pairs", build_pairs)
     with pytest.raises(UserError, match="expected at least one preference pair"):
         pipeline.run(two_rounds.config, Session(store))
     assert told == [floor]

@@ -36,7 +36,7 @@ OTHER: dict[str, Any] = {
     "scoring.estimator": "length",
     "scoring.compare": ["exact", "random"],
     "scoring.options": {"baseline": "before"},
-    "trained": {"name": "tiny:1"},
+    "students": [{"name": "tiny:1"}],
     "teacher.chat_template": "chatml",
     "student.chat_template": "chatml",
     "teacher.revision": "main",

@@ -102,16 +102,19 @@ def made_up(tmp_path_factory):
 @pytest.fixture(scope="module")
 def other_students(tmp_path_factory):
     root = tmp_path_factory.mktemp("results")
-    for model in ("tiny-a", "tiny-b"):
-        rows = [
-            ResultRow(
-                study="transfer", run=model, estimator=arm, round=1, seed=0, metric="win_rate",
-                value=50.0 + len(arm), low=45.0, high=60.0, stderr=None, n=12, unit="%",
-            )
-            for arm in ("exact", "none")
-        ]  # fmt: skip
-        config = {**CONFIG, "trained": {"name": model}}
-        write(root, "transfer", model, RunResult(config=config, provenance={}, rows=rows))
+    rows = [
+        ResultRow(
+            study="transfer", run="r0", estimator=arm, round=1, seed=0, metric="win_rate",
+            value=50.0 + len(arm + model), low=45.0, high=60.0, stderr=None, n=12, unit="%",
+            student=model,
+        )
+        for arm in ("exact", "none")
+        for model in ("", "tiny-b")
+    ]  # fmt: skip
+    config = {**CONFIG, "student": {"name": "tiny-a"}}
+    others = {"tiny-b": {}}
+    result = RunResult(config=config, provenance={}, rows=rows, others=others)
+    write(root, "transfer", "r0", result)
     return load_study("transfer", root)
 
 

@@ -49,7 +49,7 @@ def price(cfg: RunConfig, found: Sequence[Task], speeds: Speeds, devices: int = 
         _priced(
             cfg,
             task,
-            shape_of(names[task.who]) if task.who != "judge" or local else None,
+            shape_of(task.model or names[task.who]) if task.who != "judge" or local else None,
             speeds,
             devices,
         )

@@ -39,7 +39,8 @@ class _Stages:
         arm = arms.parse(cfg.scoring.estimator)
         if cfg.stop_after == "end":
             yield from self._trained(arms.BASELINE, against=False)
-            yield from self._evaluated(arms.BASE, against=True)
+            for model in self._students:
+                yield from self._evaluated(arms.BASE, model, against=True)
         for number in range(1, cfg.rounds + 1):
             yield from self._written(f"round{number}-warmup", cfg.sizes.warmup)
             yield from self._written(f"round{number}-candidates", cfg.sizes.candidates)
@@ -56,19 +57,26 @@ class _Stages:
         cfg, rows = self.cfg, self.cfg.sizes.training
         yield from self._written(f"training-{name}", rows)
         passes = rows * cfg.sft.epochs
-        yield Task(
-            stage="sft",
-            label=name,
-            who="student",
-            compute=cfg.sft.compute,
-            items=rows,
-            passes=3 * passes,
-            learn=passes * (self.known.written.tokens + TEMPLATE) * texts.PADDING,
-            updates=math.ceil(rows / cfg.sft.batch_size) * cfg.sft.epochs,
-            trains="full",
-            saved=1,
-        )
-        yield from self._evaluated(name, against=against)
+        for model in self._students:
+            yield Task(
+                stage="sft",
+                label=f"{name} {model}".strip(),
+                who="student",
+                model=model,
+                compute=cfg.sft.compute,
+                items=rows,
+                passes=3 * passes,
+                learn=passes * (self.known.written.tokens + TEMPLATE) * texts.PADDING,
+                updates=math.ceil(rows / cfg.sft.batch_size) * cfg.sft.epochs,
+                trains="full",
+                saved=1,
+            )
+            yield from self._evaluated(name, model, against=against)
+
+    @property
+    def _students(self) -> list[str]:
+        """The probed one, whose name goes without saying, and the others."""
+        return ["", *(model.name for model in self.cfg.students)]
 
     def _written(self, label: str, count: int) -> Iterator[Task]:
         cfg, known = self.cfg.generation, self.known
@@ -213,17 +221,20 @@ class _Stages:
             saved=1,
         )
 
-    def _evaluated(self, name: str, *, against: bool) -> Iterator[Task]:
+    def _evaluated(self, arm: str, model: str, *, against: bool) -> Iterator[Task]:
+        name = f"{arm} {model}".strip()
         suites, known = self.cfg.evaluation.suites, self.known
         one, two = self.cfg.evaluation.answers, self.cfg.evaluation.turns
         if {"alpaca_eval", "head_to_head"} & set(suites):
-            yield self._answers(name, known.evaluation, 1, one.sampling.max_new_tokens, 32)
+            limit = one.sampling.max_new_tokens
+            yield self._answers(name, model, known.evaluation, 1, limit, 32)
         if "losses" in suites:
             sets = (known.evaluation, known.reference)
             yield Task(
                 stage="losses",
                 label=name,
                 who="student",
+                model=model,
                 compute="float32",
                 items=sum(s.count for s in sets),
                 passes=sum(s.count for s in sets),
@@ -237,17 +248,20 @@ class _Stages:
             )
         if "mt_bench" in suites:
             limit = two.sampling.max_new_tokens
-            yield self._answers(f"{name}-turns", known.questions, 2, limit, 32)
+            yield self._answers(f"{name}-turns", model, known.questions, 2, limit, 32)
             calls = 2 * known.questions.count
             yield self._judged("grade", name, calls, JUDGED + 1.5 * _written(limit))
 
-    def _answers(self, label: str, asked: Set, turns: int, limit: int, batch: int) -> Task:
+    def _answers(
+        self, label: str, model: str, asked: Set, turns: int, limit: int, batch: int
+    ) -> Task:
         rows = min(batch, asked.count)
         prompt = TEMPLATE + asked.longest / turns
         return Task(
             stage="answer",
             label=label,
             who="student",
+            model=model,
             compute=self.cfg.evaluation.dtype,
             items=asked.count,
             passes=asked.count * turns,

@@ -15,6 +15,8 @@ class Task:
     stage: str
     label: str
     who: Who
+    model: str = ""
+    """Of another student than the one that candidates are scored for: its name."""
     compute: str
     items: float
     passes: float = 0

@@ -21,6 +21,7 @@ from influbench.estimators.adaptive import settling
 from influbench.estimators.adaptive.adaptive import deal
 from influbench.loop import pipeline
 from influbench.loop.settings import RunConfig
+from influbench.loop.steps import Steps
 from influbench.models.templates import templated
 from influbench.results import RunResult
 from influbench.scoring import MethodConfig
@@ -56,11 +57,11 @@ class Measured:
 
 def run(cfg: AdaptiveConfig, session: Session, study: str, run_id: str) -> RunResult:
     """Measures, replays, and tells passes and error rates by confidence."""
-    loop = pipeline.Loop(cfg, session, pipeline.check(cfg))
-    found = _measure(cfg, loop)
+    steps = Steps(cfg, session, pipeline.check(cfg))
+    found = _measure(cfg, steps)
     exact, predicted = found.exact[cfg.probes :], found.predicted[cfg.probes :]
     misses = settling.learn(found.exact[: cfg.probes] - found.predicted[: cfg.probes])
-    references, candidates = len(loop.sets.reference), len(found.names)
+    references, candidates = len(steps.sets.reference), len(found.names)
     replay = Replay(exact, predicted, misses, references / cfg.clusters)
     prepare = (4 + cfg.probes) * references / candidates
     rows: list[ResultRow] = []
@@ -108,15 +109,15 @@ def _groups(
     }
 
 
-def _measure(cfg: AdaptiveConfig, loop: pipeline.Loop) -> Measured:
-    reference = loop.sets.reference
-    teacher, student = (templated(m, loop.session.run) for m in (cfg.teacher, cfg.student))
-    seeds = loop.sets.seeds
-    warmup = loop.generate(teacher, cfg.sizes.warmup, "round1-warmup", seeds=seeds)
-    written = loop.generate(
-        teacher, cfg.sizes.candidates, "round1-candidates", seeds=loop.sets.seeds
+def _measure(cfg: AdaptiveConfig, steps: Steps) -> Measured:
+    reference = steps.sets.reference
+    teacher, student = (templated(m, steps.session.run) for m in (cfg.teacher, cfg.student))
+    seeds = steps.sets.seeds
+    warmup = steps.generate(teacher, cfg.sizes.warmup, "round1-warmup", seeds=seeds)
+    written = steps.generate(
+        teacher, cfg.sizes.candidates, "round1-candidates", seeds=steps.sets.seeds
     )
-    warmed = loop.warm_up(student, warmup)
+    warmed = steps.warm_up(student, warmup)
     parts = deal(len(reference), cfg.clusters, cfg.seed)
 
     def by_cluster(scores: Sequence[Score]) -> np.ndarray:
@@ -129,7 +130,7 @@ def _measure(cfg: AdaptiveConfig, loop: pipeline.Loop) -> Measured:
         method = MethodConfig(estimator=name, options=options, seed=cfg.seed, device=cfg.device)
         examples, warm = ([row.example() for row in part] for part in (rows, warmup))
         inputs = examples, reference, warm, warmed
-        return scoring.score_candidates(loop.session, method, *inputs, label=label).scores
+        return scoring.score_candidates(steps.session, method, *inputs, label=label).scores
 
     asked = warmup[: cfg.probes]
     exact = [*score(asked, "exact", "probes"), *score(written, "exact", "exact")]

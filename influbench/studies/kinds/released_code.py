@@ -21,6 +21,7 @@ from influbench.data.records import ModelRef, Pair, ResultRow
 from influbench.loop import pipeline, preferences
 from influbench.loop.preferences import PreferenceConfig
 from influbench.loop.settings import RunConfig
+from influbench.loop.steps import Steps
 from influbench.models.templates import templated
 from influbench.results import RunResult, cost_rows, row_of
 from influbench.scoring import Scored
@@ -51,17 +52,17 @@ class ReleasedCodeConfig(RunConfig):
 
 def run(cfg: ReleasedCodeConfig, session: Session, study: str, run_id: str) -> RunResult:
     """Scores the same candidates with each quirk, and tells what it changes."""
-    loop = pipeline.Loop(cfg, session, pipeline.check(cfg))
+    steps = Steps(cfg, session, pipeline.check(cfg))
     teacher, student = (templated(model, session.run) for model in (cfg.teacher, cfg.student))
-    seeds = loop.sets.seeds
-    warmup = loop.generate(teacher, cfg.sizes.warmup, "round1-warmup", seeds=seeds)
-    written = loop.generate(
-        teacher, cfg.sizes.candidates, "round1-candidates", seeds=loop.sets.seeds
+    seeds = steps.sets.seeds
+    warmup = steps.generate(teacher, cfg.sizes.warmup, "round1-warmup", seeds=seeds)
+    written = steps.generate(
+        teacher, cfg.sizes.candidates, "round1-candidates", seeds=steps.sets.seeds
     )[: cfg.first]
-    warmed = loop.warm_up(student, warmup)
+    warmed = steps.warm_up(student, warmup)
 
     def score(variant: Variant) -> Scored:
-        data = (variant.examples(written), loop.sets.reference, [w.example() for w in warmup])
+        data = (variant.examples(written), steps.sets.reference, [w.example() for w in warmup])
         method = variant.method(seed=cfg.seed, device=cfg.device)
         return scoring.score_candidates(session, method, *data, warmed, label=variant.name)
 
@@ -83,7 +84,7 @@ def run(cfg: ReleasedCodeConfig, session: Session, study: str, run_id: str) -> R
         ]
         rows += cost_rows([r for r in scored.ledger if r.stage == "score"], blank)
     pairs = preferences.build_pairs(BEST_WORST, written, right)
-    for name, margin in _teacher_margins(loop, teacher, pairs).items():
+    for name, margin in _teacher_margins(steps, teacher, pairs).items():
         blank = replace(blank_row(study, run_id, name, cfg.seed), n=len(pairs), unit="nats")
         rows.append(replace(blank, metric="teacher_margin", value=margin))
     return RunResult(
@@ -97,21 +98,19 @@ def run(cfg: ReleasedCodeConfig, session: Session, study: str, run_id: str) -> R
     )
 
 
-def _teacher_margins(
-    loop: pipeline.Loop, teacher: ModelRef, pairs: Sequence[Pair]
-) -> dict[str, float]:
+def _teacher_margins(steps: Steps, teacher: ModelRef, pairs: Sequence[Pair]) -> dict[str, float]:
     """How far DPO on the same pairs moves chosen and rejected apart, with and without template.
 
     Mean over pairs of the change of log p(chosen) - log p(rejected), in nats, given the prompt that
     the teacher is sampled with.
     """
-    cfg = loop.cfg
+    cfg = steps.cfg
     before = _margins(teacher, pairs, cfg.device)
     found: dict[str, float] = {}
     for name, bare in (("dpo_as_sampled", False), ("no_chat_template_in_dpo", True)):
         told = cfg.dpo.model_copy(update={"no_chat_template": bare})
         stage = told.into(DPOStageConfig, seed=cfg.seed, device=cfg.device)
-        taught = loop.session.run(dpo.DPO, stage, pairs, teacher, label=name).model("teacher")
+        taught = steps.session.run(dpo.DPO, stage, pairs, teacher, label=name).model("teacher")
         found[name] = float(np.mean(_margins(taught, pairs, cfg.device) - before))
     return found
 
