@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 
 import torch
 from transformers import GenerationConfig
@@ -43,7 +44,7 @@ def main() -> None:
     print(f"{same} of {len(prompts)} rows are the same; {told}")
 
 
-def report(name: str, function) -> list[list[int]]:
+def report(name: str, function: Callable[[], list[list[int]]]) -> list[list[int]]:
     """Runs it, prints what it cost, returns what it wrote."""
     began = time.process_time()
     written = function()

@@ -28,8 +28,10 @@ from influbench.evaluation.length_control import (
 )
 from influbench.evaluation.suites import alpaca_eval
 
-ALLOWED = {"win_rate": 0.01, "standard_error": 0.01, "discrete_win_rate": 0.01}
-ALLOWED |= dict.fromkeys(("length_only", "difficulty", "official"), 0.05)
+ALLOWED = {
+    **dict.fromkeys(("win_rate", "standard_error", "discrete_win_rate"), 0.01),
+    **dict.fromkeys(("length_only", "difficulty", "official"), 0.05),
+}
 
 
 def ours(rows: pd.DataFrame, gamed: Gamed | None) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,7 @@ QUIET = "0.35"
 
 
 @contextmanager
-def page(width: float, height: float) -> Iterator[Figure]:
+def page(width: float, height: float) -> Generator[Figure]:
     """An empty figure in the one style, inches; draw and ``save`` inside the block."""
     with matplotlib.rc_context(fname=str(STYLE)):
         figure = Figure(figsize=(width, height))

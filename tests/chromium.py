@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ class Opened:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium() -> Generator[Browser]:
     """The browser; the test is skipped, or fails where it is required, if there is none."""
     if not Path(CHROMIUM).is_file():
         reason = "no Chromium on this machine: apt-get install chromium"
@@ -50,7 +50,7 @@ def chromium() -> Iterator[Browser]:
 @contextmanager
 def opened(
     browser: Browser, file: Path, width: int = 1200, scheme: str = "light"
-) -> Iterator[Opened]:
+) -> Generator[Opened]:
     """The page in ``file``, in a window of its own."""
     context = browser.new_context(
         viewport={"width": width, "height": 900},

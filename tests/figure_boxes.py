@@ -12,7 +12,7 @@ from matplotlib.transforms import Bbox
 
 def texts_of(figure: Figure) -> list[Text]:
     """All texts that a reader sees."""
-    found = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    found = list(figure.findobj(Text))
     hidden: set[int] = set()
     for axis in (axis for axes in figure.axes for axis in axes.findobj(Axis)):
         assert isinstance(axis, Axis)

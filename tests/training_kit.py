@@ -1,6 +1,6 @@
 """What the tests of trainings share: small data, a work folder, a death on time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Watched:
         self.began: int | None = None
 
     @contextmanager
-    def task(self, description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    def task(self, description: str, total: int, done: int = 0) -> Generator[Callable[[int], None]]:
         self.began = now = done
 
         def advance(n: int) -> None:

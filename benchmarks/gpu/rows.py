@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ class Recorder:
         print(line(row), flush=True)
 
     @contextmanager
-    def guard(self, name: str) -> Iterator[None]:
+    def guard(self, name: str) -> Generator[None]:
         """An error inside becomes a row; the part goes on."""
         try:
             yield

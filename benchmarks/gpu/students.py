@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import numpy as np
@@ -157,7 +157,7 @@ def examples(kind: str, count: int, mean: int, spread: int) -> list[Example]:
 
 
 @contextmanager
-def _without_initialisation() -> Iterator[None]:
+def _without_initialisation() -> Generator[None]:
     """Layers made inside keep whatever their memory holds: it is filled afterwards anyway."""
     kinds = torch.nn.Linear, torch.nn.Embedding
     before = [kind.reset_parameters for kind in kinds]

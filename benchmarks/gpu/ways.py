@@ -120,9 +120,9 @@ def _fused(
         group = slots[start : start + 16]
         firsts, seconds = ([s.moments[k].clone() for s, _, _ in group] for k in (0, 1))
         targets = [o for _, _, o in group]
-        torch._foreach_copy_(targets, [s.weight for s, _, _ in group])  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_copy_(targets, [s.weight for s, _, _ in group])  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
         slot = group[0][0]
-        torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
+        torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
             targets, [g for _, g, _ in group], firsts, seconds, [],
             [torch.tensor(slot.step + 1, device=slot.weight.device) for _ in group],
             amsgrad=False, lr=slot.lr, beta1=slot.betas[0], beta2=slot.betas[1],

@@ -139,4 +139,6 @@ def _field_docs(method: type) -> dict[str, str]:
         match below:
             case ast.Expr(value=ast.Constant(value=str(text))):
                 found[field.target.id] = " ".join(text.split())
+            case _:  # no string below it
+                pass
     return found

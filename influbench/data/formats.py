@@ -42,7 +42,7 @@ def read(path: Path) -> Numbered:
     inner = path.with_suffix("") if path.suffix.lower() in PACKED else path
     reader = READERS.get(inner.suffix.lower())
     try:
-        with path.open("rb") as file, unpacked(cast("io.BufferedReader", file)) as data:
+        with path.open("rb") as file, unpacked(file) as data:
             found = reader or _guessed(data.peek(4096)[:4096])
             if found is None:
                 raise UserError(

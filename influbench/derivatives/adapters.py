@@ -8,7 +8,7 @@ A drawn from N(0, 1/rank), inner products keep their expectation.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Adapters:
 
 
 @contextmanager
-def random_adapters(model: PreTrainedModel, rank: int, seed: int) -> Iterator[Adapters]:
+def random_adapters(model: PreTrainedModel, rank: int, seed: int) -> Generator[Adapters]:
     """Adapts every linear layer but the output embedding, and takes all adapters out again.
 
     Args:

@@ -9,6 +9,7 @@ ever built.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -79,7 +80,7 @@ class Bottlenecks:
     def _add(self, name: str, middle: torch.Tensor) -> Callable[..., torch.Tensor]:
         into, outof = self._sides[name]
 
-        def hook(_: torch.nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+        def hook(_: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             if args[0].ndim != 3 or args[0].shape[0] != len(middle):
                 raise UserError(
                     f"layer '{name}' got an input of shape {tuple(args[0].shape)} for "

@@ -8,8 +8,9 @@ batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,7 +91,7 @@ def _tangent(
 
 
 @contextmanager
-def _plain_experts(model: torch.nn.Module) -> Iterator[None]:
+def _plain_experts(model: torch.nn.Module) -> Generator[None]:
     """Experts of a mixture one after the other, each by plain products."""
     config = getattr(model, "config", None)
     before = getattr(config, "_experts_implementation", None)
@@ -214,12 +215,12 @@ class Ghost:
                 handle.remove()
         return out
 
-    def _start(self, _: torch.nn.Module, __: tuple, output: torch.Tensor) -> None:
+    def _start(self, _: torch.nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
         """Where the way back ends; what a frozen embedding gives needs no gradient by itself."""
         if not self._busy:
             self._embedded.append(output.requires_grad_())
 
-    def _watch(self, module: torch.nn.Module, args: tuple, output: torch.Tensor) -> None:
+    def _watch(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._busy:
             return
         rows = len(self._derivative)
@@ -251,7 +252,7 @@ class Ghost:
 
         output.register_hook(take)
 
-    def _change(self, module: torch.nn.Module, args: tuple) -> torch.Tensor:
+    def _change(self, module: torch.nn.Module, args: tuple[Any, ...]) -> torch.Tensor:
         """Derivative of the module's output along its own part of w."""
         own = {n: p for n, p in module.named_parameters(recurse=False) if id(p) in self._along}
         along = {name: self._along[id(p)] for name, p in own.items()}

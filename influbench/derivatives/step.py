@@ -5,9 +5,10 @@ The formula is ``derivatives.update``'s; here it is read off an optimizer, taken
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -34,7 +35,7 @@ class Cast:
     copy: torch.nn.Parameter
 
     @contextmanager
-    def used(self) -> Iterator[None]:
+    def used(self) -> Generator[None]:
         """The layer with the copy in its weight's place."""
         own = self.module.weight
         self.module.weight = self.copy
@@ -55,7 +56,7 @@ class Excursion:
     """By number of the weight: steps go into the copy, the weight itself stays as it is."""
 
     @contextmanager
-    def stepped(self, gradients: Sequence[torch.Tensor] | None) -> Iterator[None]:
+    def stepped(self, gradients: Sequence[torch.Tensor] | None) -> Generator[None]:
         """The weights after u(g); ``None`` is the zero gradient."""
         targets = [
             self.casts[number].copy.detach() if number in self.casts else weight
@@ -68,7 +69,7 @@ class Excursion:
             yield
 
     @contextmanager
-    def still(self) -> Iterator[None]:
+    def still(self) -> Generator[None]:
         """The weights as they are, rounded as those after a step."""
         with torch.no_grad():
             for number, cast in self.casts.items():
@@ -79,7 +80,7 @@ class Excursion:
             yield
 
     @contextmanager
-    def undone(self) -> Iterator[None]:
+    def undone(self) -> Generator[None]:
         """Whatever happens to the weights inside is undone."""
         try:
             yield
@@ -200,7 +201,7 @@ def _check_steps(student: Student) -> None:
 
 def _slot(
     optimizer: torch.optim.Optimizer,
-    group: dict,
+    group: Mapping[str, Any],
     weight: torch.Tensor,
     *,
     adam: bool,

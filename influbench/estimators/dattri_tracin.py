@@ -16,7 +16,7 @@ Cost: 3M passes to prepare, 3 per candidate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -127,7 +127,7 @@ def covered(student: LanguageStudent, names: Sequence[str]) -> float:
 
 
 @contextmanager
-def _hooked(student: LanguageStudent, names: list[str]) -> Iterator[tuple[Any, list[Any]]]:
+def _hooked(student: LanguageStudent, names: list[str]) -> Generator[tuple[Any, list[Any]]]:
     """dattri-llm's capture on those layers, and where the embedding's outputs are put.
 
     Every hook is gone afterwards.

@@ -17,7 +17,7 @@ Cost: 3kM passes to prepare, 2 per candidate. Memory: two copies of the weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -76,7 +76,7 @@ class ExcessLoss:
         start = after(empty=True) if self.baseline == "null" else None
 
         @contextmanager
-        def placed(weights: Tensors | None) -> Iterator[None]:
+        def placed(weights: Tensors | None) -> Generator[None]:
             import torch
 
             with trip.undone():

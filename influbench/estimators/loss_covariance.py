@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -80,7 +80,7 @@ class LossCovariance:
 
         return score
 
-    def _spreads(self, trip: Excursion) -> tuple[float, list]:
+    def _spreads(self, trip: Excursion) -> tuple[float, list[Any]]:
         """s, and √D for each weight."""
         from influbench.derivatives import gradients
 
@@ -94,7 +94,7 @@ class LossCovariance:
         return self.scale * gradients.norm([w.detach() for w in update.weights]) / length, roots
 
     def _perturbed(
-        self, ctx: Context, trip: Excursion, spreads: tuple[float, list]
+        self, ctx: Context, trip: Excursion, spreads: tuple[float, list[Any]]
     ) -> Iterator[int]:
         """Numbers of the perturbed students, each while its weights are in place."""
         import torch

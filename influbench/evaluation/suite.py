@@ -7,7 +7,7 @@ numbers of the outcomes. The loop and ``influbench evaluate`` ask the same suite
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -182,7 +182,7 @@ def _judge(
 @contextmanager
 def asked(
     cfg: VerdictConfig, work: Work, items: int, budget: Budget | None = None
-) -> Iterator[ArchivedJudge]:
+) -> Generator[ArchivedJudge]:
     """The judge, metered; what an earlier, killed attempt bought is booked with the rest.
 
     Args:

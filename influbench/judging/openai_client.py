@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
@@ -47,12 +48,10 @@ class OpenAIBackend:
     models = ()
 
     def __init__(self, cfg: JudgeConfig, budget: Budget) -> None:
-        try:
-            import openai  # noqa: F401
-        except ImportError as error:
+        if find_spec("openai") is None:
             raise UserError(
                 "a judge of kind 'openai' needs its client: pip install 'influbench[judge]'"
-            ) from error
+            )
         self._cfg = cfg
         self._budget = budget
         self._url = judge_endpoint.address(cfg)

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -125,7 +125,7 @@ def end_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens that end an answer: the model's own, the tokenizer's and the template's."""
     own = model.generation_config.eos_token_id if model.generation_config else None
-    found = own if isinstance(own, list) else [own]
+    found: list[Any] = own if isinstance(own, list) else [own]
     found = [*found, tokenizer.eos_token_id, *end_ids(tokenizer)]
     return sorted({token for token in found if token is not None})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """Silences transformers inside the block; the settings found are put back. Exceptions pass."""
     verbosity = logging.get_verbosity()
     bars = logging.is_progress_bar_enabled()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def _judge(cfg: MethodConfig, work: Work, budget: Budget | None) -> ArchivedJudg
 
 
 @contextmanager
-def _blamed(method: object, name: str) -> Iterator[None]:
+def _blamed(method: object, name: str) -> Generator[None]:
     """Errors of a method that is not ours say whose they are."""
     try:
         yield

@@ -19,7 +19,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,7 @@ class Meter:
     @contextmanager
     def phase(
         self, name: str, *, items: int = 0, models: Sequence[nn.Module] = ()
-    ) -> Iterator[Phase]:
+    ) -> Generator[Phase]:
         """Measures what happens inside.
 
         Args:

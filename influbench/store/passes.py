@@ -19,7 +19,7 @@ What a count means:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -41,7 +41,7 @@ class Sink(Protocol):
 
 
 @contextmanager
-def counted(backbones: Iterable[nn.Module], sink: Sink) -> Iterator[None]:
+def counted(backbones: Iterable[nn.Module], sink: Sink) -> Generator[None]:
     """Reports every pass through ``backbones`` to ``sink`` while open.
 
     A deep copy made meanwhile carries the hook with it and goes on reporting to the same sink.
@@ -60,7 +60,7 @@ def counted(backbones: Iterable[nn.Module], sink: Sink) -> Iterator[None]:
 
 
 @contextmanager
-def uncounted() -> Iterator[None]:
+def uncounted() -> Generator[None]:
     """Passes inside are not reported: those that only record a graph, to be replayed later."""
     _UNCOUNTED.append(True)
     try:

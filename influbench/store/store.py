@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -235,7 +235,7 @@ class Store:
         ]
 
     @contextmanager
-    def _alone(self, path: Path, title: str) -> Iterator[None]:
+    def _alone(self, path: Path, title: str) -> Generator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:

@@ -7,8 +7,9 @@ differ in their weights alone. Products and attention stay the libraries'.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,17 +22,11 @@ _COMPILED: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
 
 def possible(device: torch.device) -> bool:
     """Whether there is a GPU, and the compiler for it."""
-    if device.type != "cuda":
-        return False
-    try:
-        import triton  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return False
-    return True
+    return device.type == "cuda" and find_spec("triton") is not None
 
 
 @contextmanager
-def layers(decoder: PreTrainedModel, backend: str = "inductor") -> Iterator[None]:
+def layers(decoder: PreTrainedModel, backend: str = "inductor") -> Generator[None]:
     """The decoder's layers, compiled, for as long as this is open.
 
     Args:
@@ -39,7 +34,8 @@ def layers(decoder: PreTrainedModel, backend: str = "inductor") -> Iterator[None
         backend: torch.compile's.
     """
     found = getattr(decoder, "layers", None)
-    own = list(found) if isinstance(found, torch.nn.ModuleList) else []
+    # Any: torch keeps the compiled call under a name of its own
+    own: list[Any] = [*found] if isinstance(found, torch.nn.ModuleList) else []
     before = [layer._compiled_call_impl for layer in own]
     for layer in own:
         if layer not in _COMPILED:

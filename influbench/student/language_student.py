@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
@@ -130,7 +130,7 @@ class LanguageStudent:
         return int(self.model.config.get_text_config().vocab_size)
 
     @contextmanager
-    def precision(self) -> Iterator[None]:
+    def precision(self) -> Generator[None]:
         """Products in the student's dtype for as long as this is open."""
         device = self.model.device.type
         autocast = self.compute == "bfloat16"

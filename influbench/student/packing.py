@@ -8,7 +8,7 @@ a decoder works on tokens. What it saves: ``python -m benchmarks.packing``, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,8 @@ def works(model: PreTrainedModel) -> bool:
     its attention, adds some of its own there or has no position ids is found out by the trial.
     """
     decoder = model.get_decoder()
-    if decoder.config._attn_implementation != "sdpa":
+    config: Any = decoder.config  # transformers has no public name for what its attention is
+    if config._attn_implementation != "sdpa":
         return False
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
         return False
@@ -160,8 +161,8 @@ AttentionInterface.register(ATTENTION, _attention)
 
 
 @contextmanager
-def _our_attention(decoder: PreTrainedModel) -> Iterator[None]:
-    config = decoder.config
+def _our_attention(decoder: PreTrainedModel) -> Generator[None]:
+    config: Any = decoder.config
     before = config._attn_implementation
     config._attn_implementation = ATTENTION
     try:

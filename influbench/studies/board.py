@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -100,7 +100,7 @@ class Board:
         return self._stage(description, total, done)
 
     @contextmanager
-    def _stage(self, description: str, total: int, done: int) -> Iterator[Advance]:
+    def _stage(self, description: str, total: int, done: int) -> Generator[Advance]:
         line, now = self._lines[self._current], done
 
         def advance(n: int) -> None:

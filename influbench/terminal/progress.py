@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -49,7 +49,7 @@ class SilentProgress:
         description: str,  # noqa: ARG002
         total: int,  # noqa: ARG002
         done: int = 0,  # noqa: ARG002
-    ) -> Iterator[Advance]:
+    ) -> Generator[Advance]:
         """Follows nothing."""
         yield lambda _: None
 
@@ -77,7 +77,7 @@ class RichProgress:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def _bar(self, description: str, total: int, done: int) -> Iterator[Advance]:
+    def _bar(self, description: str, total: int, done: int) -> Generator[Advance]:
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -90,7 +90,7 @@ class RichProgress:
             yield lambda n: bars.advance(task, n)
 
     @contextmanager
-    def _lines(self, description: str, total: int, done: int) -> Iterator[Advance]:
+    def _lines(self, description: str, total: int, done: int) -> Generator[Advance]:
         began = said = self.clock()
         now_done = done
 

@@ -45,11 +45,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def _hooks(module: torch.nn.Module) -> int:
-    own = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-        *(p._backward_hooks or {} for p in module.parameters(recurse=False)),
-    )
+    kinds = ("forward", "forward_pre", "backward", "backward_pre")
+    own = [getattr(module, f"_{kind}_hooks") for kind in kinds]
+    own += [p._backward_hooks or {} for p in module.parameters(recurse=False)]
     return sum(map(len, own))

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -206,7 +206,7 @@ def _last_checkpoint(folder: Path) -> tuple[str | None, int]:
 
 
 @contextmanager
-def off_screen() -> Iterator[None]:
+def off_screen() -> Generator[None]:
     """Keeps bars, tables and hints of the libraries off the user's screen; errors still show."""
     loggers = [logging.getLogger(name) for name in ("accelerate", "datasets", "peft", "trl")]
     levels = [logger.level for logger in loggers]

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from influbench.training.schedule import Schedule
 def rates(schedule: Schedule, total: int) -> list[float]:
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     asked = schedule.arguments(total)
-    scheduler = get_scheduler(
+    scheduler: Any = get_scheduler(
         asked["lr_scheduler_type"],
         optimizer,
         num_warmup_steps=asked["warmup_steps"],

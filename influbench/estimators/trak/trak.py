@@ -27,7 +27,7 @@ costs about one forward.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -128,7 +128,7 @@ class Trak:
         return score
 
     @contextmanager
-    def _attributed(self, student: LanguageStudent, seed: int) -> Iterator[Attributed]:
+    def _attributed(self, student: LanguageStudent, seed: int) -> Generator[Attributed]:
         model = student.model
         trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
         total = sum(p.numel() for p in trainable.values())

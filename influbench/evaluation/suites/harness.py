@@ -6,7 +6,7 @@ standard errors from them. One task is one stage.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,7 +227,7 @@ def _lm_eval() -> tuple[Any, Any, Any]:
 
 
 @contextmanager
-def _data_errors(task: str) -> Iterator[None]:
+def _data_errors(task: str) -> Generator[None]:
     try:
         yield
     except (OSError, ConnectionError) as error:

@@ -8,8 +8,8 @@ and their inverse root on both sides of a cosine. As in bergson's own set-up all
 frozen but the input embedding, so that no weight gradient is built twice.
 """
 
-# pyright: reportMissingImports=false
-# The toolkit is in its own environment, where this file runs.
+# The toolkit is in its own environment, where this file runs: its types are unknown here.
+# pyright: reportMissingImports=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -7,8 +7,9 @@ products with whatever candidates come (``score/pairwise.py`` and ``score/dot_pr
 1.0.1).
 """
 
-# pyright: reportMissingImports=false
-# The toolkit is in its own environment, where this file runs.
+# The toolkit is in its own environment, where this file runs: its types are unknown here.
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false
+# pyright: reportUnknownParameterType=false
 from __future__ import annotations
 
 import tempfile
@@ -37,7 +38,7 @@ from kronfluence.score.dot_product import compute_dot_products_with_loader
 from kronfluence.task import Task
 from kronfluence.utils.constants import ACCUMULATED_PRECONDITIONED_GRADIENT_NAME as QUERY
 from kronfluence.utils.constants import ALL_MODULE_NAME
-from torch.cuda.amp import GradScaler
+from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
@@ -82,7 +83,7 @@ class ResponseTask(Task):
         return batch["mask"]
 
 
-def loader(rows: Sequence[Row], meta: dict[str, Any], *, batch_size: int) -> DataLoader:
+def loader(rows: Sequence[Row], meta: dict[str, Any], *, batch_size: int) -> DataLoader[Batch]:
     """Batches of rows in their order, each padded to its longest."""
 
     def collate(part: list[Row]) -> Batch:
@@ -144,7 +145,7 @@ def prepare(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, Any], Scorer]
             factor_args=factor_args,
             score_args=score_args,
             tracked_module_names=names,
-            scaler=GradScaler(enabled=False),
+            scaler=GradScaler("cuda", enabled=False),
             disable_tqdm=True,
         )
         assert isinstance(scores, dict)
@@ -180,7 +181,7 @@ def _fit(
     return analyzer.load_all_factors("fit")
 
 
-class _Rows(torch.utils.data.Dataset):
+class _Rows(torch.utils.data.Dataset[Batch]):
     """Rows as kronfluence's own loader wants them: one dictionary of tensors each."""
 
     def __init__(self, rows: Sequence[Row], pad: int):

@@ -179,7 +179,8 @@ class Server:
     ) -> Completion:
         listed = said.logprobs.content if said.logprobs else None
         ids = said.token_ids or [t.id for t in listed or () if t.id is not None]
-        ends = {*conversation.end_ids(self.tokenizer), self.tokenizer.eos_token_id}  # pyright: ignore[reportUnhashable]
+        eos: Any = self.tokenizer.eos_token_id  # declared as lists and texts as well
+        ends = {*conversation.end_ids(self.tokenizer), eos}
         written = list(ids)
         while written and written[-1] in ends:
             written.pop()
@@ -189,7 +190,7 @@ class Server:
         if cuts:
             written = self._until(written, stop)
         elif written and finished:
-            written = [*written, ids[-1] if ids[-1] in ends else self.tokenizer.eos_token_id]
+            written = [*written, ids[-1] if ids[-1] in ends else eos]
         return Completion(
             text=text,
             tokens=len(written) - (bool(written) and finished and not cuts),

@@ -41,7 +41,7 @@ def points(numbers: pd.DataFrame, metric: str) -> list[Point]:
     for row in numbers.to_dict("records"):
         if row["estimator"] not in NO_METHOD:
             rows.setdefault(row.get("label", row["estimator"]), {})[str(row["metric"])] = row  # type: ignore[assignment]
-    found = [
+    found: list[Point] = [
         {
             "label": label,
             "cost": own[COST]["value"],
