@@ -24,7 +24,8 @@ from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.estimators.gradient_dot import GradientDot
-from influbench.models import chat, quiet
+from influbench.models import chat
+from influbench.models.quiet import quiet
 from influbench.student import load_student
 from influbench.testing import families
 

@@ -36,6 +36,11 @@ WITHOUT_TORCH = {
     "data",
     "files",
     "judging",
+    "loop.plan",
+    "loop.plan.lengths",
+    "loop.plan.paper",
+    "loop.reading",
+    "loop.settings",
     "report",
     "report.comparison",
     "report.page",
@@ -46,7 +51,7 @@ WITHOUT_TORCH = {
     "store",
     "studies.planted",
 }
-"""Listing methods, drawing figures and reading results must not wait for torch."""
+"""Listing methods, pricing a run, drawing figures and reading results must not wait for torch."""
 HEAVY = {"torch", "transformers", "trl", "peft"}
 BANNED_NAMES = {"utils.py", "common.py", "helpers.py", "util.py", "misc.py"}
 
@@ -226,6 +231,18 @@ def test_listing_the_methods_does_not_load_torch():
         "for name, listing in registry.available().items():\n"
         "    if listing.package == 'influbench':\n"
         "        registry.load(name)\n"
+        f"assert not set({sorted(HEAVY)!r}) & sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_pricing_a_run_does_not_load_torch():
+    """All of the command: what its methods and data import counts too."""
+    code = (
+        "import sys\n"
+        "from influbench.cli.main import app\n"
+        "app(['plan', 'quickstart', '--devices', 'H100'], standalone_mode=False)\n"
         f"assert not set({sorted(HEAVY)!r}) & sys.modules.keys()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

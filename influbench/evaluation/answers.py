@@ -6,31 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
-
 from influbench import models
-from influbench.config import Config, transport
+from influbench.config import transport
 from influbench.data.records import Answer, ModelRef, Question
+from influbench.evaluation.settings import AnswerSettings
 from influbench.generation.sampling import Sampling, complete
 from influbench.models import LoadedModel, chat_prompt
 from influbench.store import Stage, Work
-
-
-class AnswerSampling(Sampling):
-    """Greedy unless a temperature is given."""
-
-    temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token")
-
-
-class AnswerSettings(Config):
-    """How a model answers: what a user may set."""
-
-    sampling: AnswerSampling = AnswerSampling()
-    temperatures: dict[str, float] = Field(
-        default_factory=dict, description="by category, where it is not sampling.temperature"
-    )
-    questions_per_chunk: int = Field(default=32, ge=1, description="between two safe points")
-    batch_size: int = Field(default=32, ge=1, description="rows decoded at a time")
 
 
 class AnswerConfig(AnswerSettings):

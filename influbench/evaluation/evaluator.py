@@ -9,30 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from pydantic import Field
-
-from influbench.config import Config, Products
 from influbench.data.records import ModelRef, Outcome
 from influbench.errors import UserError
 from influbench.evaluation import judge_check, recorded
-from influbench.evaluation.answers import AnswerConfig, AnswerSettings
+from influbench.evaluation.answers import AnswerConfig
 from influbench.evaluation.length_control import read_gamed
 from influbench.evaluation.questions import reference_block
+from influbench.evaluation.settings import EvaluationConfig
 from influbench.evaluation.suite import (
     Baseline,
     Material,
     Needs,
     Numbers,
-    Orders,
     Sitting,
     Suite,
     VerdictConfig,
 )
 from influbench.evaluation.suites import harness
 from influbench.evaluation.suites.alpaca_eval import AlpacaEval
-from influbench.evaluation.suites.harness import Harness, HarnessSettings
+from influbench.evaluation.suites.harness import Harness
 from influbench.evaluation.suites.head_to_head import HeadToHead
 from influbench.evaluation.suites.losses import Losses, held_out
 from influbench.evaluation.suites.mt_bench import MTBench
@@ -42,29 +38,6 @@ from influbench.statistics.estimate import Estimate
 from influbench.store.session import Session
 
 SUITES = {s.name: s for s in (Losses, AlpacaEval, MTBench, MTBenchPairwise, HeadToHead)}
-"""By name; and ``harness:TASK`` for each task of lm-eval."""
-
-
-class EvaluationConfig(Config):
-    """On what students are evaluated, and how."""
-
-    suites: tuple[str, ...] = Field(
-        default=("losses", "alpaca_eval", "mt_bench"),
-        description=f"any of {', '.join(SUITES)} and {harness.PREFIX}TASK",
-    )
-    answers: AnswerSettings = AnswerSettings()
-    turns: AnswerSettings = Field(
-        default=AnswerSettings(), description="answers of the two-turn questions"
-    )
-    dtype: Products = Field(default="float32", description="of students while they answer")
-    orders: Orders = Field(default="both", description="in which the judge sees two answers")
-    difficulty: Path | None = Field(
-        default=None, description="table of instruction_difficulty by instruction or index"
-    )
-    gamed: Path | None = Field(
-        default=None, description="AlpacaEval's df_gamed.csv, for the official variant"
-    )
-    harness: HarnessSettings = HarnessSettings()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from influbench.config import Config, transport
 from influbench.data.records import Answer, Example, ModelRef, Outcome, Question
 from influbench.evaluation import answers as answering
 from influbench.evaluation.answers import AnswerConfig
+from influbench.evaluation.settings import Orders
 from influbench.judging import ArchivedJudge, JudgeConfig
 from influbench.statistics.estimate import Estimate
 from influbench.store import Entry, Stage, Work
@@ -27,7 +28,6 @@ from influbench.store.session import Session
 
 Numbers = Mapping[str, Estimate]
 """What a suite publishes, by name."""
-Orders = Literal["both", "random"]
 
 
 class VerdictConfig(Config):

@@ -6,89 +6,27 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
 from influbench import models
-from influbench.config import seldom, transport
+from influbench.config import transport
 from influbench.data.records import ModelRef
-from influbench.generation.engines import Engine, InProcess, Server, ServerSettings
+from influbench.generation.engines import Engine, InProcess, Server
 from influbench.generation.instructions import (
     CLOSE,
     OPEN,
-    FilterConfig,
     Novelty,
     cleaned,
     parse,
     reason_to_drop,
     request,
 )
-from influbench.generation.sampling import Completion, Sampling
+from influbench.generation.sampling import Completion
+from influbench.generation.settings import GenerationSettings, Sampling
 from influbench.models import chat_prompt
 from influbench.store import Meter
-
-
-class GenerationSettings(ServerSettings):
-    """How the teacher writes; the defaults are the paper's."""
-
-    instructions_per_seed: int = Field(default=4, ge=1, description="siblings of a seed prompt")
-    num_shots: int = Field(default=8, ge=1, description="instructions shown in a prompt")
-    num_own_shots: int = Field(
-        default=2, ge=0, description="of those, how many the teacher wrote (once it has)"
-    )
-    instruction: Sampling = Sampling(
-        temperature=1.0, top_p=0.9, presence_penalty=1.0, repetition_penalty=1.5
-    )
-    response: Sampling = Sampling(temperature=0.6, top_p=0.9, presence_penalty=1.0)
-    rouge_l: float = Field(
-        default=0.7, gt=0, le=1, description="more alike than this is a duplicate"
-    )
-    prefill: bool = Field(default=False, description="begin the teacher's turn with the tag")
-    one_line: bool = Field(
-        default=False, description="the instruction ends with its line; needs prefill"
-    )
-    accept_unclosed: bool = Field(
-        default=False, description="take an instruction that is cut before its closing tag"
-    )
-    filters: FilterConfig = FilterConfig()
-    max_seed_characters: int = Field(
-        default=2000, ge=1, description="longer seed prompts are not shown"
-    )
-    attempts_per_candidate: int = Field(
-        default=10, ge=1, description="give up after this many attempts a wanted pair"
-    )
-    prompts_per_chunk: int = Field(
-        default=8, ge=1, description="prompts between two safe points; later ones see earlier ones"
-    )
-    batch_size: int = Field(default=32, ge=1, description="rows decoded at a time")
-    response_request: str = Field(
-        default="{instruction}",
-        description="what the teacher is asked to respond to; the student sees the instruction "
-        "alone, so that '{instruction} Answer in one sentence.' teaches it brevity",
-    )
-    unfinished: Literal["keep", "drop"] = Field(
-        default="keep",
-        description="responses that reach max_new_tokens: kept and learnt without an end of turn, "
-        "or dropped; counted either way",
-    )
-
-    engine: Literal["hf", "server"] = seldom(
-        "hf", "what writes: Hugging Face here, or a completion server that has the teacher"
-    )
-
-    @model_validator(mode="after")
-    def _one_line_needs_prefill(self) -> Self:
-        if self.one_line and not self.prefill:
-            raise ValueError("one_line needs prefill: without it the first line may be a preamble")
-        return self
-
-    @field_validator("response_request")
-    @classmethod
-    def _holds_the_instruction(cls, value: str) -> str:
-        if "{instruction}" not in value:
-            raise ValueError("expected a text with {instruction} in it")
-        return value
 
 
 class GenerationConfig(GenerationSettings):

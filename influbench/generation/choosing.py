@@ -11,29 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 
-from influbench.config import Config
 from influbench.files import digest
+from influbench.generation.settings import Sampling
 
 HEAD = 256
 """Tokens looked at before a whole vocabulary is sorted: nearly every nucleus fits in them, and
 finding them among 49,152 takes a twentieth of the time of sorting all."""
-
-
-class Sampling(Config):
-    """How the next token is chosen, and how many there may be."""
-
-    temperature: float = Field(default=1.0, ge=0, description="0 takes the likeliest token")
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    presence_penalty: float = Field(
-        default=0.0, description="taken once from a token written before"
-    )
-    frequency_penalty: float = Field(default=0.0, description="taken each time it was written")
-    repetition_penalty: float = Field(
-        default=1.0, gt=0, description="factor on tokens of prompt and output; 1 is none"
-    )
-    max_new_tokens: int = Field(default=1024, ge=1)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 
 from influbench.config import Tree, assign, checked, override, parse_yaml, read_yaml
 from influbench.errors import UserError
-from influbench.loop.pipeline import RunConfig
+from influbench.loop.settings import RunConfig
 
 PRESETS = files("influbench.loop") / "presets"
 

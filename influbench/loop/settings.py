@@ -8,14 +8,13 @@ from pydantic import Field
 
 from influbench.config import Config, transport
 from influbench.data import DataConfig
-from influbench.evaluation.evaluator import EvaluationConfig
-from influbench.generation.attempts import GenerationSettings
+from influbench.evaluation.settings import EvaluationConfig
+from influbench.generation.settings import GenerationSettings
 from influbench.judging import JudgeConfig
 from influbench.loop.preferences import PreferenceConfig
-from influbench.models import ModelConfig
-from influbench.scoring import ScoringSettings
-from influbench.training import SFTSettings, WarmupSettings
-from influbench.training.dpo import DPOSettings
+from influbench.models.settings import ModelConfig
+from influbench.scoring.settings import ScoringSettings
+from influbench.training.settings import DPOSettings, SFTSettings, WarmupSettings
 
 
 class ScoringConfig(ScoringSettings):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from influbench.data.records import Turn
 from influbench.errors import UserError
+from influbench.models.settings import CHATML, template_text
 from influbench.models.sources import first_line
-from influbench.models.tiny import CHATML
 
 PADS = (
     *("<|endoftext|>", "<pad>", "[PAD]", "<|padding|>", "<|pad|>"),
@@ -142,22 +141,6 @@ def without_template(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
         )
     turn, _, prefill = prompt.removeprefix(before).rpartition(after)
     return turn + prefill
-
-
-def template_text(value: str) -> str:
-    """A chat template from ``chatml``, a jinja file, or the template itself.
-
-    Raises:
-        UserError: it is none of these.
-    """
-    if value == "chatml":
-        return CHATML
-    if "{{" in value or "{%" in value:
-        return value
-    path = Path(value).expanduser()
-    if not path.is_file():
-        raise UserError(f"expected chat_template 'chatml' or a jinja file, there is no '{value}'")
-    return path.read_text(encoding="utf-8")
 
 
 def set_template(tokenizer: PreTrainedTokenizerBase, value: str) -> None:

@@ -15,16 +15,14 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from influbench.data.records import Turn
 from influbench.errors import UserError
 from influbench.models.chat import fitting, rendered
-
-Learn = Literal["all", "last"]
-"""Whether all assistant turns learn, or the last one only."""
+from influbench.models.settings import Learn
 
 MARK = "the-answer-stands-here"
 """Rendered in an answer's place, to see what the template writes around it."""

@@ -11,10 +11,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import field_validator
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -25,11 +24,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from influbench.config import Config, Products
 from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.models import adapter, cache, redrawn, rounding, sources
-from influbench.models.chat import chat_prompt, set_pad, set_template, template_text
+from influbench.models.chat import chat_prompt, set_pad, set_template
 from influbench.models.device import device_of
 from influbench.models.embedded import (
     PACKAGED,
@@ -38,6 +36,7 @@ from influbench.models.embedded import (
     resolve_embedded,
 )
 from influbench.models.quiet import quiet, save
+from influbench.models.settings import Attention, ModelConfig
 
 __all__ = [
     "EMBEDDED",
@@ -56,7 +55,6 @@ __all__ = [
 EMBEDDED = frozenset({*PACKAGED, "tiny"})
 """Names that need no hub (``tiny:SEED`` too)."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-Attention = Literal["sdpa", "eager"]
 LIMITS = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
 """What families call the length of their context."""
 UNLIMITED = 1 << 20
@@ -68,32 +66,6 @@ class LoadedModel(NamedTuple):
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
-
-
-class ModelConfig(Config):
-    """Which model, and how it is held."""
-
-    name: str
-    """An embedded name, ``tiny`` or ``tiny:SEED``, a folder, or a hub repository.
-
-    ``:bits=N`` after it: that model with its linear layers rounded to N bits; ``:random=SEED``: its
-    architecture with weights drawn anew.
-    """
-    revision: str | None = None
-    """Commit, tag or branch of a hub repository; a commit makes a run repeatable."""
-    dtype: Products = "float32"
-    """Of the weights: of a teacher while it writes, of a student while it is scored. Trainings keep
-    theirs in float32."""
-    chat_template: str | None = None
-    """For a model without one: ``chatml``, a jinja file, or the template itself.
-
-    A file is replaced by its text, so that the text is part of the configuration's digest.
-    """
-
-    @field_validator("chat_template")
-    @classmethod
-    def _read_template(cls, value: str | None) -> str | None:
-        return value if value is None or value == "chatml" else template_text(value)
 
 
 def resolve(name: str, revision: str | None = None) -> ModelRef:

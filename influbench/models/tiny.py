@@ -17,18 +17,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models.quiet import save
+from influbench.models.settings import CHATML
 
 VERSION = 2
 """Raised when the same seed would give other weights or another tokenizer."""
 CONTEXT = 8192
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + eos_token + '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-"""ChatML whose turns end with the tokenizer's own end-of-turn token: one token for any model."""
 
 
 def parse_seed(name: str) -> int:

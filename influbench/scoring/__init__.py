@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from influbench.scoring.doubt import doubt
-from influbench.scoring.driver import ORACLE, Scored, score_candidates
-from influbench.scoring.holding import check_lengths, hold
-from influbench.scoring.settings import MethodConfig, ScoringSettings
-from influbench.scoring.stage import FACTS, STAGE, resolved_options, score, share_of_scores
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from influbench.scoring.driver import Scored, score_candidates
+    from influbench.scoring.holding import check_lengths, hold
+    from influbench.scoring.settings import ORACLE, MethodConfig, ScoringSettings
+    from influbench.scoring.stage import FACTS, STAGE, resolved_options, score, share_of_scores
+
+_HOMES = {
+    "FACTS": "stage",
+    "ORACLE": "settings",
+    "STAGE": "stage",
+    "MethodConfig": "settings",
+    "Scored": "driver",
+    "ScoringSettings": "settings",
+    "check_lengths": "holding",
+    "hold": "holding",
+    "resolved_options": "stage",
+    "score": "stage",
+    "score_candidates": "driver",
+    "share_of_scores": "stage",
+}
+"""Where each name is; loaded when it is first used, so that settings need no torch."""
 
 __all__ = [
     "FACTS",
@@ -16,10 +35,15 @@ __all__ = [
     "Scored",
     "ScoringSettings",
     "check_lengths",
-    "doubt",
     "hold",
     "resolved_options",
     "score",
     "score_candidates",
     "share_of_scores",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -13,11 +13,9 @@ from influbench.data.records import Example, LedgerRow, ModelRef, Score
 from influbench.estimator import registry
 from influbench.judging import JudgeConfig
 from influbench.scoring import noise_floor, stage
-from influbench.scoring.settings import MethodConfig
+from influbench.scoring.settings import ORACLE, MethodConfig
 from influbench.store.session import Session
 
-ORACLE = "exact"
-"""The estimator that the others are judged by; its noise floor is measured."""
 NOISE_FLOOR = "noise_floor"
 """The fact that the measured noise floor stands under, in score units."""
 

@@ -20,6 +20,7 @@ from influbench.files import digest
 from influbench.judging import JudgeConfig
 from influbench.results.score_files import ScoreFile
 from influbench.scoring import ORACLE, MethodConfig, ScoringSettings, given
+from influbench.scoring.doubt import doubt
 from influbench.scoring.given import Given, StudentConfig
 from influbench.store import Store
 from influbench.store.budget import Budget
@@ -224,7 +225,7 @@ def rank(
         device=cfg.device,
     )
     found = scoring.score_candidates(session, method, judged, references, warm, student.ref)
-    session.note(scoring.doubt(found.scores))
+    session.note(doubt(found.scores))
     settings = _settings(found.method, found.scale)
     step = student.hangs_on(needed, settings["options"])
     return Ranking(

@@ -11,9 +11,12 @@ from influbench.config import Config, seldom, transport
 from influbench.estimator import Objective
 from influbench.executors import ExecutorConfig
 from influbench.judging import JudgeConfig
-from influbench.models import Learn
-from influbench.student import Told
-from influbench.student.placement import Placement
+from influbench.models.settings import Learn
+from influbench.student.history import Told
+from influbench.student.settings import Placement
+
+ORACLE = "exact"
+"""The estimator that the others are judged by; its noise floor is measured."""
 
 
 class ScoringSettings(Config):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from influbench.data.records import Score
 from influbench.estimator import Array
@@ -66,6 +65,8 @@ def measures(
 
 def spearman(x: Array, y: Array) -> float:
     """Rank correlation of two vectors of shape [candidate]; NaN where one is constant."""
+    from scipy import stats  # half a second, which a plan does not wait for
+
     return _pearson(stats.rankdata(x), stats.rankdata(y))
 
 
@@ -81,6 +82,8 @@ def kendall(x: Array, y: Array) -> float:
         return math.nan
     # Only the p-value depends on the method, and its asymptotic form divides by zero for two items.
     method = "asymptotic" if len(x) > 2 else "exact"
+    from scipy import stats
+
     tau: Any = stats.kendalltau(x, y, method=method)  # the stubs type it as a bare tuple
     return float(tau.statistic)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -18,8 +17,7 @@ from influbench.student.batch import TokenBatch, laid_out
 from influbench.student.history import History
 from influbench.student.losses import Encoded, mean_by_row, token_nll
 from influbench.student.room import Room
-
-Compute = Literal["float32", "bfloat16", "tf32"]
+from influbench.student.settings import Compute
 
 SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
 """Factors on the logits, and their exponents: Cohere's, Falcon-H1's, Granite's."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import PreTrainedModel
@@ -12,33 +11,10 @@ from transformers import PreTrainedModel
 from influbench import models
 from influbench.data.records import ModelRef
 from influbench.errors import UserError
-from influbench.models import conversation
 from influbench.student import budgets, checkpoint, packing
-from influbench.student.history import Told
-from influbench.student.language_student import Compute, LanguageStudent
-from influbench.student.placement import Placement, place
-
-
-@dataclass(frozen=True)
-class StudentSettings:
-    """How a student is held for scoring."""
-
-    device: str = "auto"
-    dtype: str = "float32"
-    compute: Compute = "float32"
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    max_length: int | None = None
-    """Cut examples here; None = refuse those longer than the context."""
-    learn: conversation.Learn = "all"
-    """Which assistant turns of a conversation count."""
-    token_budget: int | None = None
-    """Padded tokens in one batch; None = what the memory allows (``budgets``)."""
-    placement: Placement = "auto"
-    fused: bool = False
-    moments: bool = True
-    """Whether the optimizer in its folder is looked at, if there is one."""
-    told: Told = field(default_factory=Told)
-    """How it steps, where that is not as its folder says."""
+from influbench.student.language_student import LanguageStudent
+from influbench.student.placement import place
+from influbench.student.settings import StudentSettings
 
 
 def load_student(ref: ModelRef, settings: StudentSettings | None = None) -> LanguageStudent:

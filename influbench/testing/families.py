@@ -13,7 +13,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from influbench.models import quiet, save
+from influbench.models.quiet import quiet, save
 from influbench.testing.small_students import tiny_examples
 
 TURNS = "{% for m in messages %}"

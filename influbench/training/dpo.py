@@ -6,10 +6,9 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from transformers import TrainingArguments
 
 from influbench import models
@@ -21,35 +20,11 @@ from influbench.store import Stage, Work
 from influbench.training import trainer
 from influbench.training.pair_tokens import PairTokens, tokenise
 from influbench.training.preference_trainer import PreferenceTrainer, Reader, loss, summary
-from influbench.training.schedule import Schedule
-from influbench.training.trainer import TrainingConfig, TrainingSettings
+from influbench.training.settings import DPOSettings
+from influbench.training.trainer import TrainingConfig
 
 LN2_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 """How far the first loss may be from ln 2, where teacher and reference are still the same model."""
-
-
-class DPOSettings(TrainingSettings):
-    """How the teacher is trained; the defaults are the paper's."""
-
-    learning_rate: float = Field(default=1e-6, gt=0)
-    schedule: Schedule = Schedule()
-    batch_size: int = Field(default=2, ge=1, description="pairs in one optimizer step")
-    micro_batch: int = Field(default=2, ge=1, description="most pairs in one forward pass")
-    beta: float = Field(default=0.1, gt=0)
-    method: Literal["full", "lora"] = "full"
-    lora_rank: int = Field(default=8, ge=1)
-    lora_alpha: int = Field(default=16, ge=1)
-    no_chat_template: bool = Field(
-        default=False,
-        description="train on the bare user turn, without the chat template that the teacher is "
-        "sampled with; the released code's quirk",
-    )
-    held_out: float = Field(
-        default=0.01,
-        ge=0,
-        lt=1,
-        description="share of seed prompts whose pairs are only evaluated on",
-    )
 
 
 class DPOStageConfig(DPOSettings, TrainingConfig):

@@ -7,33 +7,19 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import datasets
-from pydantic import Field
 
 from influbench import models
-from influbench.config import transport
 from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.store import Stage, Work
 from influbench.student import LanguageStudent, StudentSettings, Told, load_student
 from influbench.student.losses import Encoded
 from influbench.training import trainer
-from influbench.training.trainer import TrainingConfig, TrainingSettings
+from influbench.training.settings import SFTSettings
+from influbench.training.trainer import TrainingConfig
 
 if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
     from trl.trainer.sft_trainer import SFTTrainer
-
-
-class SFTSettings(TrainingSettings):
-    """The final student's training; the loss is the mean over all response tokens of a batch."""
-
-    learn: models.Learn = Field(default="all", description="assistant turns that are learnt")
-    micro_batch: int = transport(4, "most rows in one forward pass", ge=1)
-    response_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        description="learn rows in the order written until the next would bring more response "
-        "tokens: arms of a study then learn equally much",
-    )
 
 
 class SFTConfig(SFTSettings, TrainingConfig):

@@ -11,10 +11,9 @@ import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
-from pydantic import Field
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -25,12 +24,12 @@ from transformers import (
 )
 
 from influbench import models
-from influbench.config import Config, Products, transport
+from influbench.config import transport
 from influbench.errors import UserError
 from influbench.models.quiet import quiet
 from influbench.store import Work
 from influbench.terminal.progress import Advance
-from influbench.training.schedule import Schedule
+from influbench.training.settings import TrainingSettings
 
 CHECKPOINTS = "scratch/checkpoints"
 """In the entry's folder: kept after a kill, removed by the store when the entry is whole."""
@@ -39,25 +38,6 @@ COMPLETE = "complete"
 
 Check = Callable[[int, Mapping[str, float]], None]
 """Called with the step just done and what the trainer logged of it."""
-
-
-class TrainingSettings(Config):
-    """What the trainings of student and teacher share: AdamW and a WSD schedule."""
-
-    learning_rate: float = Field(default=5e-6, gt=0)
-    schedule: Schedule = Schedule()
-    epochs: int = Field(default=1, ge=1)
-    batch_size: int = Field(default=32, ge=1, description="examples in one optimizer step")
-    clip_norm: float = Field(default=1.0, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_length: int = Field(default=1024, ge=2, description="tokens of prompt and answer together")
-    overlong: Literal["cut", "refuse"] = Field(
-        default="cut", description="longer ones lose their end and are counted, or stop the run"
-    )
-    compute: Products = Field(
-        default="float32", description="matrix products; weights and moments stay in float32"
-    )
-    checkpoint_seconds: float = transport(60.0, "a kill loses at most about this much", ge=0)
 
 
 class TrainingConfig(TrainingSettings):

@@ -8,40 +8,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from transformers import get_constant_schedule_with_warmup
 
 from influbench import models
-from influbench.config import Config, OnThisMachine, seldom, transport
+from influbench.config import seldom, transport
 from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models import adapter
 from influbench.store import Stage, Work
-from influbench.student import Compute, LanguageStudent, StudentSettings, Told, load_student
+from influbench.student import LanguageStudent, StudentSettings, Told, load_student
 from influbench.training import trainer
-
-
-class WarmupSettings(Config):
-    """AdamW without weight decay, learning rate rising linearly from 0 over the whole training.
-
-    That is the paper's warm-up (``warmup_ratio`` 1): its last learning rate is the peak.
-    """
-
-    learning_rate: float = Field(default=5e-6, gt=0)
-    epochs: int = Field(default=1, ge=1)
-    batch_size: int = Field(default=32, ge=1, description="examples in one optimizer step")
-    clip_norm: float | None = Field(default=1.0, gt=0, description="None = no clipping")
-    max_length: int = Field(default=1024, ge=2, description="longer examples lose their end")
-    learn: models.Learn = Field(default="all", description="assistant turns that are learnt")
-    compute: Annotated[Compute, OnThisMachine] = Field(
-        default="float32", description="matrix products; weights and moments stay in float32"
-    )
-    token_budget: int | None = transport(None, "padded tokens in one forward pass")
-    checkpoint_seconds: float = transport(60.0, "a kill loses at most about this much", ge=0)
+from influbench.training.settings import WarmupSettings
 
 
 class WarmupConfig(WarmupSettings):

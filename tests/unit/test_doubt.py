@@ -3,7 +3,7 @@
 import pytest
 
 from influbench.data.records import Score
-from influbench.scoring import doubt
+from influbench.scoring.doubt import doubt
 
 
 def scores(*pairs):

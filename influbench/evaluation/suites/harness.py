@@ -9,22 +9,19 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
 from influbench import models
-from influbench.config import Config, transport
+from influbench.config import transport
 from influbench.data.records import ModelRef, Outcome
 from influbench.errors import UserError
+from influbench.evaluation.settings import PREFIX, HarnessSettings
 from influbench.evaluation.suite import Marks, Needs, Sitting
 from influbench.evaluation.suites import harness_files
 from influbench.models import LoadedModel
 from influbench.statistics.estimate import Estimate
 from influbench.store import Stage, Work
 
-PREFIX = "harness:"
 PAPER_SHOTS = {
     "mmlu": 0,
     "gpqa_main_zeroshot": 0,
@@ -33,24 +30,6 @@ PAPER_SHOTS = {
     "hellaswag": 8,
 }
 """Tasks and few-shot examples of the paper (8 for HellaSwag is its own choice; 10 is usual)."""
-
-
-class HarnessSettings(Config):
-    """How tasks of the harness are put; the files that they read are an input, by content."""
-
-    shots: int | None = Field(default=None, ge=0, description="None = the paper's, else its own")
-    limit: int | None = Field(default=None, ge=1, description="the first N items of each task")
-    chat: bool = Field(
-        default=False, description="questions through the chat template, examples as turns"
-    )
-    seed: int = Field(default=1234, description="of the choice of few-shot examples; its own")
-    max_length: int | None = Field(default=None, description="of the context; None = the model's")
-    batch_size: int = transport(8, gt=0)
-    include_path: Path | None = transport(
-        None, "a folder of task files, which are then all that is offered"
-    )
-    gsm8k_train: Path | None = transport(None, "files of the task gsm8k_local")
-    gsm8k_test: Path | None = transport(None)
 
 
 class TaskConfig(HarnessSettings):

@@ -25,29 +25,16 @@ from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from influbench.config import Config, seldom, transport
 from influbench.errors import UserError
 from influbench.files import digest
-from influbench.generation.choosing import Sampling
 from influbench.generation.sampling import Completion
+from influbench.generation.settings import Sampling, ServerSettings
 from influbench.models import conversation
 from influbench.store.ledger import Phase
 
 PASSING = {408, 425, 429, 500, 502, 503, 504}
 """What a server answers that is busy, or not ready yet."""
 LONGEST_WAIT_S = 30.0
-
-
-class ServerSettings(Config):
-    """Where the server is, and how much is asked of it at once."""
-
-    server_url: str | None = transport(
-        None, "of a completion server that has the teacher, such as http://127.0.0.1:8000/v1"
-    )
-    server_model: str | None = seldom(None, "its name there; None = the first that is listed")
-    server_concurrency: int = transport(16, "requests to the server at a time", ge=1)
-    server_timeout_s: float = transport(600.0, "for one completion", gt=0)
-    server_retries: int = transport(5, "of a request that a busy server refused", ge=0)
 
 
 class _Token(BaseModel):

@@ -9,7 +9,7 @@ from pathlib import Path
 from influbench import data
 from influbench.data import DataConfig
 from influbench.data.records import Example
-from influbench.generation.attempts import GenerationSettings
+from influbench.generation.settings import GenerationSettings
 
 CHARACTERS = 4.4
 """A token of English text; SmolLM2's on the starter set."""

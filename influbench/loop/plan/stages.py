@@ -17,7 +17,7 @@ from influbench.loop.plan.lengths import JUDGED, TASK, TEMPLATE, Lengths, Set
 from influbench.loop.plan.passes import Spent, spent
 from influbench.loop.plan.task import Task
 from influbench.loop.settings import RunConfig
-from influbench.scoring import ORACLE
+from influbench.scoring.settings import ORACLE
 
 
 def tasks(cfg: RunConfig, known: Lengths) -> list[Task]:

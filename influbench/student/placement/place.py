@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
 from influbench.student.language_student import LanguageStudent
 from influbench.student.placement.offloaded import offload
-
-Placement = Literal["auto", "device", "offloaded", "sharded"]
+from influbench.student.settings import Placement
 
 ACTIVATIONS = 4 << 30
 """Bytes that passes are to have beside the student."""
