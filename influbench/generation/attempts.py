@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from pydantic import Field
 
-from influbench import models
 from influbench.config import transport
 from influbench.data.records import ModelRef
-from influbench.generation.engines import Engine, InProcess, Server
+from influbench.generation.engines import Engine, opened
 from influbench.generation.instructions import (
     CLOSE,
     OPEN,
@@ -26,7 +26,7 @@ from influbench.generation.instructions import (
 from influbench.generation.sampling import Completion
 from influbench.generation.settings import GenerationSettings, Sampling
 from influbench.models import chat_prompt
-from influbench.store import Meter
+from influbench.store import Work
 
 
 class GenerationConfig(GenerationSettings):
@@ -74,19 +74,23 @@ class Teacher:
 
     cfg: GenerationConfig
     ref: ModelRef
-    meter: Meter
+    work: Work
+    ends: ExitStack
+    """Ends what was started for it."""
 
     @cached_property
     def engine(self) -> Engine:
-        """What writes; a server has the weights where it is."""
+        """What writes."""
         cfg = self.cfg
-        if cfg.engine == "server":
-            tokenizer = models.load_tokenizer(self.ref, chat_template=cfg.chat_template)
-            return Server(cfg, tokenizer)
-        loaded = models.load(
-            self.ref, dtype=cfg.dtype, device=cfg.device, chat_template=cfg.chat_template
+        found = opened(
+            cfg,
+            self.ref,
+            dtype=cfg.dtype,
+            device=cfg.device,
+            chat_template=cfg.chat_template,
+            work=self.work,
         )
-        return InProcess(loaded)
+        return self.ends.enter_context(found)
 
     def attempt(self, plans: Sequence[Plan], known: Novelty, room: int) -> list[Attempt]:
         """Instructions for each plan, and responses for the first ``room`` of those that pass."""
@@ -177,7 +181,7 @@ class Teacher:
         stop: Sequence[str] = (),
     ) -> list[Completion]:
         engine = self.engine
-        with self.meter.phase(phase, items=len(rows), models=engine.networks) as opened:
+        with self.work.meter.phase(phase, items=len(rows), models=engine.networks) as opened:
             return engine.complete(
                 [prompt for prompt, _ in rows],
                 ids=[name for _, name in rows],

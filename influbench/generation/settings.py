@@ -37,7 +37,21 @@ class ServerSettings(Config):
     server_retries: int = transport(5, "of a request that a busy server refused", ge=0)
 
 
-class GenerationSettings(ServerSettings):
+class EngineSettings(ServerSettings):
+    """What writes."""
+
+    engine: Literal["hf", "server", "vllm"] = seldom(
+        "hf",
+        "what writes: Hugging Face here; a completion server that is running and has the model; "
+        "vLLM, started on the model and ended (python -m influbench.foreign install vllm)",
+    )
+    vllm_arguments: tuple[str, ...] = seldom(
+        (), "more arguments of vLLM's server, such as --max-model-len=2048"
+    )
+    vllm_start_s: float = transport(900.0, "in which vLLM must be ready", gt=0)
+
+
+class GenerationSettings(EngineSettings):
     """How the teacher writes; the defaults are the paper's."""
 
     instructions_per_seed: int = Field(default=4, ge=1, description="siblings of a seed prompt")
@@ -79,10 +93,6 @@ class GenerationSettings(ServerSettings):
         default="keep",
         description="responses that reach max_new_tokens: kept and learnt without an end of turn, "
         "or dropped; counted either way",
-    )
-
-    engine: Literal["hf", "server"] = seldom(
-        "hf", "what writes: Hugging Face here, or a completion server that has the teacher"
     )
 
     @model_validator(mode="after")

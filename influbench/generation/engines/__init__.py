@@ -1,8 +1,9 @@
-"""What writes text for a teacher: Hugging Face in this process, or a completion server."""
+"""What writes text for a teacher or a student: Hugging Face here, or a completion server."""
 
 from __future__ import annotations
 
 from influbench.generation.engines.engine import Engine, InProcess
-from influbench.generation.engines.server import Server, ServerSettings
+from influbench.generation.engines.opening import opened
+from influbench.generation.engines.server import Server
 
-__all__ = ["Engine", "InProcess", "Server", "ServerSettings"]
+__all__ = ["Engine", "InProcess", "Server", "opened"]

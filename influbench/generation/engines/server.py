@@ -1,4 +1,4 @@
-"""An OpenAI-compatible completion server that is already running (vLLM, SGLang, llama.cpp).
+"""An OpenAI-compatible completion server (vLLM, SGLang, llama.cpp).
 
 Prompts go as token ids, so that the server reads what an engine in this process would; the ids
 that it samples come back as ``token_ids`` (vLLM) or with the log-probabilities (llama.cpp). From a
@@ -140,12 +140,13 @@ class Server:
             # What servers do unasked: no cut of the candidates but top_p.
             "top_k": 0,
             "min_p": 0.0,
-            "logprobs": 1,
         }
         if self._vllm:
             body |= {"return_token_ids": True, "repetition_penalty": sampling.repetition_penalty}
             body |= {"stop": list(stop), "include_stop_str_in_output": True} if stop else {}
+            body |= {"stop_token_ids": sorted(self._ends)}  # beside those of the model's settings
         else:
+            body |= {"logprobs": 1}  # which the ids come with
             body |= {"repeat_penalty": sampling.repetition_penalty, "repeat_last_n": 2**20}
             body |= {"cache_prompt": False}  # else a row depends on what was asked before
         try:
@@ -161,13 +162,19 @@ class Server:
     def _vllm(self) -> bool:
         return self._listed.get("owned_by") == "vllm"
 
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        """Tokens that end a turn."""
+        known: list[Any] = [self.tokenizer.eos_token_id, self.tokenizer.pad_token_id]
+        own = [token for token in known if isinstance(token, int)]  # declared as lists, texts too
+        return frozenset([*conversation.end_ids(self.tokenizer), *own])
+
     def _completion(
         self, prompt: tuple[int, ...], said: _Choice, stop: Sequence[str]
     ) -> Completion:
         listed = said.logprobs.content if said.logprobs else None
         ids = said.token_ids or [t.id for t in listed or () if t.id is not None]
-        eos: Any = self.tokenizer.eos_token_id  # declared as lists and texts as well
-        ends = {*conversation.end_ids(self.tokenizer), eos}
+        ends = self._ends
         written = list(ids)
         while written and written[-1] in ends:
             written.pop()
@@ -177,6 +184,7 @@ class Server:
         if cuts:
             written = self._until(written, stop)
         elif written and finished:
+            eos: Any = self.tokenizer.eos_token_id
             written = [*written, ids[-1] if ids[-1] in ends else eos]
         return Completion(
             text=text,

@@ -1,0 +1,55 @@
+"""An engine for a model, as the settings ask; whatever was started for it ends with the block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from influbench import models
+from influbench.data.records import ModelRef
+from influbench.generation.engines import vllm
+from influbench.generation.engines.engine import Engine, InProcess
+from influbench.generation.engines.server import Server
+from influbench.generation.settings import EngineSettings
+from influbench.store import Work
+
+
+@contextmanager
+def opened(
+    cfg: EngineSettings,
+    model: ModelRef,
+    *,
+    dtype: str,
+    device: str,
+    chat_template: str | None = None,
+    work: Work,
+) -> Iterator[Engine]:
+    """The engine that ``cfg`` names, for a model.
+
+    Args:
+        cfg: the settings.
+        model: what writes; a server that is running has the weights where it is.
+        dtype: of the weights.
+        device: where they stand.
+        chat_template: for a model without one.
+        work: of the stage that asks.
+
+    Raises:
+        UserError: no such model, or no server.
+    """
+    if cfg.engine == "hf":
+        yield InProcess(models.load(model, dtype=dtype, device=device, chat_template=chat_template))
+    elif cfg.engine == "server":
+        yield Server(cfg, models.load_tokenizer(model, chat_template=chat_template))
+    else:
+        with vllm.started(
+            cfg,
+            model,
+            arguments=cfg.vllm_arguments,
+            seconds=cfg.vllm_start_s,
+            dtype=dtype,
+            device=device,
+            chat_template=chat_template,
+            work=work,
+        ) as server:
+            yield server
