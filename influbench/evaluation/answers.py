@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
-from influbench import models
 from influbench.config import transport
 from influbench.data.records import Answer, ModelRef, Question
 from influbench.evaluation.settings import AnswerSettings
-from influbench.generation.sampling import Sampling, complete
-from influbench.models import LoadedModel, chat_prompt
+from influbench.generation.engines import Engine, opened
+from influbench.generation.settings import Sampling
+from influbench.models import chat_prompt
 from influbench.store import Stage, Work
+from influbench.store.ledger import Phase
 
 
 class AnswerConfig(AnswerSettings):
@@ -50,15 +53,17 @@ def answer_questions(
     Raises:
         UserError: a conversation does not fit the model's context.
     """
-    loaded: list[LoadedModel] = []
+    with ExitStack() as ends:
+        opening = opened(cfg, student, dtype=cfg.dtype, device=cfg.device, work=work)
+        engine = functools.cache(lambda: ends.enter_context(opening))  # if a chunk is left
 
-    def chunk(part: list[Question]) -> list[_Written]:
-        if not loaded:
-            loaded.append(models.load(student, dtype=cfg.dtype, device=cfg.device))
-        with work.meter.phase("answers", items=len(part), models=[loaded[0].model]):
-            return _answers(cfg, part, loaded[0])
+        def chunk(part: list[Question]) -> list[_Written]:
+            writes = engine()
+            with work.meter.phase("answers", items=len(part), models=writes.networks) as phase:
+                return _answers(cfg, part, writes, phase)
 
-    found = work.chunks("answers", questions, chunk, size=cfg.questions_per_chunk, kind=_Written)
+        size = cfg.questions_per_chunk
+        found = work.chunks("answers", questions, chunk, size=size, kind=_Written)
     work.write("answers", [written.answer() for written in found])
     work.meta["empty_answers"] = sum(not text for w in found for text in w.responses)
     work.meta["cut_answers"] = sum(w.cut for w in found)
@@ -85,11 +90,12 @@ def described(cfg: AnswerConfig) -> str:
     given = {name: getattr(sampling, name) for name in more}
     said += "".join(f", {k} {v:g}" for k, v in given.items() if v != getattr(usual, k))
     said += f", at most {sampling.max_new_tokens} tokens, {cfg.dtype}"
-    return f"{said}, batches of {cfg.batch_size}, seed {cfg.seed}"
+    by = {"hf": f"batches of {cfg.batch_size}", "server": "by a server", "vllm": "by vLLM"}
+    return f"{said}, {by[cfg.engine]}, seed {cfg.seed}"
 
 
 def _answers(
-    cfg: AnswerConfig, questions: Sequence[Question], loaded: LoadedModel
+    cfg: AnswerConfig, questions: Sequence[Question], engine: Engine, phase: Phase
 ) -> list[_Written]:
     said: dict[str, list[str]] = {question.id: [] for question in questions}
     cut = dict.fromkeys(said, 0)
@@ -99,13 +105,14 @@ def _answers(
             asked = [
                 q for q in questions if len(q.turns) > turn and _temperature(cfg, q) == temperature
             ]
-            written = complete(
-                *loaded,
-                [_prompt(loaded, q, said[q.id]) for q in asked],
+            written = engine.complete(
+                [_prompt(engine, q, said[q.id]) for q in asked],
                 ids=[f"{q.id}:{turn}" for q in asked],
                 seed=cfg.seed,
                 sampling=cfg.sampling.model_copy(update={"temperature": temperature}),
                 batch_size=cfg.batch_size,
+                stop=(),
+                phase=phase,
             )
             for question, completion in zip(asked, written, strict=True):
                 said[question.id].append(completion.text.strip())
@@ -122,13 +129,13 @@ def _temperature(cfg: AnswerConfig, question: Question) -> float:
     return cfg.temperatures.get(question.category, cfg.sampling.temperature)
 
 
-def _prompt(loaded: LoadedModel, question: Question, said: Sequence[str]) -> str:
+def _prompt(engine: Engine, question: Question, said: Sequence[str]) -> str:
     """The conversation so far and the next turn, for the assistant to go on."""
     messages: list[tuple[str, str]] = []
     for asked, answer in zip(question.turns, said, strict=False):
         messages += [("user", asked), ("assistant", answer)]
     messages.append(("user", question.turns[len(said)]))
-    return chat_prompt(loaded.tokenizer, messages)
+    return chat_prompt(engine.tokenizer, messages)
 
 
 def _degrees(value: float) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from influbench.config import Config, Products, transport
-from influbench.generation.settings import Sampling
+from influbench.generation.settings import EngineSettings, Sampling
 
 SUITES = ("losses", "alpaca_eval", "mt_bench", "mt_bench_pairwise", "head_to_head")
 """By name; and ``harness:TASK`` for each task of lm-eval."""
@@ -22,7 +22,7 @@ class AnswerSampling(Sampling):
     temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token")
 
 
-class AnswerSettings(Config):
+class AnswerSettings(EngineSettings):
     """How a model answers: what a user may set."""
 
     sampling: AnswerSampling = AnswerSampling()

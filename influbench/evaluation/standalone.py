@@ -139,6 +139,12 @@ def evaluate(cfg: EvaluateConfig, session: Session) -> Evaluation:
     if preferences and cfg.judge is None:
         raise UserError("preferences: they are for a judge to be checked on: give --judge")
     baseline = _baseline(cfg, {need.baseline for need in needs}, material.prompts)
+    asked = (cfg.evaluation.answers, cfg.evaluation.turns)
+    if baseline and baseline.model and any(part.engine == "server" for part in asked):
+        raise UserError(
+            "engine = server: a server that is running has one model, and the baseline is another: "
+            "take vllm, which is started on each, or give the baseline's outputs as a file"
+        )
     name = called(cfg.student.name)
     student = templated(cfg.student, session.run)
     examined = None

@@ -59,11 +59,7 @@ def check(cfg: RunConfig) -> Sets:
         method = registry.build(arm.estimator, cfg.scoring.options)
         if arm.pairs:
             preferences.check(cfg.preferences.rule, method.facts.scale, method.facts.stderr)
-    if cfg.generation.engine == "server" and arm.pairs:
-        raise UserError(
-            "generation.engine = server: a server that is running has one teacher, and arm "
-            f"'{arm.name}' makes another: take engine = hf, or an arm that does not teach"
-        )
+    _check_engines(cfg, arm)
     reference = data.load_reference(cfg.data)
     evaluation = data.load_evaluation(cfg.data)
     if len(reference) < 2:
@@ -87,3 +83,18 @@ def check(cfg: RunConfig) -> Sets:
         evaluator=ready,
         overlap=data.check_overlap(reference, evaluation, leaky=cfg.data.leaky),
     )
+
+
+def _check_engines(cfg: RunConfig, arm: arms.Arm) -> None:
+    """Refuses a server that is running where several models would be asked of it."""
+    if cfg.generation.engine == "server" and arm.pairs:
+        raise UserError(
+            "generation.engine = server: a server that is running has one teacher, and arm "
+            f"'{arm.name}' makes another: take engine = hf, or an arm that does not teach"
+        )
+    for name in ("answers", "turns"):
+        if getattr(cfg.evaluation, name).engine == "server" and cfg.stop_after == "end":
+            raise UserError(
+                f"evaluation.{name}.engine = server: a server that is running has one model, and a "
+                "run evaluates several: take vllm, which is started on each, or hf"
+            )

@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from influbench import generation, models
-from influbench.data.records import Candidate, SeedPrompt
+from influbench.data.records import Answer, Candidate, Question, SeedPrompt
 from influbench.errors import UserError
+from influbench.evaluation import answers
+from influbench.evaluation.answers import AnswerConfig
+from influbench.evaluation.settings import AnswerSampling
 from influbench.generation.attempts import GenerationConfig
 from influbench.generation.choosing import Sampling
 from influbench.generation.engines import Server
+from influbench.generation.settings import ServerSettings
 from influbench.loop import sets
 from influbench.loop.reading import load_run
 from influbench.store import Meter, Store
@@ -31,6 +35,7 @@ SEEDS = [
 CHILD = """
 import os, sys
 from pathlib import Path
+sys.path.insert(0, "tests")
 from influbench import generation, models
 from influbench.generation.engines import server
 from tests.integration.test_engine_llama import MODEL, SEEDS, config
@@ -214,8 +219,34 @@ def test_a_server_that_refuses_is_quoted_once(scripted, reply, told):
 def test_no_server_is_one_line():
     with pytest.raises(UserError, match="start the server, run again"):
         asked("http://127.0.0.1:9/v1")
-    with pytest.raises(UserError, match=r"expected generation\.server_url"):
+    with pytest.raises(UserError, match="expected server_url"):
         asked("")
+
+
+@pytest.mark.parametrize("part", ["answers", "turns"])
+def test_a_running_server_cannot_be_every_student_of_a_run(part):
+    cfg = load_run("tiny", [f"evaluation.{part}.engine=server"])
+    with pytest.raises(UserError, match=f"evaluation.{part}.engine = server"):
+        sets.check(cfg)
+
+
+def test_students_answer_on_a_server_with_the_records_of_this_process(llama, tmp_path):
+    questions = [Question(id=f"q{i}", category="c", turns=("Name a sea.", "Why?")) for i in "ab"]
+    sampling = AnswerSampling(temperature=0, max_new_tokens=6)
+    student = models.resolve(MODEL)
+    told = {"sampling": sampling, "dtype": "float32", "device": "cpu"}
+    served = AnswerConfig(engine="server", server_url=llama, server_concurrency=2, **told)
+    found = []
+    for cfg in (served, AnswerConfig(**told)):
+        entry = Store(tmp_path).run(answers.STAGE, cfg, questions, student)
+        found.append(entry.records("answers", Answer))
+        assert entry.meta["empty_answers"] == 0
+        (row,) = (row for row in entry.ledger() if row.phase == "answers")
+        assert (row.api_calls, row.forward_passes > 0) == (
+            (4, False) if cfg is served else (0, True)
+        )
+    for one, other in zip(*found, strict=True):
+        assert (one.id, one.turns, len(one.responses)) == (other.id, other.turns, 2)
 
 
 def test_a_running_server_cannot_be_taught():

@@ -55,7 +55,11 @@ OTHER: dict[str, Any] = {
     "evaluation.gamed": "@gamed",
     "judge.top_logprobs": 19,
     "generation.response_request": "Well: {instruction}",
-    "generation.vllm_arguments": ["--max-model-len=64"],
+    **{
+        f"{part}.vllm_arguments": ["--max-model-len=64"]
+        for part in ("generation", "evaluation.answers", "evaluation.turns")
+    },
+    **{f"evaluation.{part}.engine": "vllm" for part in ("answers", "turns")},
 }
 """Other values, where one more or one word else would be refused."""
 ALSO = {

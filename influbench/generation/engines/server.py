@@ -112,8 +112,8 @@ class Server:
     def _url(self) -> str:
         if not self.cfg.server_url:
             raise UserError(
-                "generation.engine = server: expected generation.server_url, such as "
-                "http://127.0.0.1:8000/v1, got none"
+                "engine = server: expected server_url beside it, such as http://127.0.0.1:8000/v1, "
+                "got none"
             )
         return self.cfg.server_url.rstrip("/")
 
