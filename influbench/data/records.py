@@ -94,6 +94,13 @@ class Candidate:
     """``teacher_prompt`` as the teacher read it; empty from an engine that gives no tokens."""
     completion_ids: tuple[int, ...] = seldom(())
     """The tokens that the teacher then sampled, with its end of turn where it wrote one."""
+    response_prompt: str = seldom("")
+    """The exact text that the response was sampled after, where an instruction has several."""
+    raw_response: str = seldom("")
+    """The exact text of it."""
+    response_prompt_ids: tuple[int, ...] = seldom(())
+    response_ids: tuple[int, ...] = seldom(())
+    """As ``prompt_ids`` and ``completion_ids``, of the response."""
 
     def example(self) -> Example:
         """The candidate without what only the teacher needs."""

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from influbench.config import transport
+from influbench.data import records
 from influbench.data.records import ModelRef
 from influbench.generation.engines import Engine, opened
 from influbench.generation.instructions import (
@@ -66,6 +67,13 @@ class Attempt:
     """``teacher_prompt`` as the teacher read it."""
     completion_ids: tuple[int, ...]
     """What it then sampled, up to where ``raw_completion`` ends, and its end of turn."""
+    number: int = records.seldom(0)
+    """Which of the responses to its instruction this one is."""
+    response_prompt: str = records.seldom("")
+    """What the response was sampled after, where an instruction has several; so are the rest."""
+    raw_response: str = records.seldom("")
+    response_prompt_ids: tuple[int, ...] = records.seldom(())
+    response_ids: tuple[int, ...] = records.seldom(())
 
 
 @dataclass
@@ -93,7 +101,10 @@ class Teacher:
         return self.ends.enter_context(found)
 
     def attempt(self, plans: Sequence[Plan], known: Novelty, room: int) -> list[Attempt]:
-        """Instructions for each plan, and responses for the first ``room`` of those that pass."""
+        """Instructions for each plan, and responses for the first ``room`` of those that pass.
+
+        Where an instruction has several responses, each of them is an attempt of its own.
+        """
         asked = self._ask(plans)
         fresh = Novelty(self.cfg.rouge_l)
         shots = {plan.group: plan.shots for plan in plans}
@@ -154,11 +165,30 @@ class Teacher:
         return attempts
 
     def _respond(self, attempts: Sequence[Attempt]) -> list[Attempt]:
-        passed = [a for a in attempts if not a.dropped]
-        rows = [(self._question(a.instruction), f"{a.id}:response") for a in passed]
+        several = range(self.cfg.responses_per_instruction)
+        asked = [
+            (a, self._question(a.instruction), n)
+            for a in attempts
+            if not a.dropped
+            for n in several
+        ]
+        rows = [(text, f"{a.id}:response{f'-{n}' if n else ''}") for a, text, n in asked]
         written = self._complete("responses", rows, self.cfg.response)
-        answers = {a.id: c for a, c in zip(passed, written, strict=True)}
-        return [self._answered(a, answers[a.id]) if a.id in answers else a for a in attempts]
+        answers: dict[str, list[Attempt]] = {}
+        for (attempt, text, number), completion in zip(asked, written, strict=True):
+            one = self._answered(attempt, completion)
+            if len(several) > 1:
+                one = dataclasses.replace(
+                    one,
+                    id=f"{attempt.id}-r{number}",
+                    number=number,
+                    response_prompt=text,
+                    raw_response=completion.text,
+                    response_prompt_ids=completion.prompt_ids,
+                    response_ids=completion.ids,
+                )
+            answers.setdefault(attempt.id, []).append(one)
+        return [one for a in attempts for one in answers.get(a.id, [a])]
 
     def _question(self, instruction: str) -> str:
         asked = self.cfg.response_request.replace("{instruction}", instruction)

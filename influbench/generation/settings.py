@@ -55,6 +55,9 @@ class GenerationSettings(EngineSettings):
     """How the teacher writes; the defaults are the paper's."""
 
     instructions_per_seed: int = Field(default=4, ge=1, description="siblings of a seed prompt")
+    responses_per_instruction: int = seldom(
+        1, "of the candidates, for dpo.target = response: they are siblings of each other", ge=1
+    )
     num_shots: int = Field(default=8, ge=1, description="instructions shown in a prompt")
     num_own_shots: int = Field(
         default=2, ge=0, description="of those, how many the teacher wrote (once it has)"

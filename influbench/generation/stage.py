@@ -59,10 +59,11 @@ def write_candidates(
         )
     with contextlib.ExitStack() as ends:
         attempts = _written(cfg, seeds, Teacher(cfg, teacher, work, ends), salt, work)
-    accepted = [a for a in attempts if not a.dropped]
+    # The last instruction may have more responses than are wanted.
+    accepted = [a for a in attempts if not a.dropped][: cfg.num_candidates]
     work.write("candidates", [_candidate(a) for a in accepted])
     work.meta.update(
-        attempts=len(attempts),
+        attempts=_asked(attempts),
         accepted=len(accepted),
         dropped=_reasons(attempts),
         unfinished_responses=sum(not a.finished for a in attempts if a.response),
@@ -82,8 +83,9 @@ def _written(
     prompts = 0
     with work.progress.task(f"{work.title}: pairs", cfg.num_candidates) as advance:
         while len(accepted) < cfg.num_candidates:
-            room = cfg.num_candidates - len(accepted)
-            numbers = range(prompts, prompts + _next_prompts(cfg, room, attempts))
+            left = cfg.num_candidates - len(accepted)
+            room = math.ceil(left / cfg.responses_per_instruction)
+            numbers = range(prompts, prompts + _next_prompts(cfg, left, attempts))
             plans = [_plan(cfg, seeds, accepted, salt, n) for n in numbers]
             made = silent.chunks(
                 f"attempts-{prompts:06d}",
@@ -93,8 +95,8 @@ def _written(
                 kind=Attempt,
             )
             passed = [a for a in made if not a.dropped]
-            for attempt in passed:
-                known.add(attempt.instruction)
+            for instruction in dict.fromkeys(a.instruction for a in passed):
+                known.add(instruction)
             attempts += made
             accepted += passed
             prompts += len(plans)
@@ -105,16 +107,21 @@ def _written(
 def _next_prompts(cfg: GenerationConfig, room: int, attempts: Sequence[Attempt]) -> int:
     """Prompts in the next chunk: no more than are needed if as many pass as so far."""
     bound = cfg.attempts_per_candidate * cfg.num_candidates
-    passed = sum(not a.dropped for a in attempts)
-    if len(attempts) >= bound:
+    passed, asked = sum(not a.dropped for a in attempts), _asked(attempts)
+    if asked >= bound:
         raise UserError(
             f"expected {cfg.num_candidates} pairs from the teacher, got {passed} in "
-            f"{len(attempts)} attempts (dropped: {_reasons(attempts)}): set generation.prefill, "
+            f"{asked} attempts (dropped: {_reasons(attempts)}): set generation.prefill, "
             "give more seed prompts, or raise generation.attempts_per_candidate"
         )
-    share = max(passed, 1) / max(len(attempts), 1)
-    wanted = min(room / share, bound - len(attempts))
+    share = max(passed, 1) / asked if asked else cfg.responses_per_instruction
+    wanted = min(room / share, bound - asked)
     return min(cfg.prompts_per_chunk, math.ceil(wanted / cfg.instructions_per_seed))
+
+
+def _asked(attempts: Sequence[Attempt]) -> int:
+    """Instructions that were asked for; one may have several responses."""
+    return sum(not a.number for a in attempts)
 
 
 def _reasons(attempts: Sequence[Attempt]) -> dict[str, int]:
@@ -132,6 +139,7 @@ def _plan(
     name = f"{salt}-{number:05d}"
     # Python's generator: the same draws on every platform, from (seed, id).
     chance = random.Random(digest(f"{cfg.seed}:{name}"))
+    accepted = [a for a in accepted if not a.number]  # each instruction once
     own = min(cfg.num_own_shots, cfg.num_shots - 1) if len(accepted) >= cfg.num_own_shots else 0
     others = [s.instruction for i, s in enumerate(seeds) if i != place]
     shots = [
@@ -154,6 +162,10 @@ def _candidate(attempt: Attempt) -> Candidate:
         finished=attempt.finished,
         prompt_ids=attempt.prompt_ids,
         completion_ids=attempt.completion_ids,
+        response_prompt=attempt.response_prompt,
+        raw_response=attempt.raw_response,
+        response_prompt_ids=attempt.response_prompt_ids,
+        response_ids=attempt.response_ids,
     )
 
 

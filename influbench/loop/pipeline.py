@@ -93,7 +93,11 @@ def run(cfg: RunConfig, session: Session) -> Run:
     for number in range(1, cfg.rounds + 1):
         writes = partial(steps.generate, teacher, seeds=seeds)
         warmup = writes(cfg.sizes.warmup, f"round{number}-warmup")
-        candidates = writes(cfg.sizes.candidates, f"round{number}-candidates")
+        candidates = writes(
+            cfg.sizes.candidates,
+            f"round{number}-candidates",
+            responses=cfg.generation.responses_per_instruction,
+        )
         warmed = steps.warm_up(student, warmup)
         wanted = [*cfg.scoring.compare, *([arm.estimator] if arm.estimator else [])]
         scored = {

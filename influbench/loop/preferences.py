@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import permutations
 from typing import Literal
 
@@ -114,6 +115,20 @@ def build_pairs(
     if cfg.equal_count is None:
         return [pair for family in ranked for pair in family]
     return _keep(ranked, cfg.equal_count, cfg.rule)
+
+
+def of_responses(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The same as siblings that share an instruction: pairs of them are of two responses to it."""
+    return [
+        replace(
+            candidate,
+            teacher_prompt=candidate.response_prompt,
+            raw_completion=candidate.raw_response,
+            prompt_ids=candidate.response_prompt_ids,
+            completion_ids=candidate.response_ids,
+        )
+        for candidate in candidates
+    ]
 
 
 def _join(candidates: Sequence[Candidate], scores: Sequence[Score]) -> dict[str, Score]:

@@ -59,6 +59,7 @@ def check(cfg: RunConfig) -> Sets:
         method = registry.build(arm.estimator, cfg.scoring.options)
         if arm.pairs:
             preferences.check(cfg.preferences.rule, method.facts.scale, method.facts.stderr)
+            _check_target(cfg.dpo.target, cfg.generation.responses_per_instruction)
     _check_engines(cfg, arm)
     reference = data.load_reference(cfg.data)
     evaluation = data.load_evaluation(cfg.data)
@@ -98,3 +99,18 @@ def _check_engines(cfg: RunConfig, arm: arms.Arm) -> None:
                 f"evaluation.{name}.engine = server: a server that is running has one model, and a "
                 "run evaluates several: take vllm, which is started on each, or hf"
             )
+
+
+def _check_target(target: str, responses: int) -> None:
+    """Siblings are two responses to one instruction, or two instructions with one response each."""
+    if target == "response" and responses < 2:
+        raise UserError(
+            "dpo.target = response: expected generation.responses_per_instruction of 2 or more, "
+            f"since pairs are of two responses to one instruction, got {responses}"
+        )
+    if target == "instruction" and responses > 1:
+        raise UserError(
+            f"generation.responses_per_instruction = {responses}: expected 1 with dpo.target = "
+            "instruction, since every response would pair its instruction again: set "
+            "dpo.target=response, or leave it out"
+        )

@@ -56,14 +56,18 @@ class Steps:
         label: str = "",
         *,
         seeds: Sequence[SeedPrompt] | None = None,
+        responses: int = 1,
     ) -> list[Candidate]:
         """``count`` pairs that the teacher writes for seed prompts, the run's unless given.
+
+        ``responses`` of them have one instruction.
 
         One ``salt`` is one stream of chance: two teachers given the same one get the same prompts.
         """
         cfg = self.cfg.generation.into(
             GenerationConfig,
             num_candidates=count,
+            responses_per_instruction=responses,
             dtype=self.cfg.teacher.dtype,
             **self._everywhere,
         )
@@ -110,6 +114,8 @@ class Steps:
         scored: Scored,
     ) -> Taught:
         """The teacher taught on pairs that follow the scores."""
+        if self.cfg.dpo.target == "response":
+            candidates = preferences.of_responses(candidates)
         pairs = preferences.build_pairs(
             self.cfg.preferences, candidates, scored.scores, scored.noise_floor
         )

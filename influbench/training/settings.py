@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from influbench.config import Config, OnThisMachine, Products, transport
+from influbench.config import Config, OnThisMachine, Products, seldom, transport
 from influbench.models.settings import Learn
 from influbench.student.settings import Compute
 from influbench.training.schedule import Schedule
@@ -74,6 +74,11 @@ class DPOSettings(TrainingSettings):
     method: Literal["full", "lora"] = "full"
     lora_rank: int = Field(default=8, ge=1)
     lora_alpha: int = Field(default=16, ge=1)
+    target: Literal["instruction", "response"] = seldom(
+        "instruction",
+        "what the teacher is taught to write: instructions (the paper), or responses (its "
+        "ablation; needs generation.responses_per_instruction of 2 or more)",
+    )
     no_chat_template: bool = Field(
         default=False,
         description="train on the bare user turn, without the chat template that the teacher is "

@@ -227,3 +227,39 @@ def test_the_plan_counts_every_student(store):
         ("none", ""), (f"none {OTHER}", OTHER), ("length", ""), (f"length {OTHER}", OTHER)
     ]  # fmt: skip
     assert sum(task.stage == "losses" for task in found) == 6
+
+
+RESPONSES = ["generation.responses_per_instruction=4", "dpo.target=response"]
+
+
+def test_response_pairs_are_of_two_responses_to_one_instruction(store, length):
+    found = run(store, "scoring.estimator=length", *RESPONSES)
+    (turn,) = found.rounds
+    by_id = {c.id: c for c in turn.candidates}
+    assert len({c.instruction for c in turn.candidates}) == 2
+    assert len(turn.pairs) == 2  # the best against the worst of each
+    scores = {s.id: s.value for s in turn.scores["length"]}
+    for pair in turn.pairs:
+        chosen, rejected = by_id[pair.chosen_id], by_id[pair.rejected_id]
+        assert chosen.instruction == rejected.instruction
+        assert pair.prompt == chosen.response_prompt
+        assert (pair.chosen, pair.chosen_ids) == (chosen.raw_response, chosen.response_ids)
+        assert (pair.rejected, pair.rejected_ids) == (rejected.raw_response, rejected.response_ids)
+        assert scores[chosen.id] > scores[rejected.id]
+    assert outcomes(turn.marks) != outcomes(length.rounds[0].marks)
+    # Only candidates have several: what students learn is written as in every other arm.
+    for entry in store.root.glob("generate-training-*"):
+        written = read_jsonl(entry / "candidates.jsonl", Candidate)
+        assert not any(c.response_prompt for c in written)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (RESPONSES[1], r"dpo.target = response: expected generation.responses_per_instr.* got 1"),
+        (RESPONSES[0], r"responses_per_instruction = 4: expected 1 with dpo.target = instruction"),
+    ],
+)
+def test_pairs_are_of_instructions_or_of_responses(store, setting, said):
+    with pytest.raises(UserError, match=said):
+        run(store, "scoring.estimator=length", setting)

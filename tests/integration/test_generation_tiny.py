@@ -313,3 +313,42 @@ def test_answers_do_not_depend_on_resuming(tmp_path: Path, teacher: ModelRef):
     fresh = replace(work, path=tmp_path / "fresh", meta={})
     answers.answer_questions(cfg, QUESTIONS, teacher, work=fresh)
     assert resumed == (tmp_path / "fresh" / "answers.jsonl").read_bytes()
+
+
+def test_an_instruction_may_have_several_responses_each_with_its_own_tokens(teacher, tmp_path):
+    store = Store(tmp_path)
+    found = {
+        n: store.run(
+            generation.STAGE,
+            CFG.model_copy(update={"responses_per_instruction": n, "num_candidates": 7}),
+            SEEDS,
+            teacher,
+            "t",
+        )
+        for n in (1, 3)
+    }
+    one, three = (entry.records("candidates", Candidate) for entry in found.values())
+    assert len(three) == 7
+    by_instruction: dict[str, list[Candidate]] = {}
+    for candidate in three:
+        by_instruction.setdefault(candidate.instruction, []).append(candidate)
+    assert [len(siblings) for siblings in by_instruction.values()] == [3, 3, 1]
+    tokenizer = models.load_tokenizer(teacher)
+    for siblings in by_instruction.values():
+        assert len({(c.response_prompt, c.response_prompt_ids, c.group) for c in siblings}) == 1
+        assert len({c.raw_response for c in siblings}) == len(siblings)
+        for candidate in siblings:
+            assert candidate.instruction in candidate.response_prompt
+            assert candidate.response == candidate.raw_response.strip()
+            assert (
+                tokenizer.decode(list(candidate.response_prompt_ids)) == candidate.response_prompt
+            )
+            written = str(tokenizer.decode(list(candidate.response_ids), skip_special_tokens=True))
+            assert written == candidate.raw_response
+    # The first response to an instruction is the one that it has alone.
+    alone = {c.instruction: c.response for c in one}
+    firsts = [by_instruction[i][0] for i in alone if i in by_instruction]  # later shots differ
+    assert firsts
+    assert [alone[c.instruction] for c in firsts] == [c.response for c in firsts]
+    assert not any(c.response_prompt for c in one)
+    assert found[3].meta["attempts"] <= found[1].meta["attempts"]

@@ -62,14 +62,16 @@ OTHER: dict[str, Any] = {
     **{f"evaluation.{part}.engine": "vllm" for part in ("answers", "turns")},
 }
 """Other values, where one more or one word else would be refused."""
-ALSO = {
+ALSO: dict[str, dict[str, Any]] = {
     f"{stage}.schedule.{part}": {f"{stage}.schedule.{rest}": value}
     for stage in ("dpo", "sft")
     for part, rest, value in (
         ("warmup", "decay", 0.45), ("stable", "decay", 0.65), ("decay", "stable", 0.7),
     )
 }  # fmt: skip
-"""What must change with a setting, since the three parts of a schedule add up to 1."""
+"""What must change with a setting, since the three parts of a schedule add up to 1, say."""
+ALSO["dpo.target"] = {"generation.responses_per_instruction": 2}
+ALSO["generation.responses_per_instruction"] = {"dpo.target": "response"}
 WITH: dict[str, list[str]] = {
     "preferences.margin_stderrs": ["preferences.rule=margin"],
     "stop_after": ["scoring.estimator=none"],

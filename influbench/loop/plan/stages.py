@@ -43,7 +43,11 @@ class _Stages:
                 yield from self._evaluated(arms.BASE, model, against=True)
         for number in range(1, cfg.rounds + 1):
             yield from self._written(f"round{number}-warmup", cfg.sizes.warmup)
-            yield from self._written(f"round{number}-candidates", cfg.sizes.candidates)
+            yield from self._written(
+                f"round{number}-candidates",
+                cfg.sizes.candidates,
+                cfg.generation.responses_per_instruction,
+            )
             yield self._warmed()
             wanted = [*cfg.scoring.compare, *([arm.estimator] if arm.estimator else [])]
             for name in dict.fromkeys(wanted):
@@ -78,26 +82,15 @@ class _Stages:
         """The probed one, whose name goes without saying, and the others."""
         return ["", *(model.name for model in self.cfg.students)]
 
-    def _written(self, label: str, count: int) -> Iterator[Task]:
+    def _written(self, label: str, count: int, responses: int = 1) -> Iterator[Task]:
         cfg, known = self.cfg.generation, self.known
-        asked = count * texts.ATTEMPTS
+        question = known.written.question
+        asked = count / responses * texts.ATTEMPTS
         shots = cfg.num_shots * min(known.seeds.question, cfg.max_seed_characters / 4.4)
         chunk = min(cfg.batch_size, cfg.prompts_per_chunk * cfg.instructions_per_seed)
         kinds = (
-            (
-                "instructions",
-                asked,
-                TEMPLATE + TASK + shots,
-                cfg.instruction,
-                known.written.question,
-            ),
-            (
-                "responses",
-                float(count),
-                TEMPLATE + known.written.question,
-                cfg.response,
-                known.written.answer,
-            ),
+            ("instructions", asked, TEMPLATE + TASK + shots, cfg.instruction, question),
+            ("responses", float(count), TEMPLATE + question, cfg.response, known.written.answer),
         )
         for phase, rows, prompt, sampling, mean in kinds:
             batch = max(1, min(chunk, math.ceil(rows)))
@@ -198,13 +191,17 @@ class _Stages:
         )
 
     def _taught(self, name: str) -> Iterator[Task]:
-        cfg, known = self.cfg.dpo, self.known
-        groups = self.cfg.sizes.candidates / self.cfg.generation.instructions_per_seed
+        cfg, known, writing = self.cfg.dpo, self.known, self.cfg.generation
+        limit = writing.max_seed_characters / 4.4
+        siblings = writing.instructions_per_seed
+        prompt = TEMPLATE + TASK + writing.num_shots * min(known.seeds.question, limit)
+        completion = known.written.question
+        if cfg.target == "response":
+            siblings = writing.responses_per_instruction
+            prompt, completion = TEMPLATE + known.written.question, known.written.answer
         per = texts.PAIRS_A_PROMPT if self.cfg.preferences.rule == "sign" else 1
-        pairs = math.ceil(groups * per)
-        limit = self.cfg.generation.max_seed_characters / 4.4
-        prompt = TEMPLATE + TASK + self.cfg.generation.num_shots * min(known.seeds.question, limit)
-        tokens = pairs * 2 * (prompt + known.written.question)
+        pairs = math.ceil(self.cfg.sizes.candidates / siblings * per)
+        tokens = pairs * 2 * (prompt + completion)
         yield Task(
             stage="dpo",
             label=name,
