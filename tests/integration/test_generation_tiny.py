@@ -9,7 +9,8 @@ from influbench import generation, models
 from influbench.data.records import Answer, Candidate, ModelRef, Question, SeedPrompt
 from influbench.errors import UserError
 from influbench.evaluation import answers
-from influbench.evaluation.answers import AnswerConfig, AnswerSampling
+from influbench.evaluation.answers import AnswerConfig
+from influbench.evaluation.settings import AnswerSampling
 from influbench.generation import sampling
 from influbench.generation.attempts import GenerationConfig
 from influbench.generation.sampling import Sampling, complete
