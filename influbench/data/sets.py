@@ -8,6 +8,7 @@ its first N rows only.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import string
 from collections.abc import Sequence
@@ -177,8 +178,9 @@ def _source(source: str, split: str) -> list[Row]:
     return [row for row in rows if row.fields["split"] == split]
 
 
-def _starter(name: str) -> list[Row]:
-    return read_rows(STARTER / name)
+@functools.cache  # the package's own files: read once, however many runs a study has
+def _starter(name: str) -> tuple[Row, ...]:
+    return tuple(read_rows(STARTER / name))
 
 
 def _read(source: str) -> list[Row]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib
+import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -35,6 +37,11 @@ def available() -> dict[str, Listing]:
     Raises:
         UserError: two packages claim one name.
     """
+    return dict(_found(tuple(sys.path)))
+
+
+@functools.cache  # a sweep asks a hundred times, and each look reads every installed package
+def _found(path: tuple[str, ...]) -> dict[str, Listing]:  # noqa: ARG001
     found: dict[str, Listing] = {}
     for point in entry_points(group=GROUP):
         package = point.dist.name if point.dist else "?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,10 @@ def check_template(cfg: ModelConfig) -> None:
     Raises:
         UserError: there is no such model, or it has no chat template and none is given.
     """
-    ref = models.resolve(cfg.name, cfg.revision)
-    tokenizer = models.load_tokenizer(ref, chat_template=cfg.chat_template)
+    _check(models.resolve(cfg.name, cfg.revision), cfg.chat_template)
+
+
+@functools.cache  # the runs of a study share their models: each tokenizer is read once
+def _check(ref: ModelRef, chat_template: str | None) -> None:
+    tokenizer = models.load_tokenizer(ref, chat_template=chat_template)
     models.chat_prompt(tokenizer, [("user", "?")])

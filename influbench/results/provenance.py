@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import platform
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def provenance(now: datetime.datetime, *, device: str, threads: int) -> dict[str
     return {
         "date": now.astimezone(datetime.UTC).isoformat(timespec="seconds"),
         "command": command(sys.argv),
-        **commit(Path(__file__).resolve().parent),
+        **_loaded(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device,
@@ -77,6 +78,13 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+@functools.cache
+def _loaded() -> dict[str, Any]:
+    """Commit of the code that this process runs, which no later edit changes."""
+    return commit(Path(__file__).resolve().parent)
+
+
+@functools.cache
 def _versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:

@@ -43,8 +43,7 @@ def summary(outcomes: Sequence[Outcome], rng: np.random.Generator) -> Estimate:
     Outcomes of one item (both orders, two turns) are averaged first: they are not independent. All
     must be of one quantity; their metric names are not looked at.
     """
-    values = np.array(list(_by_item(outcomes).values()))
-    return bootstrap.interval(values, lambda x: float(x.mean()), rng)
+    return bootstrap.mean(list(_by_item(outcomes).values()), rng)
 
 
 def difference(a: Sequence[Outcome], b: Sequence[Outcome], rng: np.random.Generator) -> Estimate:

@@ -20,6 +20,8 @@ from influbench.terminal.progress import Advance, RichProgress
 
 ROOM = 8
 """Lines of a terminal that are left to other things than runs."""
+SCREEN = 24
+"""Of a study with more runs those that are cached have no line each: the summary counts them."""
 
 
 @dataclass
@@ -80,7 +82,8 @@ class Board:
         else:
             line.state, said = "failed", f"failed: {outcome.error}"
         alone_and_failed = len(self._runs) == 1 and line.state == "failed"  # the command says it
-        if self._live is None and not alone_and_failed:
+        one_of_many = len(self._runs) > SCREEN and line.state == "cached"
+        if self._live is None and not alone_and_failed and not one_of_many:
             self._plain.note(f"{self._study} {self._ended()}/{len(self._runs)}: {run}: {said}")
 
     def note(self, text: str) -> None:
