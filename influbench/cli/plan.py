@@ -48,6 +48,7 @@ def plan(
     speeds = calibration.read(path) if device is None else sheets.speeds(device)
     from influbench.loop.plan import lengths, price, tasks
     from influbench.loop.plan.paper import beside
+    from influbench.loop.plan.prices import SHARDED
     from influbench.loop.reading import load_run
 
     cfg = load_run(config, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
@@ -65,6 +66,12 @@ def plan(
     console.print(f"speeds: {speeds.where}", highlight=False, markup=False)
     for text in known.assumed:
         console.print(f"assumed: {text}", highlight=False, markup=False)
+    if any(p.placement.startswith(SHARDED) for p in found):
+        console.print(
+            f"'{SHARDED} N': more than one device holds; priced over N, but trainings use one "
+            "today: take larger devices, or dpo.method=lora for the teacher",
+            highlight=False,
+        )
     rows = beside(found, cfg.student.name) if device else []
     if rows:
         console.print("beside the paper (arXiv 2410.14208, table 7, 8 H100), seconds an item:")

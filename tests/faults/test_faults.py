@@ -78,6 +78,7 @@ def again(folder: Path, unbroken: Path, *more: str) -> str:
     assert records(folder) == records(unbroken)
     assert numbers(folder) == numbers(unbroken)
     assert not list(folder.rglob("*/chunks/*")), "nothing half done stays"
+    sys.stdout.write(f"{len(records(unbroken))} record files: 0 lost, 0 differ; ")
     return done.stderr
 
 
@@ -238,6 +239,48 @@ def test_clock_going_backwards_changes_nothing(empty, unbroken, monkeypatch):
     (file,) = empty.glob("results/faults/exact*.json")
     told = json.loads(file.read_text())["provenance"]
     assert any(str(datetime.datetime.now(datetime.UTC).year) in str(v) for v in told.values())
+
+
+def test_null_and_torn_lines_among_the_judgements_are_passed_over(finished, unbroken):
+    archive = finished / ".influbench/judgements.jsonl"
+    bought = archive.read_bytes().splitlines(keepends=True)
+    wrong = json.loads(bought[0]) | {"text": None, "prompt_tokens": "many"}
+    archive.write_bytes(
+        b"null\n" + json.dumps(wrong).encode() + b"\n" + b"".join(bought[:-1]) + bought[-1][:-20]
+    )
+    judged = [*finished.glob(".influbench/compare-*"), *finished.glob(".influbench/grade-*")]
+    assert judged
+    for entry in judged:
+        shutil.rmtree(entry)
+    said = again(finished, unbroken)
+    assert "compare" in said
+    assert "Traceback" not in said
+
+
+BROKEN = """
+from dataclasses import dataclass
+from influbench.estimators.random import Random
+
+@dataclass(frozen=True)
+class Mine(Random):
+    def prepare(self, *args, **more):
+        raise RuntimeError("no such column")
+"""
+
+
+def test_plugin_that_fails_is_named_and_stops_no_other_run(empty, unbroken):
+    plugin = empty / "theirs.py"
+    plugin.write_text(BROKEN)
+    file = empty / "study.yaml"
+    file.write_text(STUDY.replace("[exact, random]}", "[exact, random, 'theirs:Mine']}"))
+    done = influbench(*SWEEP, cwd=empty, path=empty)
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "theirs:Mine" in last
+    assert "no such column" in last
+    assert "bug of influbench" not in done.stderr
+    file.write_text(STUDY)
+    assert "started" not in again(empty, unbroken), "the other runs were finished"
 
 
 def mounted(folder: Path, *options: str) -> None:

@@ -129,8 +129,27 @@ def test_devices_share_scoring_and_large_models_say_what_does_not_fit():
     assert exact.placement == "offloaded"
     assert sum(p.money for p in alone) > 10
     assert {row.what for row in beside(together, cfg.student.name)} == {
-        *("instruction", "response", "influence", "pair")
+        *("instruction", "response", "influence", "pair", "training")
     }
+
+
+def test_both_students_of_the_paper_stand_beside_its_table():
+    speeds = devices.speeds(devices.parse("8xH100")[1])
+    rows = {}
+    for name in ("paper_8b", "paper_1b"):
+        cfg, found = planned(name)
+        rows[name] = {r.what: r for r in beside(price(cfg, found, speeds, 8), cfg.student.name)}
+    assert rows["paper_8b"]["influence"].paper == 13.403
+    assert rows["paper_1b"]["influence"].paper == 3.533
+    assert rows["paper_1b"]["influence"].ours < rows["paper_8b"]["influence"].ours
+    assert all(row.why for found in rows.values() for row in found.values())
+
+
+def test_a_training_that_no_device_holds_is_not_promised():
+    cfg, found = planned("paper_8b")
+    together = price(cfg, found, devices.speeds(devices.parse("8xH100")[1]), 8)
+    (sft,) = [p for p in together if (p.task.stage, p.task.label) == ("sft", "none")]
+    assert sft.placement == "would need shards: 8"
 
 
 def test_an_arm_that_teaches_nothing_has_no_dpo():

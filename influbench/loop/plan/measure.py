@@ -1,4 +1,9 @@
-"""Measures how fast this machine works, with the small model that comes in a package (a minute)."""
+"""Measures how fast this machine works, with the small model that comes in a package (a minute).
+
+On a CPU seconds are CPU seconds of this process over its threads: what the work takes where the
+cores are free, measured on a machine that others use too. A plan made of them is to be read
+beside ``user + system`` of a run divided by its threads. On a GPU they are wall time.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +22,13 @@ from influbench.loop.plan.shapes import shape_of
 MODEL = "smollm2-135m-instruct"
 ROWS, LENGTH = 8, 64
 """Of a pass: as long and as many as short exchanges are."""
-NEW = 20
+NEW = 10
 """Tokens a row of a measured decoding."""
 TEXT = "List three things that a small boat needs for a day on a lake, and say why."
 
 
 def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
-    """The speeds of this machine, each from the least of three times.
-
-    ``where`` says how busy it was.
+    """The speeds of this machine, each from the least of two times.
 
     Args:
         device: where.
@@ -38,11 +41,10 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
     weights = shape_of(model).parameters
     ref = models.resolve(model)
     place = models.device_of(device)
-    wall, own = time.perf_counter(), time.process_time()
     for name in ("bfloat16", "float32"):
-        began = time.perf_counter()
+        began = _now(place)
         net, tokenizer = models.load(ref, dtype=name, device=device)
-        load = 4 * weights / (time.perf_counter() - began)
+        load = 4 * weights / (_now(place) - began)
         ids = torch.randint(0, 200, (ROWS, LENGTH), device=net.device)
         flops = 2 * weights * ids.numel()
         read[name] = flops / _timed(lambda net=net, ids=ids: _forward(net, ids), place)
@@ -62,10 +64,9 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
             update = weights / _timed(optimizer.step, place)
         del net
     read["tf32"], learn["tf32"] = read["float32"], learn["float32"]
-    share = (time.process_time() - own) / (time.perf_counter() - wall) / torch.get_num_threads()
+    spent = f", CPU seconds over {torch.get_num_threads()} threads" if place == "cpu" else ""
     return Speeds(
-        where=f"this machine ({models.device_in_words(place)}), measured with {model}; "
-        f"this program had {min(share, 1):.0%} of {torch.get_num_threads()} threads meanwhile",
+        where=f"this machine ({models.device_in_words(place)}), measured with {model}{spent}",
         read=read,
         learn=learn,
         stream=stream,
@@ -77,16 +78,22 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
     )
 
 
+def _now(device: str) -> float:
+    """A clock in seconds."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() / torch.get_num_threads()
+
+
 def _timed(work: Callable[[], object], device: str) -> float:
-    """Seconds of one call: the least of three after a first one that is not counted."""
+    """Seconds of one call: the least of two after a first one that is not counted."""
     work()
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
+    seconds: list[float] = []
+    for _ in range(2):
+        began = _now(device)
         work()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(_now(device) - began)
     return min(seconds)
 
 

@@ -16,6 +16,8 @@ SCORING, OFFLOADED, TRAINING = 20, 6, 16
 gradient alone; weights, gradient and moments."""
 
 
+SHARDED = "would need shards:"
+"""A training that does not fit one device; priced over all, though trainings use one today."""
 BUS = 54e9
 """Bytes a second between pinned host memory and an H100: measured, see docs/LOG.md."""
 
@@ -66,7 +68,7 @@ def _priced(
         return Priced(task, seconds, 0, 0, "endpoint", money, task.calls * 2e3)
     memory, placement = _memory(task, shape, speeds.memory, devices)
     used = min(devices, max(1, int(task.items))) if task.shared else 1
-    if placement.startswith("needs"):
+    if placement.startswith(SHARDED):
         used = devices
     seconds = seconds_of(task, shape, speeds)
     if placement == "offloaded":  # weights and moments, there and back over a step and its undoing
@@ -104,7 +106,7 @@ def _memory(task: Task, shape: Shape, room: float, devices: int) -> tuple[float,
         if whole <= room or devices == 1:
             return whole, "device" if whole <= room else "does not fit one device"
         part = TRAINING * weights / devices + _activations(shape)
-        return part, f"needs {devices} shards" if part <= room else "does not fit"
+        return part, f"{SHARDED} {devices}" if part <= room else "does not fit"
     if task.trains == "lora":
         whole = 4.3 * weights + _activations(shape)
         return whole, "device" if whole <= room else "does not fit one device"
