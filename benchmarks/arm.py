@@ -45,6 +45,7 @@ class Timed(Session):
         began = time.process_time()
         entry = super().run(stage, cfg, *inputs, label=label)
         self.spent[stage.name] += time.process_time() - began
+        print(f"  {stage.name} {label} {time.process_time() - began:.1f} CPU s", flush=True)
         return entry
 
 

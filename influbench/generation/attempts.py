@@ -11,10 +11,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from influbench.config import transport
+from influbench.config import seldom, transport
 from influbench.data import records
 from influbench.data.records import ModelRef
-from influbench.generation.engines import Engine, opened
+from influbench.generation.engines import Endpoint, Engine, opened
 from influbench.generation.instructions import (
     CLOSE,
     OPEN,
@@ -38,6 +38,7 @@ class GenerationConfig(GenerationSettings):
     dtype: Literal["float32", "bfloat16"] = "float32"
     chat_template: str | None = None
     device: str = transport("auto")
+    endpoint: bool = seldom(False, "the teacher is a name at a chat endpoint, not weights")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,9 +88,11 @@ class Teacher:
     """Ends what was started for it."""
 
     @cached_property
-    def engine(self) -> Engine:
+    def writer(self) -> Engine | Endpoint:
         """What writes."""
         cfg = self.cfg
+        if cfg.endpoint:
+            return Endpoint(cfg, self.ref.path)
         found = opened(
             cfg,
             self.ref,
@@ -130,10 +133,7 @@ class Teacher:
     def _ask(self, plans: Sequence[Plan]) -> list[Attempt]:
         cfg = self.cfg
         prefill = OPEN if cfg.prefill else ""
-        prompts = [
-            chat_prompt(self.engine.tokenizer, [("user", request(plan.shots))], prefill)
-            for plan in plans
-        ]
+        prompts = [self._rendered(request(plan.shots), prefill) for plan in plans]
         siblings = range(cfg.instructions_per_seed)
         rows = [
             (prompt, f"{plan.id}-{sibling}", plan)
@@ -192,7 +192,14 @@ class Teacher:
 
     def _question(self, instruction: str) -> str:
         asked = self.cfg.response_request.replace("{instruction}", instruction)
-        return chat_prompt(self.engine.tokenizer, [("user", asked)])
+        return self._rendered(asked)
+
+    def _rendered(self, turn: str, prefill: str = "") -> str:
+        """A user's turn as the teacher reads it; an endpoint puts it into a template itself."""
+        writer = self.writer
+        if isinstance(writer, Endpoint):
+            return turn
+        return chat_prompt(writer.tokenizer, [("user", turn)], prefill)
 
     def _answered(self, attempt: Attempt, completion: Completion) -> Attempt:
         response = completion.text.strip()
@@ -210,7 +217,7 @@ class Teacher:
         sampling: Sampling,
         stop: Sequence[str] = (),
     ) -> list[Completion]:
-        engine = self.engine
+        engine = self.writer
         with self.work.meter.phase(phase, items=len(rows), models=engine.networks) as opened:
             return engine.complete(
                 [prompt for prompt, _ in rows],

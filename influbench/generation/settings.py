@@ -35,6 +35,11 @@ class ServerSettings(Config):
     server_concurrency: int = transport(16, "requests to the server at a time", ge=1)
     server_timeout_s: float = transport(600.0, "for one completion", gt=0)
     server_retries: int = transport(5, "of a request that a busy server refused", ge=0)
+    server_key_variable: str | None = transport(None, "environment variable that holds the key")
+    server_prompt_price: float = transport(0.0, "US dollars per million prompt tokens", ge=0)
+    server_completion_price: float = transport(
+        0.0, "US dollars per million completion tokens", ge=0
+    )
 
 
 class EngineSettings(ServerSettings):

@@ -14,7 +14,7 @@ from influbench.loop import arms
 from influbench.loop.arms import BASE, BASELINE
 from influbench.loop.sets import check
 from influbench.loop.settings import RunConfig
-from influbench.loop.steps import Steps
+from influbench.loop.steps import Steps, teacher_of
 from influbench.models.templates import templated
 from influbench.store.session import Session
 
@@ -71,7 +71,7 @@ def run(cfg: RunConfig, session: Session) -> Run:
     if sets.overlap:
         session.note(f"leaky: {sets.overlap} reference examples are also evaluation prompts")
     arm = arms.parse(cfg.scoring.estimator)
-    teacher = templated(cfg.teacher, session.run)
+    teacher = teacher_of(cfg, session)
     students = {one.name: templated(one, session.run) for one in (cfg.student, *cfg.students)}
     student = students[cfg.student.name]
     if teacher.digest in {one.digest for one in students.values()}:

@@ -53,7 +53,8 @@ def check(cfg: RunConfig) -> Sets:
             f"students: expected every model once, the probed student ({names[0]}) apart, got "
             f"{names[1:]}: leave one out"
         )
-    for model in (cfg.teacher, cfg.student, *cfg.students):
+    here = [] if cfg.teacher.kind == "endpoint" else [cfg.teacher]
+    for model in (*here, cfg.student, *cfg.students):
         check_template(model)
     if arm.estimator:
         method = registry.build(arm.estimator, cfg.scoring.options)
@@ -93,12 +94,35 @@ def _check_engines(cfg: RunConfig, arm: arms.Arm) -> None:
             "generation.engine = server: a server that is running has one teacher, and arm "
             f"'{arm.name}' makes another: take engine = hf, or an arm that does not teach"
         )
+    if cfg.teacher.kind == "endpoint":
+        _check_endpoint(cfg, arm)
     for name in ("answers", "turns"):
         if getattr(cfg.evaluation, name).engine == "server" and cfg.stop_after == "end":
             raise UserError(
                 f"evaluation.{name}.engine = server: a server that is running has one model, and a "
                 "run evaluates several: take vllm, which is started on each, or hf"
             )
+
+
+def _check_endpoint(cfg: RunConfig, arm: arms.Arm) -> None:
+    """Refuses what a teacher that only sends replies cannot do."""
+    writing = cfg.generation
+    samplings = {"instruction": writing.instruction, "response": writing.response}
+    penalised = [name for name, rules in samplings.items() if rules.repetition_penalty != 1]
+    wrong = {
+        f"arm '{arm.name}' would teach it: take none, bootstrap:NAME or filter:NAME": arm.pairs,
+        "generation.prefill begins its turn: set it to false": writing.prefill,
+        f"generation.engine = {writing.engine} needs its weights: leave it out": (
+            writing.engine != "hf"
+        ),
+        f"generation.{(penalised or [''])[0]}.repetition_penalty is not known there: set it to 1": (
+            penalised
+        ),
+        "generation.server_url says where it is: set it": not writing.server_url,
+    }
+    for why, holds in wrong.items():
+        if holds:
+            raise UserError(f"teacher.kind = endpoint: only its replies come back; {why}")
 
 
 def _check_target(target: str, responses: int) -> None:

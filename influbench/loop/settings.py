@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from influbench.config import Config, transport
+from influbench.config import Config, seldom, transport
 from influbench.data import DataConfig
 from influbench.evaluation.settings import EvaluationConfig
 from influbench.generation.settings import GenerationSettings
@@ -34,6 +34,15 @@ class ScoringConfig(ScoringSettings):
         return ScoringSettings(**{n: getattr(self, n) for n in ScoringSettings.model_fields})
 
 
+class TeacherConfig(ModelConfig):
+    """The teacher: a model that is here, or one behind an endpoint, which cannot be taught."""
+
+    kind: Literal["weights", "endpoint"] = seldom(
+        "weights",
+        "endpoint: a chat endpoint at generation.server_url, where the model is called name",
+    )
+
+
 class SizesConfig(Config):
     """How much the teacher writes."""
 
@@ -49,7 +58,7 @@ class RunConfig(Config):
     seed: int = 0
     device: str = transport("auto", "where all models of the run stand; judge.device for the judge")
     rounds: int = Field(default=1, ge=1)
-    teacher: ModelConfig
+    teacher: TeacherConfig
     student: ModelConfig
     students: tuple[ModelConfig, ...] = Field(
         default=(),

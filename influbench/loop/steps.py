@@ -10,11 +10,13 @@ from influbench import generation, scoring, training
 from influbench.data.records import Candidate, Example, ModelRef, Pair, SeedPrompt
 from influbench.evaluation.evaluator import Evaluated
 from influbench.evaluation.suite import Baseline
+from influbench.files import digest
 from influbench.generation.attempts import GenerationConfig
 from influbench.loop import arms, preferences
 from influbench.loop.arms import BASELINE, Arm
 from influbench.loop.sets import Sets
 from influbench.loop.settings import RunConfig
+from influbench.models.templates import templated
 from influbench.scoring import MethodConfig, Scored
 from influbench.store.session import Session
 from influbench.training import SFTConfig, WarmupConfig, dpo
@@ -69,6 +71,7 @@ class Steps:
             num_candidates=count,
             responses_per_instruction=responses,
             dtype=self.cfg.teacher.dtype,
+            endpoint=self.cfg.teacher.kind == "endpoint",
             **self._everywhere,
         )
         inputs = self.sets.seeds if seeds is None else seeds, teacher, salt
@@ -181,6 +184,14 @@ class Steps:
     def _label(self, name: str, student: str) -> str:
         """What an arm's student is called in stages; the probed one by the arm alone."""
         return name if student == self.cfg.student.name else f"{name} {student}"
+
+
+def teacher_of(cfg: RunConfig, session: Session) -> ModelRef:
+    """The teacher, with its template; of one behind an endpoint there is only the name."""
+    if cfg.teacher.kind == "weights":
+        return templated(cfg.teacher, session.run)
+    name = cfg.teacher.name
+    return ModelRef(path=name, digest=digest(f"endpoint:{name}"))
 
 
 def _examples(rows: Sequence[Candidate]) -> list[Example]:

@@ -73,6 +73,10 @@ ALSO: dict[str, dict[str, Any]] = {
 ALSO["dpo.target"] = {"generation.responses_per_instruction": 2}
 ALSO["generation.responses_per_instruction"] = {"dpo.target": "response"}
 WITH: dict[str, list[str]] = {
+    "teacher.kind": [
+        *("scoring.estimator=none", "generation.prefill=false", "generation.server_url=http://x"),
+        "generation.instruction.repetition_penalty=1",
+    ],
     "preferences.margin_stderrs": ["preferences.rule=margin"],
     "stop_after": ["scoring.estimator=none"],
     "generation.engine": ["scoring.estimator=none"],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from influbench.generation.engines.endpoint import Endpoint
 from influbench.generation.engines.engine import Engine, InProcess
 from influbench.generation.engines.opening import opened
 from influbench.generation.engines.server import Server
 
-__all__ = ["Engine", "InProcess", "Server", "opened"]
+__all__ = ["Endpoint", "Engine", "InProcess", "Server", "opened"]

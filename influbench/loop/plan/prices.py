@@ -18,6 +18,8 @@ gradient alone; weights, gradient and moments."""
 
 SHARDED = "would need shards:"
 """A training that does not fit one device; priced over all, though trainings use one today."""
+REQUEST_S = 4.0
+"""Of one request to an endpoint; assumed."""
 BUS = 54e9
 """Bytes a second between pinned host memory and an H100: measured, see docs/LOG.md."""
 
@@ -46,12 +48,12 @@ def price(cfg: RunConfig, found: Sequence[Task], speeds: Speeds, devices: int = 
         UserError: a model whose size is not known.
     """
     names = {"teacher": cfg.teacher.name, "student": cfg.student.name, "judge": cfg.judge.model}
-    local = cfg.judge.kind == "local"
+    here = {"judge": cfg.judge.kind == "local", "teacher": cfg.teacher.kind == "weights"}
     return [
         _priced(
             cfg,
             task,
-            shape_of(task.model or names[task.who]) if task.who != "judge" or local else None,
+            shape_of(task.model or names[task.who]) if here.get(task.who, True) else None,
             speeds,
             devices,
         )
@@ -63,8 +65,16 @@ def _priced(
     cfg: RunConfig, task: Task, shape: Shape | None, speeds: Speeds, devices: int
 ) -> Priced:
     money = (task.prompt * cfg.judge.prompt_price + task.replies * cfg.judge.completion_price) / 1e6
-    if shape is None:  # the endpoint's own time: a request of some seconds, so many at once
-        seconds = task.calls * 4.0 / cfg.judge.concurrency
+    if shape is None and task.who == "teacher":
+        told = cfg.generation
+        read = task.read * task.items / max(task.passes, 1)  # every row, siblings too
+        money = (
+            read * told.server_prompt_price + task.decoded * told.server_completion_price
+        ) / 1e6
+        seconds = task.items * REQUEST_S / told.server_concurrency
+        return Priced(task, seconds, 0, 0, "endpoint", money / 1e6, task.items * 3e3)
+    if shape is None:  # the endpoint's own time: so many requests at once
+        seconds = task.calls * REQUEST_S / cfg.judge.concurrency
         return Priced(task, seconds, 0, 0, "endpoint", money, task.calls * 2e3)
     memory, placement = _memory(task, shape, speeds.memory, devices)
     used = min(devices, max(1, int(task.items))) if task.shared else 1

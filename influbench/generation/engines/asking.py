@@ -1,0 +1,152 @@
+"""Requests to an OpenAI-compatible server: so many at a time, over as many attempts as allowed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import threading
+import urllib.error
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel
+from torch import nn
+
+from influbench.errors import UserError
+from influbench.files import digest
+from influbench.generation.sampling import Completion
+from influbench.generation.settings import Sampling, ServerSettings
+from influbench.store.ledger import Phase
+
+PASSING = {408, 425, 429, 500, 502, 503, 504}
+"""What a server answers that is busy, or not ready yet."""
+LONGEST_WAIT_S = 30.0
+
+
+class Usage(BaseModel):
+    """What the server counted."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Asking(ABC):
+    """Asks a server, so many requests at a time; all of a call are answered or it raises."""
+
+    cfg: ServerSettings
+    networks: Sequence[nn.Module] = field(default=(), kw_only=True)
+    stopped: threading.Event = field(default_factory=threading.Event, kw_only=True)
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        *,
+        ids: Sequence[str],
+        seed: int,
+        sampling: Sampling,
+        batch_size: int,  # noqa: ARG002  # the server's own affair
+        stop: Sequence[str],
+        phase: Phase,
+    ) -> list[Completion]:
+        """See ``Engine``.
+
+        Raises:
+            UserError: no server, one that refuses, or an answer that is no completion.
+        """
+        self.stopped.clear()
+
+        def one(row: tuple[str, str]) -> tuple[Completion, Usage]:
+            try:
+                return self.one(*row, seed, sampling, stop)
+            except BaseException:
+                self.stopped.set()  # nothing new is asked
+                raise
+
+        # Back-pressure: no more than ``server_concurrency`` requests are under way.
+        with ThreadPoolExecutor(self.cfg.server_concurrency, "engine") as pool:
+            try:
+                found = list(pool.map(one, zip(ids, prompts, strict=True)))
+            except BaseException:
+                self.stopped.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+        for _, used in found:
+            sent, written = used.prompt_tokens, used.completion_tokens
+            money = sent * self.cfg.server_prompt_price + written * self.cfg.server_completion_price
+            phase.add_api(1, sent, written, money / 1e6)
+        return [completion for completion, _ in found]
+
+    @abstractmethod
+    def one(
+        self, name: str, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str]
+    ) -> tuple[Completion, Usage]:
+        """One completion; ``name`` is its id."""
+
+    def rules(self, name: str, seed: int, sampling: Sampling) -> dict[str, Any]:
+        """How tokens are chosen, as every such server is told it."""
+        return {
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+            "seed": int(digest(f"{seed}:{name}")[:12], 16) % 2**31,
+        }
+
+    @property
+    def url(self) -> str:
+        """Of the server."""
+        if not self.cfg.server_url:
+            raise UserError(
+                "engine = server or teacher.kind = endpoint: expected server_url, such as "
+                "http://127.0.0.1:8000/v1, got none"
+            )
+        return self.cfg.server_url.rstrip("/")
+
+    @cached_property
+    def listed(self) -> dict[str, Any]:
+        """What the server says of its first model."""
+        found = self.asked("/models", None)
+        models = found.get("data") if isinstance(found, dict) else None
+        return models[0] if models and isinstance(models[0], dict) else {}
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        found = {"Content-Type": "application/json"}
+        if variable := self.cfg.server_key_variable:
+            if not os.environ.get(variable):
+                raise UserError(f"expected the server's key in ${variable}, which is not set")
+            found["Authorization"] = f"Bearer {os.environ[variable]}"
+        return found
+
+    def asked(self, path: str, body: dict[str, Any] | None) -> Any:
+        """What the server answers, over as many attempts as allowed."""
+        data = None if body is None else json.dumps(body).encode()
+        why = ""
+        for attempt in range(self.cfg.server_retries + 1):
+            if attempt:
+                self.stopped.wait(min(0.5 * 2 ** (attempt - 1), LONGEST_WAIT_S))
+            if self.stopped.is_set():
+                break
+            request = urllib.request.Request(self.url + path, data, self._headers)
+            try:
+                with urllib.request.urlopen(request, timeout=self.cfg.server_timeout_s) as response:
+                    return json.loads(response.read())
+            except urllib.error.HTTPError as error:
+                said = " ".join(error.read(500).decode(errors="replace").split())[:200]
+                why = f"HTTP {error.code} {said}"
+                if error.code not in PASSING:
+                    break
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                why = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"the completion server at {self.url}{path}: expected an answer, got {why or 'none'}; "
+            "what was written is kept: start the server, run again to go on"
+        )

@@ -1,0 +1,68 @@
+"""A model behind a chat endpoint: a stronger teacher, of which nothing but its replies comes back.
+
+It renders its own template, so that a prompt is the user's turn as it stands and has no tokens
+here. Stop strings are not sent, since a server cuts them off: the reply is cut after the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from influbench.errors import UserError
+from influbench.generation.engines.asking import Asking, Usage
+from influbench.generation.sampling import Completion
+from influbench.generation.settings import Sampling
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Reply(BaseModel):
+    choices: list[_Choice] = Field(min_length=1)
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True)
+class Endpoint(Asking):
+    """A model that is asked turn by turn."""
+
+    model: str
+    """Its name there."""
+
+    def one(
+        self, name: str, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str]
+    ) -> tuple[Completion, Usage]:
+        """See ``Asking``; the prompt is a user's turn."""
+        body: dict[str, Any] = {
+            "model": self.cfg.server_model or self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            **self.rules(name, seed, sampling),
+        }
+        try:
+            reply = _Reply.model_validate(self.asked("/chat/completions", body))
+        except ValidationError as error:
+            raise UserError(
+                f"the endpoint at {self.url}: expected a chat completion with choices for "
+                f"'{name}', got something else ({error.error_count()} fields)"
+            ) from error
+        said = reply.choices[0]
+        text = said.message.content or ""  # a refusal has none
+        cuts = [text.index(s) + len(s) for s in stop if s in text]
+        completion = Completion(
+            text=text[: min(cuts)] if cuts else text,
+            tokens=reply.usage.completion_tokens,
+            finished=bool(cuts) or said.finish_reason == "stop",
+            prompt_ids=(),
+            ids=(),
+        )
+        return completion, reply.usage
