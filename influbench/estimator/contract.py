@@ -117,6 +117,9 @@ class Facts:
     """Whether its scores carry standard errors."""
     objectives: bool = False
     """Whether it follows ``Context.objective``; any other method is given, and scores for, nll."""
+    spends: str = ""
+    """The option with which it spends more passes for a better answer, or fewer; in a method that
+    needs a warm-up set it counts examples of that set."""
 
     def __post_init__(self) -> None:
         if self.scale not in get_args(Scale):

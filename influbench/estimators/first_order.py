@@ -55,7 +55,7 @@ class FirstOrder:
             return Facts("nats", SOURCE, needs, ("3M", "3"), objectives=True)
         needs.add("warmup")
         passes = f"5M + {self.probes}(M+6)", "3"
-        return Facts("nats", SOURCE, needs, passes, objectives=True)
+        return Facts("nats", SOURCE, needs, passes, objectives=True, spends="probes")
 
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the gradient of the mean reference loss after the empty step."""

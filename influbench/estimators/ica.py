@@ -47,7 +47,7 @@ class Ica:
     def facts(self) -> Facts:
         """A pass with each draw, and one without any."""
         source = "in-context approximation, arXiv 2510.14459"
-        return Facts("rank", source, {"language_model"}, ("0", f"{1 + self.draws}"))
+        return Facts("rank", source, {"language_model"}, ("0", f"{1 + self.draws}"), spends="draws")
 
     def prepare(self, ctx: Context) -> Scorer:
         """Draws the references."""

@@ -64,6 +64,7 @@ class InfluenceDistillation:
             {"gradients", "moments", "language_model", "warmup"},
             (f"3M + {(3 + each) * self.budget}", f"{each}"),
             objectives=True,
+            spends="budget",
         )
 
     def prepare(self, ctx: Context) -> Scorer:

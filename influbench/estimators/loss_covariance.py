@@ -55,7 +55,7 @@ class LossCovariance:
         if self.preconditioner == "adam":
             needs.add("moments")
         source = "Bayesian influence functions, arXiv 2509.26544"
-        return Facts("signed", source, needs, (f"{self.draws}M", f"{self.draws}"))
+        return Facts("signed", source, needs, (f"{self.draws}M", f"{self.draws}"), spends="draws")
 
     def prepare(self, ctx: Context) -> Scorer:
         """Measures the reference loss of every perturbed student."""

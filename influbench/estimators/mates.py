@@ -54,7 +54,9 @@ class Mates:
         needs: set[Need] = {"gradients", "moments", "language_model", "warmup"}
         each = {"student": 1, "sentence": 0, "tangent": 2}[self.features]
         passes = f"{self.budget + 2}M + {(3 + each) * self.budget}", str(each or "1 encoder")
-        return Facts("rank", "MATES, arXiv 2406.06046", needs, passes, objectives=True)
+        return Facts(
+            "rank", "MATES, arXiv 2406.06046", needs, passes, objectives=True, spends="budget"
+        )
 
     def prepare(self, ctx: Context) -> Scorer:
         """Scores the probes exactly and fits the regressor."""

@@ -28,7 +28,12 @@ from influbench.statistics import outcomes as statistics
 from influbench.statistics.against_oracle import Agreement
 from influbench.statistics.estimate import Estimate
 
-FACTS = {"parameter_share": "", "noise_floor": "nats/token", "weights_moved": ""}
+FACTS = {
+    "parameter_share": "",
+    "noise_floor": "nats/token",
+    "weights_moved": "",
+    "budget_used": "",
+}
 """What estimators report of themselves and a reader of their scores must know -> unit."""
 
 QUALITY = {

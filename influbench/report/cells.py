@@ -49,6 +49,7 @@ COST = (
     Column("passes_per_candidate", "passes\n/ cand.", None),
     Column("peak_bytes", "peak\nMiB", None, 2.0**-20),
     Column("parameter_share", "share of\nparams", None),
+    Column("budget_used", "budget\nused", None),
 )
 
 

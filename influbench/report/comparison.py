@@ -244,9 +244,10 @@ def _costs(file: ScoreFile) -> list[dict[str, Any]]:
         {**dataclasses.asdict(row), "low": np.nan, "high": np.nan, "stderr": np.nan}
         for row in cost_rows([row for row in file.ledger if row.stage == "score"], base)
     ]
-    share = file.about.get("diagnostics", {}).get("parameter_share")
-    if share is not None:
-        found.append({**found[0], "metric": "parameter_share", "value": float(share), "unit": ""})
+    facts = file.about.get("diagnostics", {})
+    for name in ("parameter_share", "budget_used"):
+        if name in facts:
+            found.append({**found[0], "metric": name, "value": float(facts[name]), "unit": ""})
     return [{column: row[column] for column in COLUMNS} for row in found]
 
 

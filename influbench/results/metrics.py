@@ -7,7 +7,8 @@ Agreement with the oracle (``statistics.against_oracle``): ``spearman``, ``kenda
 (nats/token; against the student ``none``, paired by item). Cost: ``prepare_seconds``,
 ``seconds_per_candidate`` (s), ``prepare_passes``, ``passes_per_candidate`` (forward passes; a
 backward counts two), ``peak_bytes`` (bytes), ``parameter_share`` (of the trainable parameters,
-those that a gradient method attributes). Planted data: ``auc``, ``paired``, ``auc_<kind>``
+those that a gradient method attributes), ``budget_used`` (spent, as a share of ``scoring.budget``).
+Planted data: ``auc``, ``paired``, ``auc_<kind>``
 (``studies.planted``). Training on thirds: ``gain_<part>``, ``gain_correlation``, ``lds``
 (``studies.prediction``), on shares ``addition_P/heldout_loss`` and ``removal_P/heldout_loss``; when
 that pays: ``break_even_ratio``, ``break_even_candidates`` (``studies.break_even``). More steps than

@@ -14,6 +14,7 @@ from influbench.estimator import registry
 from influbench.judging import JudgeConfig
 from influbench.scoring import noise_floor, stage
 from influbench.scoring.settings import ORACLE, MethodConfig
+from influbench.scoring.spending import Counts, kept_to, used
 from influbench.store.session import Session
 
 NOISE_FLOOR = "noise_floor"
@@ -81,9 +82,13 @@ def score_candidates(
             "archive": session.archive,
         }
     )
+    limit, counts = method.budget, Counts(len(candidates), len(reference), len(warmup))
+    method, reference = kept_to(session, method, counts, reference, student)
     inputs = candidates, reference, warmup, student
     entries = [session.ask(stage.STAGE, method, *inputs, label=label)]
-    facts = dict(entries[0].meta["diagnostics"])
+    facts = dict(entries[0].meta["diagnostics"]) | used(
+        limit, entries[0].ledger(), counts.candidates
+    )
     for note in entries[0].meta.get("notes", ()):
         session.note(f"{label}: {note}")
     if method.estimator == ORACLE:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from influbench.config import Config, seldom, transport
 from influbench.estimator import Objective
@@ -17,6 +17,28 @@ from influbench.student.settings import Placement
 
 ORACLE = "exact"
 """The estimator that the others are judged by; its noise floor is measured."""
+
+
+class SpendingLimit(Config):
+    """What every method may spend, so that methods are compared at one price."""
+
+    passes_per_candidate: float | None = Field(
+        default=None, gt=0, description="of the student, what it takes to prepare shared out"
+    )
+    seconds: float | None = Field(
+        default=None, gt=0, description="for all candidates, at the pace of plain forward passes"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.passes_per_candidate and self.seconds:
+            raise ValueError("expected passes_per_candidate or seconds, not both")
+        return self
+
+    @property
+    def given(self) -> bool:
+        """Whether there is any."""
+        return bool(self.passes_per_candidate or self.seconds)
 
 
 class ScoringSettings(Config):
@@ -36,6 +58,9 @@ class ScoringSettings(Config):
         "reward or weighted (a field 'reward' or 'weight'); followed by methods that say so",
     )
     dpo_beta: float = seldom(0.1, "of objective = dpo", gt=0)
+    budget: SpendingLimit = seldom(
+        SpendingLimit(), "what every method may spend; those that cannot use it say so"
+    )
     token_budget: int | None = transport(None, "padded tokens in one pass; None = by memory", gt=0)
     placement: Placement = transport(
         "auto",

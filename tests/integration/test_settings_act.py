@@ -55,6 +55,8 @@ OTHER: dict[str, Any] = {
     "evaluation.gamed": "@gamed",
     "judge.top_logprobs": 19,
     "generation.response_request": "Well: {instruction}",
+    "scoring.budget.passes_per_candidate": 3.5,
+    "scoring.budget.seconds": 1.5,
     **{
         f"{part}.vllm_arguments": ["--max-model-len=64"]
         for part in ("generation", "evaluation.answers", "evaluation.turns")
@@ -160,7 +162,7 @@ class Unknown:
     """Stands for the entry of a stage that the run before did not have."""
 
     told: str
-    meta: ClassVar[dict[str, Any]] = {"shots": {}}
+    meta: ClassVar[dict[str, Any]] = {"shots": {}, "passes_per_second": 1.0}
 
     def model(self, name):
         return ModelRef(path="", digest=f"{self.told}/{name}")

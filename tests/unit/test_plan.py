@@ -8,9 +8,9 @@ import pytest
 
 from influbench.errors import UserError
 from influbench.estimator import registry
+from influbench.estimator.passes import spent
 from influbench.loop.plan import Speeds, calibration, devices, lengths, measure, price, tasks
 from influbench.loop.plan.paper import beside
-from influbench.loop.plan.passes import spent
 from influbench.loop.plan.shapes import KNOWN, shape_of
 from influbench.loop.reading import load_run
 from tests.command import influbench

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from influbench.estimator import registry
+from influbench.estimator.passes import Spent, spent
 from influbench.loop import arms
 from influbench.loop.plan import lengths as texts
 from influbench.loop.plan.lengths import JUDGED, TASK, TEMPLATE, Lengths, Set
-from influbench.loop.plan.passes import Spent, spent
 from influbench.loop.plan.task import Task
 from influbench.loop.settings import RunConfig
 from influbench.scoring.settings import ORACLE
