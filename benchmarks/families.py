@@ -77,11 +77,13 @@ def compared(folder: Path) -> tuple[bool, tuple[float, float, float]]:
 
 def plain(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """The candidates' losses and their gradients' products with the references' mean gradient."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     # Transformers writes today's date, we write the same on every day.
     tokenizer.chat_template = chat.template(tokenizer)
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation="eager", trust_remote_code=False
+        )
     model = model.float().eval()
 
     def gradient(examples: Sequence[Example]) -> tuple[list[float], torch.Tensor]:

@@ -194,7 +194,9 @@ def outline(ref: ModelRef, *, keep_adapter: bool = False) -> PreTrainedModel:
     base = _base_folder(folder)
     config = _read_config(base or folder)
     with quiet(), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        model = AutoModelForCausalLM.from_config(
+            config, attn_implementation="eager", trust_remote_code=False
+        )
         return adapter.outline(model, folder) if base and keep_adapter else model
 
 

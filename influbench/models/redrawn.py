@@ -47,6 +47,8 @@ def change(model: PreTrainedModel, number: int) -> PreTrainedModel:
     """A model of the same shape with weights as its family starts a training with, from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(number)
-        fresh: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
+        fresh: PreTrainedModel = AutoModelForCausalLM.from_config(
+            model.config, trust_remote_code=False
+        )
     fresh.generation_config = model.generation_config
     return fresh.eval()

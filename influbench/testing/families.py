@@ -230,7 +230,7 @@ def build(name: str, folder: Path, *, seed: int = 0, **options: Any) -> Path:
     torch.manual_seed(seed)
     with quiet():
         config = AutoConfig.for_model(family.kind, **{**SIZES, **told, **family.options, **options})
-        model = AutoModelForCausalLM.from_config(config).eval()
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim >= 2:
