@@ -6,15 +6,20 @@ eight instructions and writes another. The wording is our own.
 
 from __future__ import annotations
 
+import functools
 import re
 import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from influbench.config import Config
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 OPEN, CLOSE = "<instruction>", "</instruction>"
 
@@ -96,30 +101,34 @@ class Novelty:
     _texts: list[str] = field(default_factory=list)
     _sizes: list[int] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        # Imported here: who only scores has no need of the package.
-        from rouge_score.rouge_scorer import RougeScorer
-        from rouge_score.tokenizers import DefaultTokenizer
-
-        self._tokenizer = DefaultTokenizer()
-        self._scorer = RougeScorer(["rougeL"])
-
     def add(self, instruction: str) -> None:
         """Takes note of an instruction."""
-        words = self._tokenizer.tokenize(instruction)
+        words = _words(instruction)
         self._seen.append(Counter(words))
         self._sizes.append(len(words))
         self._texts.append(instruction)
 
     def known(self, instruction: str) -> bool:
         """Whether an instruction is too much like one seen before."""
-        words = Counter(self._tokenizer.tokenize(instruction))
+        words = Counter(_words(instruction))
         size = words.total()
         for text, other, length in zip(self._texts, self._seen, self._sizes, strict=True):
             # F = 2 LCS / (m + n); the LCS is at most the shorter text and at most the shared words.
             floor = self.threshold * (size + length) / 2
             if min(size, length) < floor or (words & other).total() < floor:
                 continue
-            if self._scorer.score(text, instruction)["rougeL"].fmeasure > self.threshold:
+            if _scorer().score(text, instruction)["rougeL"].fmeasure > self.threshold:
                 return True
         return False
+
+
+def _words(text: str) -> list[str]:
+    """As ``rouge_score`` takes a text apart."""
+    return re.findall(r"[a-z0-9]+", text.lower())
+
+
+@functools.cache
+def _scorer() -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer  # a second: it imports all of nltk
+
+    return RougeScorer(["rougeL"])

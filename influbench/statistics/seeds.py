@@ -28,7 +28,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit  # the quantile of t; scipy.stats takes half a second to import
 
 from influbench.errors import UserError
 from influbench.statistics.bootstrap import RESAMPLES
@@ -63,7 +63,7 @@ def over_seeds(
     there, back = _scale(within, size)
     x = np.array([one.value for one in found], dtype=np.float64)
     z, value = np.array([there(v) for v in x]), float(x.mean())
-    spread = float(stats.t.ppf(0.975, count - 1) * z.std(ddof=1) / math.sqrt(count))
+    spread = float(stdtrit(count - 1, 0.975) * z.std(ddof=1) / math.sqrt(count))
     lows = [there(one.low) for one in found if one.low is not None]
     highs = [there(one.high) for one in found if one.high is not None]
     known = len(lows) == len(highs) == count
@@ -145,7 +145,7 @@ def paired_difference(
     of_items = float(gaps.mean(axis=0).var(ddof=1)) / items if items > 1 else 0.0
     both = of_seeds**2 / (seeds - 1) + (of_items**2 / (items - 1) if items > 1 else 0.0)
     freedom = (of_seeds + of_items) ** 2 / both if both else float(seeds - 1)
-    half = float(stats.t.ppf(0.975, freedom)) * stderr
+    half = float(stdtrit(freedom, 0.975)) * stderr
     return Estimate(
         value=value, low=value - half, high=value + half, stderr=stderr, n=seeds * items
     )

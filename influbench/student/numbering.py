@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
 Shape = tuple[int, ...]
 
@@ -111,6 +111,8 @@ def _partitions(
         yield [list(trained)]
     if groups != 2:
         return
+    from transformers import Trainer  # a second of imports, which few checkpoints need
+
     layer_norms = {
         f"{name}.{own}"
         for name, module in model.named_modules()
