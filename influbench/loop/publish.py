@@ -123,7 +123,9 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
                     Estimate(value=len(turn.pairs), n=len(turn.pairs), unit="pairs"),
                 )
             )
-            if turn.pairs and (floor := turn.facts[arm.estimator].get("noise_floor")) is not None:
+            told = run.config.preferences.noise_floor is not None  # else it is what pairs have
+            floor = turn.facts[arm.estimator].get("noise_floor")
+            if told and turn.pairs and floor is not None:
                 above = sum(pair.margin > floor for pair in turn.pairs) / len(turn.pairs)
                 blank = base(name, turn.number)
                 out.append(

@@ -105,6 +105,26 @@ def test_pairs_whose_margin_is_within_the_measured_noise_are_ties(two_rounds, st
     assert told == [floor]
 
 
+def test_the_share_of_pairs_above_the_measured_floor_is_a_row_where_another_floor_holds(two_rounds):
+    def shares(run):
+        return [r.value for r in publish.rows(run, "s", "r") if r.metric == "pairs_above_floor"]
+
+    assert shares(two_rounds) == [], "1 by construction: pairs at the measured floor are ties"
+    preferences = two_rounds.config.preferences.model_copy(update={"noise_floor": 0.0})
+    told = dataclasses.replace(
+        two_rounds,
+        config=two_rounds.config.model_copy(update={"preferences": preferences}),
+        rounds=[
+            dataclasses.replace(
+                turn,
+                pairs=[turn.pairs[0], dataclasses.replace(turn.pairs[0], margin=0.0)],
+            )
+            for turn in two_rounds.rounds
+        ],
+    )
+    assert shares(told) == [0.5] * len(two_rounds.rounds)
+
+
 def test_a_run_ends_with_the_suites_that_it_asks_for(store):
     asked = "evaluation.suites=[losses,alpaca_eval,head_to_head,mt_bench_pairwise]"
     cfg = presets.load_run("tiny", [*SMALL, asked, "data.num_evaluation=5"])
