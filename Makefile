@@ -10,8 +10,9 @@ quickstart: $(VENV)/.run
 	$(BIN)/influbench sweep experiments/quickstart.yaml
 	$(BIN)/influbench figures quickstart
 
+# In the order of the files: the long ones begin early, and the many short ones of tests/unit fill the end.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

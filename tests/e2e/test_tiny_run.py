@@ -1,12 +1,10 @@
 """The whole loop on the tiny model through the command line, offline, as a user runs it."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import children
 import pytest
 from command import influbench, python
 
@@ -80,14 +78,9 @@ def test_killed_and_resumed_runs_leave_identical_records(finished, tmp_path, sta
     unbroken, _ = finished
     kills = 0
     for _ in range(2):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "influbench", *TINY],
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = children.command(*TINY, cwd=tmp_path)
         if wait_for_chunk(tmp_path / ".influbench", stage, process):
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             kills += 1
         process.wait()
     assert kills

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+import children
 import psutil
 import pytest
 from command import influbench
@@ -82,18 +83,11 @@ def again(folder: Path, unbroken: Path, *more: str) -> str:
     return done.stderr
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "influbench", *SWEEP, *more],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def start(folder: Path, *more: str) -> children.Child:
+    return children.command(*SWEEP, *more, cwd=folder)
 
 
-def at_work(folder: Path, process: subprocess.Popen[str], entries: int = 1) -> bool:
+def at_work(folder: Path, process: children.Child, entries: int = 1) -> bool:
     """Waits until the process has begun so many entries; False where it ended before."""
     end = time.monotonic() + 120
     while len(list(folder.glob(".influbench/*/ledger.jsonl"))) < entries:
@@ -104,8 +98,8 @@ def at_work(folder: Path, process: subprocess.Popen[str], entries: int = 1) -> b
     return True
 
 
-def ended(children: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(children, timeout=30)[1]
+def ended(processes: list[psutil.Process]) -> bool:
+    return not psutil.wait_procs(processes, timeout=30)[1]
 
 
 @pytest.mark.slow
@@ -119,13 +113,12 @@ def test_killed_sweeps_leave_the_same_records_and_no_process(empty, unbroken):
         if at_work(empty, process, goal):
             time.sleep(chance.uniform(0, 0.3))
         if process.poll() is None:
-            children = psutil.Process(process.pid).children(recursive=True)
-            process.send_signal(signal.SIGKILL)
+            workers = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
             kills += 1
-            process.communicate()
-            assert ended(children), "workers end with the process that started them"
+            process.wait()
+            assert ended(workers), "workers end with the process that started them"
         else:
-            process.communicate()
             shutil.rmtree(empty / ".influbench")
         for chunk in list(empty.glob(".influbench/*/chunks/*/*.jsonl"))[:1]:
             raw = bytearray(chunk.read_bytes())
@@ -141,21 +134,21 @@ def test_killed_sweeps_leave_the_same_records_and_no_process(empty, unbroken):
 def test_ctrl_c_ends_with_a_line_and_loses_nothing(empty, unbroken):
     process = start(empty, "--jobs", "2")
     assert at_work(empty, process, 4)
-    children = psutil.Process(process.pid).children(recursive=True)
+    workers = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to workers too
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    code, said = process.wait(60), process.said()
+    assert code == 130, said
     assert said.strip().splitlines()[-1].startswith("influbench: stopped; what was finished is")
     assert "Traceback" not in said
-    assert ended(children)
+    assert ended(workers)
     again(empty, unbroken)
 
 
 @pytest.mark.slow
 def test_two_sweeps_on_one_store_share_the_work(empty, unbroken):
     processes = [start(empty), start(empty)]
-    said = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    codes = [process.wait() for process in processes]
+    assert codes == [0, 0], [process.said() for process in processes]
     again(empty, unbroken)
     attempts = [
         row["attempts"]
@@ -176,9 +169,8 @@ def test_a_killed_worker_of_the_pool_costs_its_chunk(empty, unbroken):
         if "spawn_main" in " ".join(child.cmdline())
     ]
     workers[0].kill()
-    _, said = process.communicate(timeout=240)
-    assert process.returncode == 0, said
-    assert "worker was lost" in said
+    assert process.wait() == 0, process.said()
+    assert "worker was lost" in process.said()
     again(empty, unbroken)
 
 

@@ -19,16 +19,13 @@ UNSTEADY = ("seconds", "bytes")
 """Metrics that name these differ from run to run."""
 
 
-def observe(folder: Path) -> dict[str, Any]:
-    """Runs ``tiny`` under ``folder`` and returns its stages, scores and rows."""
-    command = [sys.executable, "-m", "influbench", "run", "tiny"]
-    command += ["--store", str(folder / "store"), "--results", str(folder / "results")]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-    }  # a sum over two threads has other last bits
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+def command(folder: Path) -> list[str]:
+    """What ``influbench`` is told to run ``tiny`` under ``folder``."""
+    return ["run", "tiny", "--store", f"{folder}/store", "--results", f"{folder}/results"]
+
+
+def observed(folder: Path) -> dict[str, Any]:
+    """Stages, scores and rows that the command left under ``folder``."""
     stages: dict[str, Any] = {}
     for manifest in sorted((folder / "store").glob("*/manifest.json")):
         raw = json.loads(manifest.read_text())
@@ -56,8 +53,11 @@ def observe(folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Writes ``tiny.json`` and says what changed."""
     before = json.loads(WRITTEN.read_text()) if WRITTEN.is_file() else {}
+    threads = {"OMP_NUM_THREADS": "1"}  # a sum over two threads has other last bits
     with tempfile.TemporaryDirectory() as folder:
-        now = observe(Path(folder))
+        words = [sys.executable, "-m", "influbench", *command(Path(folder))]
+        subprocess.run(words, check=True, env={**os.environ, **threads})
+        now = observed(Path(folder))
     WRITTEN.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
     for part, found in now.items():
         old = before.get(part, {})

@@ -3,15 +3,19 @@
 import json
 from typing import Any
 
+import children
 import pytest
-from golden.record_tiny import WRITTEN, observe
+from golden import record_tiny
 
-EXPECTED: dict[str, Any] = json.loads(WRITTEN.read_text())
+EXPECTED: dict[str, Any] = json.loads(record_tiny.WRITTEN.read_text())
 
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return observe(tmp_path_factory.mktemp("golden"))
+    folder = tmp_path_factory.mktemp("golden")
+    run = children.command(*record_tiny.command(folder), cwd=folder)
+    assert run.wait() == 0, run.said()
+    return record_tiny.observed(folder)
 
 
 def test_stage_keys_are_those_written_down(observed):

@@ -2,17 +2,16 @@
 
 import importlib
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import children
 import pytest
 
 from influbench import generation, models
-from influbench.data.records import Answer, Candidate, Question, SeedPrompt
+from influbench.data.records import Answer, Candidate, ModelRef, Question, SeedPrompt
 from influbench.errors import UserError
 from influbench.evaluation import answers
 from influbench.evaluation.answers import AnswerConfig
@@ -35,10 +34,10 @@ SEEDS = [
 CHILD = """
 import os, sys
 from pathlib import Path
-sys.path.insert(0, "tests")
-from influbench import generation, models
+from influbench import generation
+from influbench.data.records import ModelRef
 from influbench.generation.engines import server
-from tests.integration.test_engine_llama import MODEL, SEEDS, config
+from tests.integration.test_engine_llama import SEEDS, config
 from influbench.store import Store
 
 ask, calls = server.Server.complete, []
@@ -50,8 +49,8 @@ def dying(self, *args, **kwargs):
     return ask(self, *args, **kwargs)
 
 server.Server.complete = dying
-ref = models.resolve(MODEL)
-Store(Path(sys.argv[1])).run(generation.STAGE, config(sys.argv[2]), SEEDS, ref, "t")
+teacher = ModelRef(path=sys.argv[3], digest=sys.argv[4])
+Store(Path(sys.argv[1])).run(generation.STAGE, config(sys.argv[2]), SEEDS, teacher, "t")
 """
 
 
@@ -82,27 +81,25 @@ def llama() -> Iterator[str]:
     del server
 
 
-def written(root: Path, url: str) -> list[Candidate]:
-    entry = Store(root).run(generation.STAGE, config(url), SEEDS, models.resolve(MODEL), "t")
+def written(root: Path, url: str, teacher: ModelRef) -> list[Candidate]:
+    entry = Store(root).run(generation.STAGE, config(url), SEEDS, teacher, "t")
     rows = {row.phase: row for row in entry.ledger()}
     assert rows["instructions"].api_completion_tokens > 0
     assert rows["responses"].api_calls >= 3
     return entry.records("candidates", Candidate)
 
 
-def test_killed_and_resumed_the_records_are_those_of_a_server_and_of_nobody_else(llama, tmp_path):
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path), llama],
-        check=False,
-        timeout=300,
+def test_killed_and_resumed_the_records_are_those_of_a_server_and_of_nobody_else(
+    llama, smollm2_ref, tmp_path
+):
+    child = children.python(
+        CHILD, str(tmp_path), llama, smollm2_ref.path, smollm2_ref.digest,
         cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert child.returncode == 9, child.stderr[-500:]
-    found = written(tmp_path, llama)
+    )  # fmt: skip
+    assert child.wait() == 9, child.said()[-500:]
+    found = written(tmp_path, llama, smollm2_ref)
     assert len(found) == 3
-    tokenizer = models.load_tokenizer(models.resolve(MODEL))
+    tokenizer = models.load_tokenizer(smollm2_ref)
     for candidate in found:
         assert tokenizer.decode(list(candidate.prompt_ids)) == candidate.teacher_prompt
         said = str(tokenizer.decode(list(candidate.completion_ids), skip_special_tokens=True))
@@ -230,15 +227,14 @@ def test_a_running_server_cannot_be_every_student_of_a_run(part):
         sets.check(cfg)
 
 
-def test_students_answer_on_a_server_with_the_records_of_this_process(llama, tmp_path):
+def test_students_answer_on_a_server_with_the_records_of_this_process(llama, smollm2_ref, tmp_path):
     questions = [Question(id=f"q{i}", category="c", turns=("Name a sea.", "Why?")) for i in "ab"]
     sampling = AnswerSampling(temperature=0, max_new_tokens=6)
-    student = models.resolve(MODEL)
     told = {"sampling": sampling, "dtype": "float32", "device": "cpu"}
     served = AnswerConfig(engine="server", server_url=llama, server_concurrency=2, **told)
     found = []
     for cfg in (served, AnswerConfig(**told)):
-        entry = Store(tmp_path).run(answers.STAGE, cfg, questions, student)
+        entry = Store(tmp_path).run(answers.STAGE, cfg, questions, smollm2_ref)
         found.append(entry.records("answers", Answer))
         assert entry.meta["empty_answers"] == 0
         (row,) = (row for row in entry.ledger() if row.phase == "answers")

@@ -2,13 +2,12 @@
 
 import inspect
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import children
 import pytest
 from faulty_server import KEY, Faulty
 
@@ -175,17 +174,11 @@ def test_killed_and_resumed_nothing_is_asked_twice(command, faulty, files, tmp_p
     words = arguments(files, "alpaca_eval,mt_bench", "--baseline", files["outputs"])
     words += endpoint(faulty, *setting("judge.concurrency", 2))
     for kill_after in (3, 14):  # once among the comparisons, once among the grades
-        process = subprocess.Popen(
-            [sys.executable, "-m", "influbench", *words],
-            stdout=subprocess.DEVNULL,
-            stderr=(tmp_path / "stderr").open("ab"),
-            cwd=tmp_path,
-            env=dict(os.environ),
-        )
+        process = children.command(*words, cwd=tmp_path)
         try:
             hold(faulty, kill_after, process)
         finally:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
         faulty.always = ""
         faulty.released.set()

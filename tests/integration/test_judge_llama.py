@@ -2,14 +2,13 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import children
 import pytest
 
 from influbench.data.records import Answer, Question
@@ -139,10 +138,8 @@ def test_killed_and_resumed_nothing_is_asked_twice(counting, tmp_path):
     questions, ours, theirs = records()
     for name, rows in (("questions", questions), ("ours", ours), ("theirs", theirs)):
         write_jsonl(tmp_path / f"{name}.jsonl", rows)
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path), counting.url], check=False, timeout=300
-    )
-    assert child.returncode == 9
+    child = children.python(CHILD, str(tmp_path), counting.url, cwd=tmp_path)
+    assert child.wait() == 9, child.said()[-500:]
     assert len(counting.bodies) == 3
     judge = build(config(counting.url), tmp_path / "judgements.jsonl", buyer="entry")
     outcomes = alpaca_eval.judge_pairs(questions, ours, theirs, judge)

@@ -1,10 +1,10 @@
 """Two processes with half of the student each give the single process's numbers."""
 
+import children
 import numpy as np
 import pytest
 import torch
 from torch import distributed
-from torch.multiprocessing.spawn import spawn
 
 from influbench import testing
 from influbench.derivatives import gradients, step
@@ -56,7 +56,12 @@ def local_state(student):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fsdp")
-    spawn(worker, (folder,), nprocs=WORLD)
+    processes = [children.FORKS.Process(target=worker, args=(r, folder)) for r in range(WORLD)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * WORLD
     return [dict(np.load(folder / f"{rank}.npz")) for rank in range(WORLD)]
 
 

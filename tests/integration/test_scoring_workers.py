@@ -2,12 +2,10 @@
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
 import time
 
+import children
 import numpy as np
 import psutil
 import pytest
@@ -38,7 +36,13 @@ def scored(folder, student, candidates=CANDIDATES, workers=1, estimator="exact")
     return Store(folder).run(scoring.STAGE, cfg, candidates, REFERENCE, WARMUP, student)
 
 
-def test_oracle_does_not_depend_on_the_number_of_workers(tmp_path, student):
+@pytest.fixture
+def forked(monkeypatch):
+    """A pool whose workers are forked: how they start is not what these tests are about."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: children.FORKS)
+
+
+def test_oracle_does_not_depend_on_the_number_of_workers(tmp_path, student, forked):
     alone = scored(tmp_path / "one", student)
     shared = scored(tmp_path / "two", student, workers=2)
     one, two = (entry.records("scores", Score) for entry in (alone, shared))
@@ -52,7 +56,7 @@ def test_oracle_does_not_depend_on_the_number_of_workers(tmp_path, student):
     assert rows["prepare"].attempts == 2  # each worker pays its own
 
 
-def test_a_workers_bad_input_is_one_line(tmp_path, student):
+def test_a_workers_bad_input_is_one_line(tmp_path, student, forked):
     long = dataclasses.replace(CANDIDATES[4], response="long " * 3000)
     with pytest.raises(UserError, match=f"'{long.id}' has .* tokens"):
         scored(tmp_path, student, [*CANDIDATES[:4], long], workers=2)
@@ -73,14 +77,7 @@ def test_killed_oracle_workers_stop_and_what_they_finished_is_kept(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     arguments = ["score", "--student", "tiny", "--candidates", "c.jsonl", "--reference", "r.jsonl"]
     arguments += ["--warmup", "w.jsonl", "--chunk-size", "2", "--workers", "2", "--out", "o.jsonl"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "influbench", *arguments],
-        cwd=tmp_path,
-        env=environment,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    process = children.command(*arguments, cwd=tmp_path)
 
     def chunks():
         return list((tmp_path / ".influbench").glob("score-*/chunks/scores/[0-9]*.jsonl"))
@@ -91,7 +88,7 @@ def test_killed_oracle_workers_stop_and_what_they_finished_is_kept(tmp_path):
         assert process.poll() is None
         time.sleep(0.01)
     workers = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive

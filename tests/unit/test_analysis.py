@@ -10,7 +10,7 @@ from scipy import stats
 from influbench.data.records import Outcome, Score
 from influbench.errors import UserError
 from influbench.estimator import Scale
-from influbench.statistics import agreement
+from influbench.statistics import agreement, bootstrap
 from influbench.statistics.against_oracle import agreement_table, ceiling
 from influbench.statistics.bootstrap import interval, paired_difference
 from influbench.statistics.outcomes import difference, summary
@@ -145,6 +145,15 @@ def test_same_generator_same_interval_and_other_methods_do_not_change_it():
     assert agree(x, y, seed=1)["spearman"].low != alone.low
     low, high = alone.bounds
     assert low < alone.value < high
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 129, bootstrap.AT_ONCE + 1])
+def test_the_mean_of_many_resamples_at_a_time_has_the_bits_of_one_by_one(count):
+    values = np.random.default_rng(1).normal(size=count)
+    one, many = np.random.default_rng(2), np.random.default_rng(2)
+    expected = interval(values, lambda x: float(x.mean()), one, resamples=40)
+    assert bootstrap.mean(values, many, resamples=40) == expected
+    assert many.integers(1 << 40) == one.integers(1 << 40), "and the same draws come after it"
 
 
 def test_the_cluster_bootstrap_is_wider_than_one_that_takes_siblings_for_independent():
