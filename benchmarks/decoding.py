@@ -69,7 +69,7 @@ def _theirs(loaded: LoadedModel, prompts: list[str], limit: int) -> list[list[in
         do_sample=False, max_new_tokens=limit, eos_token_id=end, pad_token_id=pad
     )
     with torch.inference_mode():
-        out = loaded.model.generate(**given, generation_config=settings)  # type: ignore[operator]
+        out = loaded.model.generate(**given, generation_config=settings)  # pyright: ignore[reportCallIssue]
     rows = out[:, given["input_ids"].shape[1] :].tolist()
     return [row[: row.index(end) + 1] if end in row else row for row in rows]
 

@@ -85,7 +85,7 @@ def draw(study: Study, out: Path, agreement: str = "spearman") -> list[Path]:
         UserError: the study holds nothing to draw.
     """
     numbers: Numbers = {}
-    rows: list[Row] = study.estimates.to_dict("records")  # type: ignore[assignment]
+    rows: list[Row] = study.estimates.to_dict("records")
     for row in rows:
         numbers.setdefault(row["label"], {})[row["metric"]] = row
     with page(7.0, 2.9) as figure:

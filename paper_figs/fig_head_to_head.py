@@ -38,7 +38,7 @@ def draw(study: Study, out: Path) -> list[Path]:
             against = study.runs[str(row["run"])].config.get("baseline_name", "the baseline")
             turn = f", round {row['round']}" if several else ""
             label = f"{row['estimator']}{turn}\nagainst {against}\n({row['run']})"
-            bars.setdefault(label, {})[part] = row  # type: ignore[assignment]
+            bars.setdefault(label, {})[part] = row
     bars = {label: bar for label, bar in bars.items() if len(bar) == len(PARTS)}
     if not bars:
         asked = "influbench evaluate --suite head_to_head --baseline MODEL"

@@ -34,8 +34,8 @@ def draw(study: Study, out: Path) -> list[Path]:
     used: list[Row] = []
     for row in study.estimates.to_dict("records"):
         if steps := STEPS.fullmatch(str(row["metric"])):
-            found.setdefault(str(row["label"]), {})[float(steps[1])] = estimate(row)  # type: ignore[arg-type]
-            used.append(row)  # type: ignore[arg-type]
+            found.setdefault(str(row["label"]), {})[float(steps[1])] = estimate(row)
+            used.append(row)
     if not found:
         wanted = "agreement with the influence of K steps (horizon_K/spearman)"
         raise nothing(study, wanted, None)

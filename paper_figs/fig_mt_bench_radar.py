@@ -36,7 +36,7 @@ def draw(study: Study, out: Path) -> list[Path]:
         category = str(row["metric"]).removeprefix(GRADE)
         if category != row["metric"]:
             students.setdefault((row["estimator"], row["run"]), {})[category] = row["value"]
-            used.append(row)  # type: ignore[arg-type]
+            used.append(row)
     categories = sorted({name for grades in students.values() for name in grades})
     if len(categories) < 3:
         wanted = "MT-Bench grades in three categories or more"

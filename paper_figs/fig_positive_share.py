@@ -35,8 +35,8 @@ def draw(study: Study, out: Path) -> list[Path]:
     for row in study.estimates.to_dict("records"):
         place = parted(str(row["metric"]), "/")
         if place and place[0] == METRIC:
-            found.setdefault(str(row["label"]), {})[place[1]] = estimate(row).scaled(100, "%")  # type: ignore[arg-type]
-            used.append(row)  # type: ignore[arg-type]
+            found.setdefault(str(row["label"]), {})[place[1]] = estimate(row).scaled(100, "%")
+            used.append(row)
     if not found:
         wanted = "shares of the student's checkpoints (positive_share/P)"
         raise nothing(study, wanted, None)

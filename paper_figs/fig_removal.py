@@ -48,8 +48,8 @@ def draw(study: Study, out: Path) -> list[Path]:
             kind, place = step[1], float(step[2])
         else:
             continue
-        panels.setdefault(kind, {}).setdefault(str(row["label"]), {})[place] = estimate(row)  # type: ignore[arg-type]
-        used.append(row)  # type: ignore[arg-type]
+        panels.setdefault(kind, {}).setdefault(str(row["label"]), {})[place] = estimate(row)
+        used.append(row)
     if not panels:
         wanted = "students trained on parts of the candidates (gain_top, removal_P/heldout_loss)"
         raise nothing(study, wanted, "influbench sweep experiments/prediction.yaml")

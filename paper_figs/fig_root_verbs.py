@@ -65,7 +65,7 @@ def _sunburst(axes: Axes, words: list[str]) -> list[str]:
     """Draws the rings; the verbs' shares with their intervals, for the caption."""
     verbs = Counter(word.split()[0] for word in words if word).most_common(VERBS)
     total = sum(count for _, count in verbs)
-    colours = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    colours = matplotlib.color_sequences["tab20"]
     start, said = 0.0, []
     for i, (verb, count) in enumerate(verbs):
         width = 2 * math.pi * count / total

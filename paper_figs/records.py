@@ -19,8 +19,8 @@ teacher after half of its DPO steps."""
 
 def headline(study: Study, metric: str) -> list[Row]:
     """The rows of ``study.estimates`` of one metric, by label."""
-    found = study.estimates[study.estimates["metric"] == metric]
-    return sorted(found.to_dict("records"), key=lambda row: str(row["label"]))  # type: ignore[return-value]
+    found = [row for row in study.estimates.to_dict("records") if row["metric"] == metric]
+    return sorted(found, key=lambda row: str(row["label"]))
 
 
 def estimate(row: Row) -> Estimate:

@@ -22,7 +22,7 @@ import yaml
 from influbench.results import Study, outputs
 from influbench.statistics.estimate import Estimate
 from paper_figs.drawing import MARK, command, nothing
-from paper_figs.records import Row, estimate
+from paper_figs.records import estimate
 
 NAME = "tab_published"
 COLUMNS = {
@@ -109,10 +109,9 @@ def _table(study: Study, name: str) -> Table | None:
 
 
 def _students(study: Study, paper: Mapping[str, Any]) -> list[tuple[str, ...]] | None:
-    rows: list[Row] = study.estimates.to_dict("records")  # type: ignore[assignment]
     numbers: dict[str, dict[str, tuple[Estimate, int]]] = {}
     for column, pattern in COLUMNS.items():
-        for row in rows:
+        for row in study.estimates.to_dict("records"):
             if re.fullmatch(pattern, str(row["metric"])):
                 found = numbers.setdefault(str(row["label"]), {})
                 found.setdefault(column, (estimate(row), int(row["seeds"])))

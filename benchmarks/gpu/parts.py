@@ -201,7 +201,7 @@ def generation(sizes: Sizes, record: Recorder) -> None:
         prompts = [f"<|im_start|>user\nWrite {i}" + "." * 60 for i in range(rows)]
         ids = [str(i) for i in range(rows)]
         return complete(
-            held.model,  # pyright: ignore[reportArgumentType]
+            held.model,
             held.tokenizer,  # pyright: ignore[reportArgumentType]
             prompts,
             ids=ids,

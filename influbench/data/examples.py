@@ -53,9 +53,9 @@ def as_examples(
     """
     if isinstance(source, (str, Path)):
         return load_examples(source, limit, reference=reference)
-    given: Iterable[Any] = source
-    if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a DataFrame: iterates columns
-        given = source.to_dict("records")  # type: ignore[union-attr]
+    given: Any = source
+    if hasattr(given, "to_dict") and hasattr(given, "columns"):  # a DataFrame: iterates columns
+        given = given.to_dict("records")
     found: list[Example] = []
     seen: dict[str, str] = {}
     for position, item in enumerate(islice(given, limit)):

@@ -128,7 +128,9 @@ def _list(path: Path, data: io.BufferedReader) -> Numbered:
     decoder, between = json.JSONDecoder(), re.compile(r"[\s,]*")
     at, line, counted = text.index("[") + 1, 1, 0
     while True:
-        start = between.match(text, at).end()  # type: ignore[union-attr]
+        gap = between.match(text, at)
+        assert gap is not None  # it matches nothing at all
+        start = gap.end()
         if text[start] == "]":
             return
         line += text.count("\n", counted, start)

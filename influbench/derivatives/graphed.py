@@ -175,7 +175,7 @@ class GraphedGradients:
             total = loss(self._student, row)
             found = torch.autograd.grad(total, self._weights, materialize_grads=True)
         with torch.no_grad():
-            torch._foreach_copy_(self._out, list(found))  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]  # torch has no other name for it
+            torch._foreach_copy_(self._out, list(found))  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]  # its only name
             self._loss.copy_(total)
 
     def _room(self) -> bool:

@@ -146,7 +146,7 @@ def _norms(gradients: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.
         return [torch.linalg.vector_norm(g, dtype=dtype) for g in gradients]
     kinds = {g.dtype for g in gradients}  # a few launches a kind
     lists = [[g for g in gradients if g.dtype == kind] for kind in kinds]
-    norms = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]  # torch has no other name for it
+    norms = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]  # its only name
     return [norm for same in lists for norm in norms(same, 2, dtype=dtype)]
 
 

@@ -80,7 +80,8 @@ def _granted(ctx: Context, facts: Facts, name: str) -> Context:
 def _with_optimizer(student: Any, optimizer: Any) -> Any:
     """The same student with another optimizer, where that is a field of its own."""
     if is_dataclass(student) and "optimizer" in {field.name for field in fields(student)}:
-        return replace(student, optimizer=optimizer)  # pyright: ignore[reportArgumentType]
+        assert not isinstance(student, type)
+        return replace(student, optimizer=optimizer)
     return student
 
 

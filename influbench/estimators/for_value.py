@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,7 +55,8 @@ class ForValue:
                 for error, hidden, row, share in _tokens(student, batch):
                     weight = share[row] / len(ctx.reference)
                     total.addmm_(error.T, hidden * weight[:, None])
-        head = student.model.get_output_embeddings().weight  # pyright: ignore[reportOptionalMemberAccess]
+        head: Any = student.model.get_output_embeddings()
+        head = head.weight
         trained = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
         facts = {"parameter_share": head.numel() / trained if head.requires_grad else 0.0}
 

@@ -49,7 +49,7 @@ class TurnSettings(AnswerSettings):
 class SuiteSettings(EvaluationConfig):
     """As in a run, with MT-Bench's own temperatures."""
 
-    turns: TurnSettings = TurnSettings()  # pyright: ignore[reportIncompatibleVariableOverride]
+    turns: TurnSettings = TurnSettings()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
 
 
 class SourceSettings(DataConfig):

@@ -116,7 +116,7 @@ def write_folder(
 
     from influbench import models
 
-    models.save(student.model, student.tokenizer, folder / "model")  # pyright: ignore[reportArgumentType]
+    models.save(student.model, student.tokenizer, folder / "model")
     write_rows(folder / "references.jsonl", student, ctx.reference)
     write_rows(folder / "warmup.jsonl", student, ctx.warmup)
     meta = {

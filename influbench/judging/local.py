@@ -9,7 +9,7 @@ computed: one forward pass a request, and one more for each beginning that choic
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -170,8 +170,9 @@ class LocalBackend:
             )
         tokenizer = self._loaded.tokenizer
         ids, mask = self._padded([ids for _, _, ids in batch])
+        model: Any = self._loaded.model  # a model class of transformers hides its generate
         with torch.inference_mode():
-            written = self._loaded.model.generate(  # type: ignore[operator]
+            written = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 do_sample=False,

@@ -41,7 +41,7 @@ def outline(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         adapted = get_peft_model(model, config)
-    return _base(adapted)  # type: ignore[arg-type]
+    return _base(adapted)
 
 
 def merge(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
@@ -54,7 +54,7 @@ def merge(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """
     adapted = _adapted(_untied(model, folder), folder)
     beside = _logits(_base(adapted))
-    merged = adapted.merge_and_unload()  # type: ignore[operator]
+    merged = adapted.merge_and_unload()
     assert isinstance(merged, PreTrainedModel)
     vars(merged).pop("peft_config", None)  # or a saved folder would look like an adapter's
     if not torch.allclose(beside, _logits(merged), rtol=1e-3, atol=1e-3):

@@ -231,7 +231,8 @@ def _specials(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
 
 @functools.lru_cache(maxsize=64)
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    return frozenset(map(int, tokenizer.convert_tokens_to_ids(_contents(tokenizer))))  # type: ignore[arg-type]
+    found: Any = tokenizer.convert_tokens_to_ids(_contents(tokenizer))  # a list for a list
+    return frozenset(map(int, found))
 
 
 def _contents(tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import (
@@ -246,7 +246,8 @@ def _read_model(
     # Set before the model is made: the embedding row of the padding token gets no gradient.
     config.get_text_config().pad_token_id = tokenizer.pad_token_id
     kind = AutoModel if _is_encoder(config) else AutoModelForCausalLM
-    read = functools.partial(
+    # Any: with loading info it gives a pair, which its type does not say
+    read: Any = functools.partial(
         kind.from_pretrained,
         folder,
         config=config,
@@ -256,12 +257,12 @@ def _read_model(
     )
     with quiet():
         try:
-            model, report = read(attn_implementation=attention)  # type: ignore[misc]
+            model, report = read(attn_implementation=attention)
         except ValueError as error:
             if attention == "eager" or "scaled_dot_product_attention" not in str(error):
                 raise
             # Gemma 2, GPT-J, BLOOM and others have no other attention.
-            model, report = read(attn_implementation="eager")  # type: ignore[misc]
+            model, report = read(attn_implementation="eager")
     # Transformers fills such weights with random numbers and only warns.
     absent = sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]}))
     if absent:

@@ -39,7 +39,7 @@ def headline(rows: pd.DataFrame, axes: Sequence[str] = ()) -> pd.DataFrame:
     table: list[tuple[Any, ...]] = []
     found: dict[str, list[Row]] = defaultdict(list)
     for row in rows.to_dict("records"):
-        found[str(row["estimator"])].append(row)  # type: ignore[arg-type]
+        found[str(row["estimator"])].append(row)
     for estimator, own in found.items():
         steady = [row for row in own if not UNSTEADY.fullmatch(str(row["metric"]))]
         used = telling(

@@ -35,7 +35,7 @@ WITHOUT_MOMENTS = "gradient_dot"
 class RankWarmup(WarmupSettings):
     """The warm-up of a student that comes without moments: a few steps, however few the pairs."""
 
-    batch_size: int | None = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+    batch_size: int | None = Field(  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
         default=None, ge=1, description="examples in one optimizer step; None = a quarter, up to 8"
     )
 

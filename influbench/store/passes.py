@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]  # written in C++
 
 
 class Sink(Protocol):
@@ -98,11 +98,11 @@ def backbone(model: nn.Module) -> nn.Module:
     For Hugging Face models that is the network below the head: the student calls it directly and
     applies the head to some positions only. Any other module is its own backbone.
     """
-    modeling = sys.modules.get("transformers.modeling_utils")
+    modeling: Any = sys.modules.get("transformers.modeling_utils")
     if modeling is not None:  # else no such model can exist, and importing takes seconds
         for module in model.modules():
             if isinstance(module, modeling.PreTrainedModel):
-                return module.base_model  # pyright: ignore[reportReturnType]
+                return module.base_model
     return model
 
 
@@ -132,29 +132,25 @@ class _Watch(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        tensor: torch.Tensor, *_: Any
-    ) -> torch.Tensor:
+    def forward(tensor: torch.Tensor, *_: Any) -> torch.Tensor:
         return tensor.view_as(tensor)
 
     @staticmethod
-    def setup_context(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, inputs: tuple[Any, ...], _: Any
-    ) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
         _, ctx.sink, ctx.rows, ctx.positions, ctx.times = inputs
 
     @staticmethod
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, gradient: torch.Tensor
+    def backward(
+        ctx: Any, *grad_outputs: torch.Tensor
     ) -> tuple[torch.Tensor, None, None, None, None]:
+        (gradient,) = grad_outputs
         # A fixed cotangent has no batch of its own; a Jacobian's has more than the output's.
         ctx.sink.backward(ctx.rows * max(ctx.times, _hidden_batch(gradient)))
         return gradient, None, None, None, None
 
     @staticmethod
-    def jvp(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, tangent: torch.Tensor, *_: None
-    ) -> torch.Tensor:
+    def jvp(ctx: Any, *grad_inputs: torch.Tensor) -> torch.Tensor:
+        tangent = grad_inputs[0]
         times = max(ctx.times, _hidden_batch(tangent))
         ctx.sink.forward(ctx.rows * times, ctx.positions * times)
         return tangent.view_as(tangent)

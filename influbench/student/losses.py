@@ -128,7 +128,7 @@ def token_nll(
     parts = zip(hidden.split(chunk), targets.split(chunk), strict=True)
     if learning:
         # Recomputing a chunk's logits in backward costs one more head product and saves its 200 MB.
-        return torch.cat([checkpoint(nll, p, t, use_reentrant=False) for p, t in parts])  # type: ignore[misc]
+        return torch.cat([checkpoint(nll, p, t, use_reentrant=False) for p, t in parts])
     return torch.cat([nll(p, t) for p, t in parts])
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -119,8 +120,9 @@ def _partitions(
         if isinstance(module, torch.nn.LayerNorm)
         for own, _ in module.named_parameters(recurse=False)
     }
+    no_trainer: Any = None  # which the method does not look at
     rules: list[set[str]] = [
-        set(Trainer.get_decay_parameter_names(None, model)),  # type: ignore[arg-type]
+        set(Trainer.get_decay_parameter_names(no_trainer, model)),
         {n for n in trained if "bias" not in n and n not in layer_norms},  # transformers < 4.47
         {n for n in trained if not re.search(r"bias|LayerNorm\.weight", n)},  # many scripts
         {n for n in trained if "bias" not in n},

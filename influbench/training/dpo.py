@@ -127,7 +127,7 @@ def _teach(
             # Before its training the teacher is its own reference, and an adapter changes nothing.
             before = _measured(reader, learn, cfg.micro_batch)
             before_held_out = _measured(reader, held_out, cfg.micro_batch)
-        model = _with_adapter(cfg, loaded) if cfg.method == "lora" else loaded.model
+        model: Any = _with_adapter(cfg, loaded) if cfg.method == "lora" else loaded.model
         training = PreferenceTrainer(
             model,
             TrainingArguments(
@@ -148,7 +148,7 @@ def _teach(
             loaded.model.eval()
             after = _measured(reader, held_out, cfg.micro_batch)
         if cfg.method == "lora":
-            model.merge_and_unload()  # type: ignore[operator]  # a PeftModel
+            model.merge_and_unload()  # a PeftModel
         models.save(loaded.model, loaded.tokenizer, work.folder("teacher"))
     return log, _evaluation(lesson.held_out, after, before_held_out, cfg.beta)
 

@@ -112,10 +112,11 @@ class PreferenceTrainer(Trainer):
             beta: how far the teacher may go from there.
             tokenizer: saved beside the checkpoints.
         """
+        numbers: Any = [{"pair": n} for n in range(len(pairs))]  # a list is Dataset enough
         super().__init__(
             model=model,
             args=args,
-            train_dataset=[{"pair": n} for n in range(len(pairs))],  # type: ignore[arg-type]
+            train_dataset=numbers,
             data_collator=_positions,
             processing_class=tokenizer,
         )

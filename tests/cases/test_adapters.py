@@ -52,7 +52,7 @@ def adapted(model: Any, **options: Any) -> PeftModel:
     told = {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM", **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tied embeddings, which these tests are about
-        return get_peft_model(model, LoraConfig(**told))  # type: ignore[return-value]
+        return get_peft_model(model, LoraConfig(**told))
 
 
 @pytest.fixture(scope="module")

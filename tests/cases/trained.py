@@ -133,7 +133,7 @@ def trained(
         processing_class=tokenizer,
     )
     job.train()
-    names = {id(p): n for n, p in job.model.named_parameters()}  # type: ignore[union-attr]
+    names = {id(p): n for n, p in job.model.named_parameters()}  # pyright: ignore[reportOptionalMemberAccess]
     optimizer: Any = getattr(job.optimizer, "optimizer", job.optimizer)
     state = {
         names[id(p)]: {**optimizer.state.get(p, {}), "weight_decay": group["weight_decay"]}

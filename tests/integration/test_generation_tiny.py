@@ -99,12 +99,12 @@ def test_the_models_generation_settings_do_not_leak(tiny: LoadedModel):
     ids = {"ids": ["a"], "seed": 0, "sampling": cfg, "batch_size": 1}
     before = complete(*tiny, ["abc"], **ids)
     own = tiny.model.generation_config
-    own.repetition_penalty = 5.0  # pyright: ignore[reportOptionalMemberAccess]
+    own.repetition_penalty = 5.0
     try:
         assert complete(*tiny, ["abc"], **ids) == before
         assert tiny.model.generation_config is own
     finally:
-        own.repetition_penalty = None  # pyright: ignore[reportOptionalMemberAccess]
+        own.repetition_penalty = None
 
 
 def test_a_prompt_beyond_the_context_is_named(tiny: LoadedModel):
@@ -183,8 +183,8 @@ def test_what_the_teacher_is_asked_may_say_more_than_the_student_sees(
     asked: list[str] = []
 
     def listening(*args: object, **kwargs: object) -> list[sampling.Completion]:
-        asked.extend(args[2])  # type: ignore[arg-type]
-        return complete(*args, **kwargs)  # type: ignore[arg-type]
+        asked.extend(args[2])  # pyright: ignore[reportArgumentType]
+        return complete(*args, **kwargs)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr("influbench.generation.engines.engine.complete", listening)
     cfg = CFG.model_copy(update={"response_request": "Briefly: {instruction}!"})
@@ -210,7 +210,7 @@ def test_a_killed_stage_resumes_to_the_same_bytes(
         calls.append(1)
         if len(calls) == 4:
             raise Killed
-        return complete(*args, **kwargs)  # type: ignore[arg-type]
+        return complete(*args, **kwargs)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr("influbench.generation.engines.engine.complete", mortal)
     store = Store(tmp_path / "b")

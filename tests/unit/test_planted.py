@@ -25,7 +25,7 @@ def of(kind):
 
 def detected(estimator):
     ctx = Context(
-        student=None,  # type: ignore[arg-type]
+        student=None,  # pyright: ignore[reportArgumentType]
         reference=SPLIT["reference"],
         warmup=[],
         scratch=Path(),

@@ -31,7 +31,7 @@ def test_the_teaching_study_has_five_seeds_of_the_arms_that_count_and_three_of_t
     runs = load_study(EXPERIMENTS / "teaching.yaml").runs
     seeds = {}
     for cfg in runs.values():
-        seeds.setdefault(cfg.scoring.estimator, []).append(cfg.seed)  # type: ignore[attr-defined]
+        seeds.setdefault(cfg.scoring.estimator, []).append(cfg.seed)  # pyright: ignore[reportAttributeAccessIssue]
     assert {name: len(own) for name, own in seeds.items()} == {
         **dict.fromkeys(["none", "random", "flipped:first_order", "first_order"], 5),
         "gradient_dot": 5,
@@ -42,7 +42,7 @@ def test_the_teaching_study_has_five_seeds_of_the_arms_that_count_and_three_of_t
         "length": 3,
         "bootstrap:loss": 3,
     }
-    told = {cfg.sft.response_tokens for cfg in runs.values()}  # type: ignore[attr-defined]
+    told = {cfg.sft.response_tokens for cfg in runs.values()}  # pyright: ignore[reportAttributeAccessIssue]
     assert told == {3600}
 
 
@@ -55,7 +55,7 @@ def test_filtering_and_transfer_share_their_candidates_with_the_teaching_study()
         other = load_study(EXPERIMENTS / f"{name}.yaml").runs[run]
         for part in ("teacher", "student", "data", "generation", "warmup", "seed"):
             assert getattr(other, part) == getattr(teaching, part), (name, part)
-        assert other.sizes.candidates == teaching.sizes.candidates  # type: ignore[attr-defined]
+        assert other.sizes.candidates == teaching.sizes.candidates  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_shared_candidates_keep_the_settings_of_their_committed_results():

@@ -29,7 +29,7 @@ class CausalMargin(AbstractModelOutput):
         pass
 
     @staticmethod
-    def get_output(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def get_output(  # pyright: ignore[reportIncompatibleMethodOverride]  # traker passes what it wants
         model: torch.nn.Module,
         weights: dict[str, torch.Tensor],
         buffers: dict[str, torch.Tensor],
@@ -54,7 +54,7 @@ class CausalMargin(AbstractModelOutput):
         others = logits.scatter(-1, targets[:, None], -torch.inf).logsumexp(-1)
         return ((correct - others) * mask).sum() / mask.sum()
 
-    def get_out_to_loss_grad(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def get_out_to_loss_grad(  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
         self,
         model: torch.nn.Module,
         weights: dict[str, torch.Tensor],

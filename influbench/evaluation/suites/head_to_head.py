@@ -119,7 +119,7 @@ def parse(reply: Reply) -> Verdict | None:
     if reply.probabilities is not None:
         return VERDICTS[int(np.argmax(reply.probabilities))]
     named = written.choice(reply.text, VERDICTS)
-    return None if named is None else VERDICTS[VERDICTS.index(named)]  # type: ignore[arg-type]
+    return None if named is None else VERDICTS[VERDICTS.index(named)]
 
 
 def _request(question: Question, a: Answer, b: Answer, judge: Judge, turn: int) -> Request:

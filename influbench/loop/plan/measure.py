@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 import torch
@@ -110,13 +111,13 @@ def _backward(net: torch.nn.Module, ids: torch.Tensor, compute: str) -> None:
     loss.backward()
 
 
-def _decode(net: object, tokenizer: object, rows: int, device: str) -> float:
+def _decode(net: Any, tokenizer: Any, rows: int, device: str) -> float:
     """Seconds of one decoding step of so many rows: twice as long a text less once."""
 
     def write(new: int) -> None:
         complete(
-            net,  # pyright: ignore[reportArgumentType]
-            tokenizer,  # pyright: ignore[reportArgumentType]
+            net,
+            tokenizer,
             [TEXT] * rows,
             ids=[str(row) for row in range(rows)],
             seed=0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from influbench.estimator import registry
 from influbench.estimator.passes import Spent, spent
@@ -178,7 +179,7 @@ class _Stages:
                 updates=2 * repeats * sample,
             )
 
-    def _method(self, name: str, *, stage: str = "score", **work: float | bool | str) -> Task:
+    def _method(self, name: str, *, stage: str = "score", **work: Any) -> Task:
         judged = bool(work.get("calls"))
         compute = self.cfg.scoring.compute
         return Task(
@@ -187,7 +188,7 @@ class _Stages:
             who="judge" if judged else "student",
             compute=compute,
             items=self.cfg.sizes.candidates,
-            **work,  # pyright: ignore[reportArgumentType]
+            **work,
         )
 
     def _taught(self, name: str) -> Iterator[Task]:

@@ -55,7 +55,7 @@ def of_methods(numbers: pd.DataFrame) -> list[Sentence]:
     metric = next((name for name in scoring if name in measured), None)
     if metric is None:
         return []
-    rows: list[dict[str, Any]] = numbers[numbers["metric"] == metric].to_dict("records")  # type: ignore[assignment]
+    rows = [row for row in numbers.to_dict("records") if row["metric"] == metric]
     rows = [row for row in rows if row["estimator"] not in {*NO_METHOD, NOISE} and _measured(row)]
     rows.sort(key=lambda row: -row["value"])
     if not rows:
@@ -90,7 +90,7 @@ def _worth(found: Sequence[Point], metric: str) -> list[Sentence]:
 def _students(found: pd.DataFrame) -> list[Sentence]:
     sentences: list[Sentence] = []
     for metric, part in found.groupby("metric", sort=False):
-        rows: list[dict[str, Any]] = part.to_dict("records")  # type: ignore[assignment]
+        rows: list[dict[str, Any]] = part.to_dict("records")
         control = rows[0]["against"]
         words = QUALITY[str(metric)][0] if metric in QUALITY else str(metric)
         steady = [row for row in rows if row["seeds"] >= ENOUGH]

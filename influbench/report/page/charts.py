@@ -40,7 +40,7 @@ def points(numbers: pd.DataFrame, metric: str) -> list[Point]:
     rows: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in numbers.to_dict("records"):
         if row["estimator"] not in NO_METHOD:
-            rows.setdefault(row.get("label", row["estimator"]), {})[str(row["metric"])] = row  # type: ignore[assignment]
+            rows.setdefault(row.get("label", row["estimator"]), {})[str(row["metric"])] = row
     found: list[Point] = [
         {
             "label": label,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,8 +24,7 @@ def pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
         return tensor.contiguous().pin_memory()
     held = tensor.contiguous()
     runtime: Any = torch.cuda.cudart()
-    register: Callable[[int, int, int], object] = runtime.cudaHostRegister
-    if int(register(held.data_ptr(), size, 0)) != 0:  # pyright: ignore[reportArgumentType]
+    if int(runtime.cudaHostRegister(held.data_ptr(), size, 0)) != 0:
         return held
     # The registration must end before the memory does, which the storage's owner decides.
     weakref.finalize(held, runtime.cudaHostUnregister, held.data_ptr())
