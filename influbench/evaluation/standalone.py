@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pydantic import Field
 from influbench import data, executors, models
 from influbench.config import Config, transport
 from influbench.data import DataConfig
-from influbench.data.records import LedgerRow, ModelRef, Question, ResultRow
+from influbench.data.records import LedgerRow, ModelRef, Question
 from influbench.errors import UserError
 from influbench.evaluation import answers as answering
 from influbench.evaluation import evaluator, judge_check, recorded
@@ -29,10 +28,7 @@ from influbench.judging import JudgeConfig
 from influbench.models import ModelConfig
 from influbench.models.embedded import is_embedded
 from influbench.models.templates import templated
-from influbench.results import result_file
-from influbench.results.provenance import provenance
-from influbench.results.result_file import RunResult
-from influbench.statistics.estimate import Estimate
+from influbench.results import blank_row, publish, result_file, row_of
 from influbench.store import Store
 from influbench.store.session import Session
 
@@ -190,19 +186,11 @@ def save(found: Evaluation, root: Path, study: str, run: str) -> Path:
     Raises:
         UserError: a name that is no file name.
     """
-    import torch
-
-    device = models.device_in_words(found.cfg.device)
-    result = RunResult(
-        config=_settings(found),
-        provenance=provenance(
-            datetime.datetime.now(datetime.UTC), device=device, threads=torch.get_num_threads()
-        ),
-        rows=[_row(found, study, run, *number) for number in found.marks.numbers().items()],
-        ledger=found.ledger,
-        outcomes={found.student: found.marks.outcomes()},
-        notes=[*found.decoding, *found.notes],
-    )
+    blank = blank_row(study, run, found.student, found.cfg.seed)
+    rows = [row_of(blank, *number) for number in found.marks.numbers().items()]
+    outcomes = {found.student: found.marks.outcomes()}
+    told = replace(found, notes=[*found.decoding, *found.notes])
+    result = publish(_settings(found), found.cfg.device, rows, told, outcomes=outcomes)
     return result_file.write_if_new(root, study, run, result)
 
 
@@ -269,18 +257,3 @@ def _settings(found: Evaluation) -> Mapping[str, Any]:
     )
     # Not all of it: an address may hold a name or a password.
     return {**found.cfg.identity(), **prices, "baseline_name": found.baseline}
-
-
-def _row(found: Evaluation, study: str, run: str, metric: str, number: Estimate) -> ResultRow:
-    return ResultRow(
-        study=study,
-        run=run,
-        estimator=found.student,
-        round=1,
-        seed=found.cfg.seed,
-        metric=metric,
-        value=number.value,
-        stderr=number.stderr,
-        n=number.n,
-        unit=number.unit,
-    )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
-from influbench import models
 from influbench.data.records import Outcome, ResultRow, Score
 from influbench.estimator import Scale, registry
 from influbench.evaluation.evaluator import Evaluated
@@ -19,9 +16,7 @@ from influbench.files import digest
 from influbench.loop import arms
 from influbench.loop.arms import BASE, BASELINE
 from influbench.loop.pipeline import Marks, Round, Run
-from influbench.results import CEILING, cost_rows, row_of
-from influbench.results.provenance import provenance
-from influbench.results.result_file import RunResult
+from influbench.results import CEILING, RunResult, blank_row, cost_rows, publish, row_of
 from influbench.scoring import ORACLE
 from influbench.statistics import against_oracle
 from influbench.statistics import outcomes as statistics
@@ -63,20 +58,15 @@ def result(run: Run, study: str, run_id: str) -> RunResult:
         }
         for student in (run.config.student.name, *(m.name for m in run.config.students))
     }
-    return RunResult(
-        config={**run.config.model_dump(mode="json"), "methods": run.methods},
-        provenance=provenance(
-            datetime.datetime.now(datetime.UTC),
-            device=models.device_in_words(run.config.device),
-            threads=torch.get_num_threads(),
-        ),
-        rows=rows(run, study, run_id),
-        ledger=run.ledger,
+    return publish(
+        {**run.config.model_dump(mode="json"), "methods": run.methods},
+        run.config.device,
+        rows(run, study, run_id),
+        run,
         outcomes=outcomes.pop(run.config.student.name),
         others=outcomes,
         scores=last.scores,
         groups={c.id: c.group for c in last.candidates},
-        notes=run.notes,
     )
 
 
@@ -86,18 +76,7 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
     arm = arms.parse(name)
 
     def base(estimator: str, number: int) -> ResultRow:
-        return ResultRow(
-            study=study,
-            run=run_id,
-            estimator=estimator,
-            round=number,
-            seed=seed,
-            metric="",
-            value=0.0,
-            stderr=None,
-            n=0,
-            unit="",
-        )
+        return blank_row(study, run_id, estimator, seed, number)
 
     out = _compared(run, base)
     for turn in run.rounds:

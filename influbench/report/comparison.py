@@ -23,12 +23,12 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from influbench.data.records import ResultRow, Score
+from influbench.data.records import Score
 from influbench.errors import UserError
 from influbench.estimator import Scale
 from influbench.files import digest, write_bytes
 from influbench.report.notes import no_ceiling
-from influbench.results import CEILING, cost_rows, outputs, score_files
+from influbench.results import CEILING, blank_row, cost_rows, outputs, score_files
 from influbench.results.score_files import ScoreFile
 from influbench.statistics import against_oracle
 
@@ -228,18 +228,7 @@ def _noisy(scores: Sequence[Score], floor: float, rng: np.random.Generator) -> l
 def _costs(file: ScoreFile) -> list[dict[str, Any]]:
     if not file.ledger:
         return []
-    base = ResultRow(
-        study="",
-        run="",
-        estimator=file.name,
-        round=1,
-        seed=0,
-        metric="",
-        value=0,
-        stderr=None,
-        n=0,
-        unit="",
-    )
+    base = blank_row("", "", file.name, seed=0)
     found = [
         {**dataclasses.asdict(row), "low": np.nan, "high": np.nan, "stderr": np.nan}
         for row in cost_rows([row for row in file.ledger if row.stage == "score"], base)

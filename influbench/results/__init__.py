@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from influbench.results.manifest import write_manifest
+from influbench.results.publishing import publish
 from influbench.results.result_file import RunResult, write
-from influbench.results.rows import BASE, BASELINE, CEILING, cost_rows, row_of
+from influbench.results.rows import BASE, BASELINE, CEILING, blank_row, cost_rows, row_of
 from influbench.results.study import Study, load_study
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "CEILING",
     "RunResult",
     "Study",
+    "blank_row",
     "cost_rows",
     "load_study",
+    "publish",
     "row_of",
     "write",
     "write_manifest",

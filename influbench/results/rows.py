@@ -17,6 +17,22 @@ CEILING = "ceiling"
 """Estimator name of the oracle's agreement with itself."""
 
 
+def blank_row(study: str, run: str, estimator: str, seed: int, turn: int = 1) -> ResultRow:
+    """A row to be filled in; ``turn`` is the round."""
+    return ResultRow(
+        study=study,
+        run=run,
+        estimator=estimator,
+        round=turn,
+        seed=seed,
+        metric="",
+        value=0.0,
+        stderr=None,
+        n=0,
+        unit="",
+    )
+
+
 def row_of(base: ResultRow, metric: str, found: Estimate) -> ResultRow:
     """An estimate as a result row.
 

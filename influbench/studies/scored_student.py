@@ -6,15 +6,13 @@ Used where a question is put to the estimators outside the loop: do they find pl
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pydantic import Field
 
-from influbench import models, scoring, training
+from influbench import scoring, training
 from influbench.config import Config, transport
 from influbench.data import DataConfig, load_examples, load_reference, load_starter
 from influbench.data.records import Example, LedgerRow, ModelRef, ResultRow, Score
@@ -24,8 +22,7 @@ from influbench.files import digest
 from influbench.judging import JudgeConfig
 from influbench.models import ModelConfig
 from influbench.models.templates import check_template, templated
-from influbench.results import RunResult, cost_rows
-from influbench.results.provenance import provenance
+from influbench.results import RunResult, blank_row, cost_rows, publish
 from influbench.scoring import MethodConfig, ScoringSettings
 from influbench.store.session import Session
 from influbench.training import WarmupConfig, WarmupSettings
@@ -134,22 +131,6 @@ def score_all(
     )
 
 
-def blank_row(study: str, run: str, estimator: str, seed: int) -> ResultRow:
-    """A result row to be filled in."""
-    return ResultRow(
-        study=study,
-        run=run,
-        estimator=estimator,
-        round=1,
-        seed=seed,
-        metric="",
-        value=0.0,
-        stderr=None,
-        n=0,
-        unit="",
-    )
-
-
 def result(
     cfg: ScoredStudentConfig,
     scored: Scored,
@@ -163,21 +144,5 @@ def result(
     for name in scored.scores:
         own = [row for row in scored.ledger if row.stage == "score" and row.label == name]
         costs += cost_rows(own, blank_row(*names, name, cfg.seed))
-    return RunResult(
-        config=cfg.model_dump(mode="json"),
-        provenance=here(cfg.device),
-        rows=[*rows, *costs],
-        ledger=session.ledger,
-        scores=scored.scores,
-        groups=groups,
-        notes=session.notes,
-    )
-
-
-def here(device: str) -> dict[str, Any]:
-    """Where a result comes from that is made now, on this device."""
-    return provenance(
-        datetime.datetime.now(datetime.UTC),
-        device=models.device_in_words(device),
-        threads=torch.get_num_threads(),
-    )
+    config, both = cfg.model_dump(mode="json"), [*rows, *costs]
+    return publish(config, cfg.device, both, session, scores=scored.scores, groups=groups)

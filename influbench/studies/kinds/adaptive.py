@@ -23,11 +23,10 @@ from influbench.loop import pipeline
 from influbench.loop.settings import RunConfig
 from influbench.loop.steps import Steps
 from influbench.models.templates import templated
-from influbench.results import RunResult
+from influbench.results import RunResult, blank_row, publish
 from influbench.scoring import MethodConfig
 from influbench.store.session import Session
 from influbench.studies.kind import Kind
-from influbench.studies.scored_student import blank_row, here
 
 SIBLINGS = 4
 NEAR = 4
@@ -83,13 +82,7 @@ def run(cfg: AdaptiveConfig, session: Session, study: str, run_id: str) -> RunRe
         f"{misses.mean:.1e} on average, {misses.between**0.5:.1e} between candidates, "
         f"{misses.within**0.5:.1e} between clusters"
     )
-    return RunResult(
-        config=cfg.model_dump(mode="json"),
-        provenance=here(cfg.device),
-        rows=rows,
-        ledger=session.ledger,
-        notes=session.notes,
-    )
+    return publish(cfg.model_dump(mode="json"), cfg.device, rows, session)
 
 
 def _groups(

@@ -11,7 +11,7 @@ from pydantic import Field
 from influbench import scoring
 from influbench.data.records import ResultRow
 from influbench.files import digest
-from influbench.results import CEILING, RunResult, row_of
+from influbench.results import CEILING, RunResult, blank_row, row_of
 from influbench.scoring import MethodConfig
 from influbench.statistics.agreement import spearman
 from influbench.statistics.bootstrap import interval
@@ -23,7 +23,6 @@ from influbench.studies.scored_student import (
     Scored,
     ScoredStudentConfig,
     Sets,
-    blank_row,
     load_sets,
     score_all,
 )

@@ -6,11 +6,11 @@ import numpy as np
 from pydantic import Field
 
 from influbench.files import digest
-from influbench.results import RunResult
+from influbench.results import RunResult, blank_row
 from influbench.store.session import Session
 from influbench.studies import planted, scored_student
 from influbench.studies.kind import Kind
-from influbench.studies.scored_student import ScoredStudentConfig, blank_row, load_sets, score_all
+from influbench.studies.scored_student import ScoredStudentConfig, load_sets, score_all
 
 METRICS = ("auc", *(f"auc_{kind}" for kind in planted.KINDS), "paired")
 

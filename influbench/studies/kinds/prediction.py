@@ -11,7 +11,7 @@ from pydantic import Field
 from influbench.data import load_evaluation
 from influbench.data.records import ResultRow
 from influbench.evaluation.suites.losses import held_out
-from influbench.results import RunResult, cost_rows
+from influbench.results import RunResult, blank_row, cost_rows
 from influbench.store.session import Session
 from influbench.studies import prediction, scored_student
 from influbench.studies.break_even import break_even
@@ -20,7 +20,6 @@ from influbench.studies.prediction import PredictionConfig, Trainings
 from influbench.studies.scored_student import (
     Scored,
     ScoredStudentConfig,
-    blank_row,
     load_sets,
     score_all,
 )

@@ -23,13 +23,12 @@ from influbench.loop.preferences import PreferenceConfig
 from influbench.loop.settings import RunConfig
 from influbench.loop.steps import Steps
 from influbench.models.templates import templated
-from influbench.results import RunResult, cost_rows, row_of
+from influbench.results import RunResult, blank_row, cost_rows, publish, row_of
 from influbench.scoring import Scored
 from influbench.store.session import Session
 from influbench.studies import paper_mode
 from influbench.studies.kind import Kind
 from influbench.studies.paper_mode import Variant
-from influbench.studies.scored_student import blank_row, here
 from influbench.training import dpo
 from influbench.training.dpo import DPOStageConfig
 
@@ -87,14 +86,13 @@ def run(cfg: ReleasedCodeConfig, session: Session, study: str, run_id: str) -> R
     for name, margin in _teacher_margins(steps, teacher, pairs).items():
         blank = replace(blank_row(study, run_id, name, cfg.seed), n=len(pairs), unit="nats")
         rows.append(replace(blank, metric="teacher_margin", value=margin))
-    return RunResult(
-        config=cfg.model_dump(mode="json"),
-        provenance=here(cfg.device),
-        rows=rows,
-        ledger=session.ledger,
+    return publish(
+        cfg.model_dump(mode="json"),
+        cfg.device,
+        rows,
+        session,
         scores={name: scored.scores for name, scored in found.items()},
         groups={c.id: c.group for c in written},
-        notes=session.notes,
     )
 
 

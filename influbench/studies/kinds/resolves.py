@@ -20,14 +20,13 @@ from influbench.evaluation.suites.losses import LossConfig
 from influbench.files import digest
 from influbench.models import ModelConfig
 from influbench.models.templates import check_template, templated
-from influbench.results import RunResult, row_of
+from influbench.results import RunResult, blank_row, publish, row_of
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.outcomes import summary
 from influbench.store.session import Session
 from influbench.studies import mixtures
 from influbench.studies.kind import Kind
 from influbench.studies.mixtures import MixtureConfig
-from influbench.studies.scored_student import blank_row, here
 from influbench.training import SFT, SFTConfig, SFTSettings
 
 BASE = "base"
@@ -96,14 +95,7 @@ def run(cfg: ResolvesConfig, session: Session, study: str, run_id: str) -> RunRe
     blank = blank_row(study, run_id, "slope", cfg.seed)
     estimate = Estimate(value=slope, n=len(cfg.shares), unit="nats/token")
     rows.append(row_of(blank, "heldout_loss_slope", estimate))
-    return RunResult(
-        config=cfg.model_dump(mode="json"),
-        provenance=here(cfg.device),
-        rows=rows,
-        ledger=session.ledger,
-        outcomes=outcomes,
-        notes=session.notes,
-    )
+    return publish(cfg.model_dump(mode="json"), cfg.device, rows, session, outcomes=outcomes)
 
 
 KIND = Kind(

@@ -20,7 +20,7 @@ import numpy as np
 
 from influbench.data import load_reference
 from influbench.errors import UserError
-from influbench.results import RunResult, row_of
+from influbench.results import RunResult, blank_row, row_of
 from influbench.store.session import Session
 from influbench.studies import scored_student
 from influbench.studies.kind import Kind
@@ -28,7 +28,6 @@ from influbench.studies.kinds.horizon import agreement
 from influbench.studies.scored_student import (
     ScoredStudentConfig,
     Sets,
-    blank_row,
     load_sets,
     score_all,
 )

@@ -16,14 +16,14 @@ from influbench.data.records import Example
 from influbench.estimator import registry
 from influbench.files import digest
 from influbench.models.templates import check_template
-from influbench.results import RunResult, row_of
+from influbench.results import RunResult, blank_row, row_of
 from influbench.statistics import bootstrap
 from influbench.statistics.estimate import Estimate
 from influbench.store.session import Session
 from influbench.studies import mixtures, scored_student
 from influbench.studies.kind import Kind
 from influbench.studies.mixtures import MixtureConfig
-from influbench.studies.scored_student import ScoredStudentConfig, Sets, blank_row, score_all
+from influbench.studies.scored_student import ScoredStudentConfig, Sets, score_all
 
 
 class SeesConfig(ScoredStudentConfig):

@@ -28,12 +28,11 @@ from influbench.loop.arms import BASELINE
 from influbench.loop.preferences import PreferenceConfig
 from influbench.models import ModelConfig
 from influbench.models.templates import check_template, templated
-from influbench.results import RunResult, row_of
+from influbench.results import RunResult, blank_row, publish, row_of
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.outcomes import summary
 from influbench.store.session import Session
 from influbench.studies.kind import Kind
-from influbench.studies.scored_student import blank_row, here
 from influbench.training.dpo import DPO, DPOSettings, DPOStageConfig
 
 Rule = Literal["length", "arithmetic"]
@@ -139,14 +138,7 @@ def run(cfg: TransmitsConfig, session: Session, study: str, run_id: str) -> RunR
         rows.append(row_of(blank, f"written_{cfg.rule}", summary(found, rng).scaled(1.0, unit)))
         if ways[name] is not None:
             rows.append(row_of(blank, "pairs", Estimate(value=len(pairs), n=1, unit="pairs")))
-    return RunResult(
-        config=cfg.model_dump(mode="json"),
-        provenance=here(cfg.device),
-        rows=rows,
-        ledger=session.ledger,
-        outcomes=outcomes,
-        notes=session.notes,
-    )
+    return publish(cfg.model_dump(mode="json"), cfg.device, rows, session, outcomes=outcomes)
 
 
 KIND = Kind(

@@ -1,0 +1,71 @@
+"""What a run, a study or an evaluation leaves: its numbers next to their origin and their cost."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypedDict, Unpack
+
+from influbench.data.records import LedgerRow, Outcome, ResultRow, Score
+from influbench.results.provenance import provenance
+from influbench.results.result_file import RunResult
+
+
+class Booked(Protocol):
+    """A session, or what is left of one."""
+
+    @property
+    def ledger(self) -> Sequence[LedgerRow]:
+        """What was paid."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader must know."""
+        ...
+
+
+class Items(TypedDict, total=False):
+    """Numbers by item: see :class:`RunResult`."""
+
+    outcomes: Mapping[str, Sequence[Outcome]]
+    others: Mapping[str, Mapping[str, Sequence[Outcome]]]
+    scores: Mapping[str, Sequence[Score]]
+    groups: Mapping[str, str]
+
+
+def publish(
+    config: Mapping[str, Any],
+    device: str,
+    rows: Sequence[ResultRow],
+    booked: Booked,
+    **items: Unpack[Items],
+) -> RunResult:
+    """What ``write`` writes of numbers that were measured now, on this machine.
+
+    Args:
+        config: the settings, resolved.
+        device: where models stood, as the settings say it.
+        rows: the numbers.
+        booked: what they cost, and what a reader must know.
+        items: what they were made of.
+
+    Raises:
+        UserError: no such device here.
+    """
+    import torch
+
+    from influbench.models.device import device_in_words
+
+    return RunResult(
+        config=config,
+        provenance=provenance(
+            datetime.datetime.now(datetime.UTC),
+            device=device_in_words(device),
+            threads=torch.get_num_threads(),
+        ),
+        rows=rows,
+        ledger=booked.ledger,
+        notes=booked.notes,
+        **items,
+    )
