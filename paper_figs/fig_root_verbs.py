@@ -16,6 +16,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.typing import ColorType
 from scipy.stats import binomtest
 
 from influbench.results import Study
@@ -89,7 +90,7 @@ def _sunburst(axes: Axes, words: list[str]) -> list[str]:
 
 
 def _slice(
-    axes: Axes, start: float, width: float, inner: float, word: str, colour: tuple[float, ...]
+    axes: Axes, start: float, width: float, inner: float, word: str, colour: ColorType
 ) -> None:
     axes.bar(
         start, 0.4, width=width, bottom=inner, align="edge", color=colour, edgecolor="white", lw=0.5

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from transformers import (
@@ -246,8 +246,7 @@ def _read_model(
     # Set before the model is made: the embedding row of the padding token gets no gradient.
     config.get_text_config().pad_token_id = tokenizer.pad_token_id
     kind = AutoModel if _is_encoder(config) else AutoModelForCausalLM
-    # Any: with loading info it gives a pair, which its type does not say
-    read: Any = functools.partial(
+    read = functools.partial(
         kind.from_pretrained,
         folder,
         config=config,
@@ -257,12 +256,12 @@ def _read_model(
     )
     with quiet():
         try:
-            model, report = read(attn_implementation=attention)
+            model, report = read(attn_implementation=attention)  # pyright: ignore[reportGeneralTypeIssues]  # a pair: output_loading_info
         except ValueError as error:
             if attention == "eager" or "scaled_dot_product_attention" not in str(error):
                 raise
             # Gemma 2, GPT-J, BLOOM and others have no other attention.
-            model, report = read(attn_implementation="eager")
+            model, report = read(attn_implementation="eager")  # pyright: ignore[reportGeneralTypeIssues]  # as above
     # Transformers fills such weights with random numbers and only warns.
     absent = sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]}))
     if absent:

@@ -98,11 +98,11 @@ def backbone(model: nn.Module) -> nn.Module:
     For Hugging Face models that is the network below the head: the student calls it directly and
     applies the head to some positions only. Any other module is its own backbone.
     """
-    modeling: Any = sys.modules.get("transformers.modeling_utils")
+    modeling = sys.modules.get("transformers.modeling_utils")
     if modeling is not None:  # else no such model can exist, and importing takes seconds
         for module in model.modules():
             if isinstance(module, modeling.PreTrainedModel):
-                return module.base_model
+                return module.base_model  # pyright: ignore[reportReturnType]  # an attribute by another name
     return model
 
 
