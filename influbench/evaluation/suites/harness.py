@@ -61,7 +61,7 @@ class Harness:
         )
         shots = ", ".join(f"{task} {count}" for task, count in entry.meta["shots"].items())
         sitting.notes.append(f"{self.name}: few-shot examples: {shots}")
-        numbers = {n.name: n.estimate() for n in entry.records("numbers", TaskNumber)}
+        numbers = {n.name: n for n in entry.records("numbers", TaskNumber)}
         return Marks(entry.records("outcomes", Outcome), numbers)
 
 
@@ -83,19 +83,12 @@ def suite(name: str, settings: HarnessSettings, *, dtype: str, device: str) -> H
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TaskNumber:
+class TaskNumber(Estimate):
     """One number of the harness, as it says it."""
 
     name: str
     """``task/metric`` or ``task/metric/filter``."""
-    value: float
-    """A fraction."""
-    stderr: float | None
-    n: int
-
-    def estimate(self) -> Estimate:
-        """The same as it is published."""
-        return Estimate(value=self.value, stderr=self.stderr, n=self.n, unit="fraction")
+    unit: str = "fraction"
 
 
 @dataclass(frozen=True, kw_only=True)
