@@ -26,19 +26,22 @@ def report(
         Path | None, typer.Option(help="the file that was scored, for the candidates' texts")
     ] = None,
     oracle: Annotated[
-        str, typer.Option(help="which score file the others are compared with")
-    ] = "exact",
+        str | None, typer.Option(help="which score file the others are compared with; else exact")
+    ] = None,
+    overrides: options.Set = None,
     store: options.StoreRoot = options.STORE,
     results: options.Results = options.RESULTS,
 ) -> None:
     """One self-contained HTML page: the answer, tables, charts, and every candidate."""
     require("report", "'influbench report'")
     from influbench.report import page
+    from influbench.report.comparison import CompareConfig
     from influbench.report.page.texts import Texts
 
+    against = options.checked(CompareConfig, {"oracle": oracle}, overrides)
     given = [source for source in sources if Path(source).is_file()]
     target = page.claim(out or Path(f"{Path(sources[0]).stem}.html"), [*given, candidates])
-    made = page.page_of(sources, results, Texts(store, candidates), oracle)
+    made = page.page_of(sources, results, Texts(store, candidates), against)
     page.write(target, made)
     console = terminal.console()
     count = sum(len(own.ids) for own in made.sets)

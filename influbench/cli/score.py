@@ -145,18 +145,21 @@ def compare(
         typer.Argument(metavar="SCORES...", help="files of 'score --out'; the stem is the name"),
     ],
     oracle: Annotated[
-        str, typer.Option(help="the stem of one of them, or another such file")
-    ] = "exact",
-    seed: Annotated[int, typer.Option(help="of the bootstrap")] = 0,
+        str | None, typer.Option(help="the stem of one of them, or another such file; else exact")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="of the bootstrap")] = None,
+    overrides: options.Set = None,
     out: Annotated[Path | None, typer.Option(help="CSV file of all numbers")] = None,
 ) -> None:
     """Agreement of score files with the oracle, with intervals, next to what each cost."""
     from influbench.report import agreement_tables as agreement
     from influbench.report import comparison
 
+    given = {"oracle": oracle, "seed": seed}
+    cfg = options.checked(comparison.CompareConfig, given, overrides)
     if out is not None:
-        comparison.claim(out, (*scores, oracle))
-    found = comparison.verdict(scores, oracle, seed=seed)
+        comparison.claim(out, (*scores, cfg.oracle))
+    found = comparison.verdict(scores, cfg)
     if out is not None:
         comparison.write(out, found)
     console = terminal.console()

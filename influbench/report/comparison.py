@@ -21,8 +21,9 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
+from influbench.config import Config
 from influbench.data.records import Score
 from influbench.errors import UserError
 from influbench.estimator import Scale
@@ -38,6 +39,14 @@ NOISE = "own noise"
 RESAMPLES = 1000
 FLOATS = ("value", "low", "high", "stderr")
 COLUMNS = ("estimator", "metric", "value", "low", "high", "stderr", "n", "unit")
+
+
+class CompareConfig(Config):
+    """All settings of ``influbench compare`` beside its files."""
+
+    oracle: str = Field(default="exact", description="the stem of a score file, or another file")
+    seed: int = Field(default=0, description="of the bootstrap")
+    resamples: int = Field(default=RESAMPLES, ge=2, description="of the bootstrap")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,26 +85,20 @@ def compare(
     Raises:
         UserError: a file that holds no scores, no oracle, or other candidates than the oracle's.
     """
-    return verdict(scores, oracle, seed=seed, resamples=resamples).rows
+    return verdict(scores, CompareConfig(oracle=str(oracle), seed=seed, resamples=resamples)).rows
 
 
-def verdict(
-    scores: Sequence[str | Path],
-    oracle: str | Path = "exact",
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> Comparison:
+def verdict(scores: Sequence[str | Path], cfg: CompareConfig) -> Comparison:
     """What the command does: the same as :func:`compare`, with the notes.
 
     Raises:
         UserError: see :func:`compare`.
     """
-    judge, others = _files(scores, oracle)
+    judge, others = _files(scores, cfg.oracle)
     judge = null_centred(judge)
     groups = dict(judge.groups)
     scales: dict[str, Scale] = {file.name: _scale(file) for file in [judge, *others]}
-    rng = np.random.default_rng(int(digest(f"compare:{seed}"), 16))
+    rng = np.random.default_rng(int(digest(f"compare:{cfg.seed}"), 16))
     found = against_oracle.agreement_table(
         judge.scores,
         {file.name: file.scores for file in others},
@@ -103,9 +106,9 @@ def verdict(
         scales,
         rng,
         oracle_scale=scales[judge.name],
-        resamples=resamples,
+        resamples=cfg.resamples,
     )
-    found[CEILING] = against_oracle.ceiling(judge.scores, groups, rng, resamples=resamples)
+    found[CEILING] = against_oracle.ceiling(judge.scores, groups, rng, resamples=cfg.resamples)
     floor = judge.about.get("diagnostics", {}).get("noise_floor")
     if floor is not None:
         noisy = {NOISE: _noisy(judge.scores, float(floor), rng)}
@@ -117,7 +120,7 @@ def verdict(
             scale,
             rng,
             oracle_scale=scales[judge.name],
-            resamples=resamples,
+            resamples=cfg.resamples,
         )
     rows: list[dict[str, Any]] = [
         {"estimator": name, "metric": metric, **dataclasses.asdict(item)}

@@ -8,6 +8,7 @@ from PIL import Image
 
 from influbench.data.records import Score
 from influbench.report import page
+from influbench.report.comparison import CompareConfig
 from influbench.report.page.texts import Texts
 from influbench.results.score_files import ScoreFile, write
 
@@ -74,7 +75,12 @@ def made(folder, count, first, more="", oracle="exact"):
         write(files[-1], ScoreFile(name=name, scores=scores, groups=groups))
     out = folder / "report.html"
     page.write(
-        out, page.page_of(list(map(str, files)), texts=Texts(candidates=data), oracle=oracle)
+        out,
+        page.page_of(
+            list(map(str, files)),
+            texts=Texts(candidates=data),
+            against=CompareConfig(oracle=oracle),
+        ),
     )
     return out
 

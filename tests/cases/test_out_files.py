@@ -109,6 +109,22 @@ def test_compare_keeps_its_inputs_and_foreign_tables(folder):
     assert (folder / "n.csv").read_text().startswith("estimator,metric,value")
 
 
+def test_every_setting_of_compare_and_report_is_reached_by_set(folder):
+    files = [written(folder / f"{n}.jsonl", [1.0, 3.0, 2.0, float(v)]) for v, n in enumerate("xyz")]
+    scores, out = [*map(str, files), "--oracle", "x"], ("--out", "n.csv")
+    told = []
+    for wanted in ("seed=0", "seed=1", "resamples=2", "oracle=y"):
+        done = influbench("compare", *scores, "--set", wanted, *out, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        told.append((folder / "n.csv").read_text())
+    assert len(set(told)) == len(told)
+    assert influbench("report", *scores, "--set", "oracle=y", cwd=folder).returncode == 0
+    for command in ("compare", "report"):
+        done = influbench(command, *scores, "--set", "resample=9", cwd=folder)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "resample" in done.stderr
+
+
 def test_results_and_figures_replace_only_their_own(folder):
     from paper_figs import drawing
 

@@ -15,6 +15,7 @@ from influbench.results.score_files import ScoreFile
 
 GROUPS = {f"c{i}": f"g{i // 4}" for i in range(16)}
 VALUES = np.random.default_rng(0).normal(size=16)
+FEW = comparison.CompareConfig(resamples=20)
 
 
 def ledger(seconds, forward):
@@ -139,14 +140,14 @@ def test_a_ceiling_on_few_references_is_not_shown_and_said_so(written):
     paths = written(
         scored("exact", each.mean(1), each=each), scored("a", VALUES), per_reference=True
     )
-    found = comparison.verdict(paths, resamples=20)
+    found = comparison.verdict(paths, FEW)
     assert "ceiling" not in set(found.rows["estimator"])
     assert any("8 references leave too few to a half, it takes 32" in note for note in found.notes)
 
 
 def test_own_noise_is_not_worded_as_something_to_reach(written):
     oracle = scored("exact", VALUES, diagnostics={"noise_floor": 1e-6})
-    found = comparison.verdict(written(oracle, scored("a", VALUES**3)), resamples=20)
+    found = comparison.verdict(written(oracle, scored("a", VALUES**3)), FEW)
     caption = str(agreement.comparison_tables(found)[-1])
     assert "own noise" in caption
     assert "no score to reach" in caption
@@ -163,7 +164,7 @@ def test_tables_show_every_method_and_note(written, width):
     paths = written(scored("exact", VALUES), scored("cheap", VALUES, student={"digest": "b"}))
     bare = paths[1].with_name("bare.jsonl")
     bare.write_text(paths[1].read_text())
-    found = comparison.verdict([*paths, bare], resamples=20)
+    found = comparison.verdict([*paths, bare], FEW)
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     for table in agreement.comparison_tables(found, width):
         console.print(table)
@@ -179,7 +180,7 @@ def test_what_was_scored_otherwise_is_said(written):
         scored("other", VALUES, reference={"digest": "b"}, student={"digest": "b"}),
         scored("words", VALUES, reference={"digest": "a"}, student={"digest": "b"}, needs=[]),
     )
-    notes = comparison.verdict(paths, resamples=20).notes
+    notes = comparison.verdict(paths, FEW).notes
     assert "scored with another reference than exact: other" in notes
     assert "scored with another student than exact: other" in notes
 

@@ -13,6 +13,7 @@ import pandas as pd
 from influbench.data.records import LedgerRow
 from influbench.report import agreement_tables as agreement
 from influbench.report import cells, comparison, tables
+from influbench.report.comparison import CompareConfig
 from influbench.report.notes import lines_of
 from influbench.report.page import answer, charts
 from influbench.report.page.candidates import CandidateSet, set_of_files, sets_of
@@ -79,7 +80,7 @@ def page_of(
     sources: Sequence[str],
     root: Path = Path("results"),
     texts: Texts | None = None,
-    oracle: str = "exact",
+    against: CompareConfig | None = None,
 ) -> Page:
     """The page about studies and files of scores.
 
@@ -87,7 +88,7 @@ def page_of(
         sources: studies by name or folder, and files that ``influbench score --out`` wrote.
         root: the folder of all results.
         texts: where the candidates' texts may be found.
-        oracle: which of the score files the others are compared with, where it is there.
+        against: how score files are compared: which of them is the oracle, if it is there.
 
     Raises:
         UserError: no such study or file, or a damaged one.
@@ -104,7 +105,7 @@ def page_of(
     if files:
         scored = [score_files.read(file) for file in files]
         own = set_of_files(scored, texts)
-        sections.append(_of_files(files, scored, own, oracle))
+        sections.append(_of_files(files, scored, own, against or CompareConfig()))
         sets += own
     return Page(sections=sections, sets=sets)
 
@@ -127,11 +128,16 @@ def _of_study(study: Study, sets: Sequence[CandidateSet]) -> Section:
 
 
 def _of_files(
-    paths: Sequence[Path], files: Sequence[ScoreFile], sets: Sequence[CandidateSet], oracle: str
+    paths: Sequence[Path],
+    files: Sequence[ScoreFile],
+    sets: Sequence[CandidateSet],
+    against: CompareConfig,
 ) -> Section:
-    compared = len(files) > 1 and any(file.name == oracle for file in files)
-    verdict = comparison.verdict(paths, oracle) if compared else None
-    notes = list(verdict.notes) if verdict else [f"no file '{oracle}': nothing to agree with"]
+    compared = len(files) > 1 and any(file.name == against.oracle for file in files)
+    verdict = comparison.verdict(paths, against) if compared else None
+    notes = (
+        list(verdict.notes) if verdict else [f"no file '{against.oracle}': nothing to agree with"]
+    )
     rows = verdict.rows if verdict else pd.DataFrame(columns=list(comparison.COLUMNS))
     return Section(
         name=", ".join(file.name for file in files),
