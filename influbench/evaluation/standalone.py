@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def evaluate_on(where: ExecutorConfig, cfg: EvaluateConfig, store: Store) -> Eva
     Raises:
         UserError: see :func:`evaluate`; or the executor is not there.
     """
-    with executors.build(where, store.root / ".jobs") as workers:
+    with closing(executors.build(where, store.root / ".jobs")) as workers:
         found = executors.mapped(workers, _task, [(cfg, store.root)])
         return next(found)[1].or_raise()
 

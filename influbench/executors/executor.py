@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from influbench.errors import MethodError, UserError
 from influbench.store import BusyError
@@ -74,16 +73,7 @@ class Executor(Protocol):
         """
         ...
 
-    def __enter__(self) -> Self:
-        """Gets hold of the workers."""
-        ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Gives the workers back; what still runs is stopped."""
         ...
 

@@ -12,8 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from influbench.executors.executor import Outcome, WorkerLostError, attempt
 
@@ -32,21 +31,20 @@ class Pool:
         try:
             inner = self._running().submit(attempt, function, *args)
         except BrokenProcessPool:
-            self._stop()
+            self.close()
             inner = self._running().submit(attempt, function, *args)
         inner.add_done_callback(lambda done: _pass_on(done, told))
         return told
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop()
+    def close(self) -> None:
+        """See ``Executor``."""
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        processes = list((pool._processes or {}).values())
+        for process in processes:  # what still runs when we leave is not wanted any more
+            process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
 
     def _running(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -57,15 +55,6 @@ class Pool:
                 initargs=(self.workers,),
             )
         return self._pool
-
-    def _stop(self) -> None:
-        if self._pool is None:
-            return
-        pool, self._pool = self._pool, None
-        processes = list((pool._processes or {}).values())
-        for process in processes:  # what still runs when we leave is not wanted any more
-            process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin(workers: int) -> None:

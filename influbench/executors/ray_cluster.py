@@ -10,8 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from influbench.errors import UserError, require
 from influbench.executors.executor import Outcome, WorkerLostError, attempt
@@ -65,15 +64,8 @@ class Ray:
         ref.future().add_done_callback(lambda done: _pass_on(done, told))
         return told
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """See ``Executor``."""
         for ref in self._refs:
             self._ray.cancel(ref, force=True)
         if self._ours:

@@ -10,6 +10,7 @@ a process's, and the ledger adds the seconds of all workers up.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def shared(
     title = f"{work.title}: chunks, {count} workers{where}"
     logs = work.path.parent / ".jobs"
     with (
-        making.build(executor, logs) as workers,
+        closing(making.build(executor, logs)) as workers,
         work.progress.task(title, total, done) as advance,
     ):
 

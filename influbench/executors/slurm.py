@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from influbench.errors import UserError, require
 from influbench.executors.executor import Outcome, WorkerLostError, attempt
@@ -78,15 +77,8 @@ class Slurm:
         Thread(target=_follow, args=(job, told), daemon=True).start()
         return told
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """See ``Executor``."""
         for job in self._jobs:
             if not job.done():
                 job.cancel(check=False)

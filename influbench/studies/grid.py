@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def run_all(
         receipts.write_grid(store, study.name, list(study.runs), executor.workers)
         purse = Purse()
         with (
-            executors.build(executor, store.resolve() / ".jobs") as workers,
+            closing(executors.build(executor, store.resolve() / ".jobs")) as workers,
             Board(study.name, ready, executor.workers) as board,
         ):
             near = board if executor.kind == "local" else None
