@@ -44,6 +44,25 @@ def conversation(row: Row) -> Chat | None:
     return _chat(row, "prompt", [*asked, *said])
 
 
+def opening(row: Row) -> str | None:
+    """What the user asks first in the row's chat, answered or not; None where it is no chat.
+
+    Raises:
+        UserError: a turn is malformed, or no user speaks.
+    """
+    prompt = row.fields.get("prompt")
+    if isinstance(prompt, str):
+        return checked_text(row, "prompt", prompt)
+    for name in ("messages", "conversations", "conversation", "prompt"):
+        if row.fields.get(name) is not None:
+            turns = (_turn(row, name, message) for message in _listed(row, name))
+            asked = next((text for role, text in turns if role == "user"), None)
+            if asked is None:
+                raise row.refuse(f"a user's turn in '{name}'", "none", "leave the row out")
+            return asked
+    return None
+
+
 def _listed(row: Row, name: str) -> list[Any]:
     given = row.fields[name]
     if isinstance(given, str) and given.lstrip().startswith("["):  # a table's cell

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from influbench.config import Config, transport
+from influbench.data.conversations import opening
 from influbench.data.examples import (
     checked_text,
     claim_id,
@@ -77,7 +78,7 @@ class DataConfig(Config):
 
 
 def load_seed_prompts(cfg: DataConfig) -> list[SeedPrompt]:
-    """The instructions that the teacher is shown; responses are not needed.
+    """The instructions that the teacher is shown; responses are not needed, of a chat the opening.
 
     Raises:
         UserError: the source cannot be read, is malformed or has too few rows.
@@ -87,7 +88,11 @@ def load_seed_prompts(cfg: DataConfig) -> list[SeedPrompt]:
     seen: dict[str, str] = {}
     prompts: list[SeedPrompt] = []
     for row in rows:
-        prompt = SeedPrompt(id=row_id(row, "id"), instruction=instruction(row, separator=separator))
+        told = row.fields.get("instruction") is not None or row.fields.get("question") is not None
+        text = None if told else opening(row)
+        prompt = SeedPrompt(
+            id=row_id(row, "id"), instruction=text or instruction(row, separator=separator)
+        )
         claim_id(prompt.id, row, seen)
         prompts.append(prompt)
     return _balanced(prompts, rows, cfg.num_seeds, "num_seeds")

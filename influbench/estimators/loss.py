@@ -7,9 +7,10 @@ student can nearly say already; ``llm2llm`` is the name of the other end.
 
 Source: loss-based data selection, e.g. Marion et al., arXiv 2309.04564; the "training loss"
 ablation of Montessori-Instruct (arXiv 2410.14208) does not say which end it prefers. LLM2LLM, Lee
-et al., arXiv 2403.15042, as the baseline of Montessori-Instruct has it: the original asks the
-teacher for more data like the examples that the student fails; here the same criterion ranks the
-candidates, and the loop's own pairs teach, so that only the criterion differs between methods.
+et al., arXiv 2403.15042: the original asks the teacher for more data like the examples that the
+student fails, and so does the arm ``llm2llm`` of a run (``influbench.loop.arms``). Where the
+highest loss is to teach the teacher, as any other criterion does, take ``loss`` with
+``prefer=high``.
 Both ends have their advocates: low loss GRAPE, arXiv 2502.04194, high loss arXiv 2512.00884; a
 study that has one of the two rows should have the other.
 Cost: nothing to prepare, 1 forward pass per candidate.

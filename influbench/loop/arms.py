@@ -6,8 +6,10 @@
 * ``flipped:ESTIMATOR``: the same with chosen and rejected of every pair exchanged. An estimator
   that helps because it is right must hurt this way round.
 * ``bootstrap:ESTIMATOR``: no teaching; the candidates with the highest scores are the shots that
-  the training data are written after. With ``loss`` that is LLM2LLM (arXiv 2403.15042) as a loop:
-  what the student finds hard is what more is written of, round after round.
+  the training data, and all of the next round, are written after.
+* ``llm2llm``: the same with the estimator of that name (LLM2LLM, arXiv 2403.15042, as a loop): what
+  the student finds hardest is what more is written of, round after round (``rounds``). A teacher is
+  taught by the highest loss with ``loss`` and ``scoring.options.prefer=high``.
 * ``filter:ESTIMATOR``: no teaching and nothing new written; the student learns the candidates with
   the highest scores.
 """
@@ -26,6 +28,9 @@ BASE = "base"
 """Not an arm: the student before any training, which stands in every table."""
 BASELINE = "none"
 """The arm that teaches nothing; its student is the baseline of the win rate."""
+
+LLM2LLM = "llm2llm"
+"""An estimator, and the arm that writes after its best candidates."""
 
 Way = Literal["untaught", "teach", "flipped", "bootstrap", "filter"]
 WAYS: tuple[Way, ...] = ("flipped", "bootstrap", "filter")
@@ -55,6 +60,8 @@ def parse(name: str) -> Arm:
     """
     if name == BASELINE:
         return Arm(name, "untaught", "")
+    if name == LLM2LLM:
+        return Arm(name, "bootstrap", LLM2LLM)
     way, colon, estimator = name.partition(":")
     if not colon or way not in WAYS:  # such as module:Class
         return Arm(name, "teach", name)

@@ -22,7 +22,8 @@ class ScoringConfig(ScoringSettings):
 
     estimator: str = Field(
         default="exact",
-        description="a registered name, module:Class, 'none', flipped:NAME or bootstrap:NAME",
+        description="an arm: a registered name, module:Class, none, llm2llm, or flipped:, "
+        "bootstrap: or filter: before a name",
     )
     options: dict[str, Any] = Field(default_factory=dict)
     compare: tuple[str, ...] = Field(

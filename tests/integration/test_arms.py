@@ -1,7 +1,10 @@
 """Arms of a study on the tiny model: controls, the base student, other students beside it."""
 
+import itertools
+
 import pytest
 
+from influbench import data
 from influbench.data.records import Candidate, Outcome, Score
 from influbench.errors import UserError
 from influbench.files import read_jsonl
@@ -52,6 +55,7 @@ def length(store):
         ("flipped:my.module:Method", "flipped", "my.module:Method"),
         ("my.module:Method", "teach", "my.module:Method"),
         ("bootstrap:loss", "bootstrap", "loss"),
+        ("llm2llm", "bootstrap", "llm2llm"),
     ],
 )
 def test_an_arms_name_says_how_it_teaches_and_by_whose_scores(name, way, estimator):
@@ -113,6 +117,28 @@ def test_what_bootstrap_found_is_what_the_next_round_is_written_after(store):
     first, second = found.rounds
     best = sorted(first.scores["length"], key=lambda score: -score.value)[:2]
     assert {c.group.partition("#")[0] for c in second.candidates} <= {score.id for score in best}
+
+
+def test_llm2llm_writes_every_round_after_what_the_student_found_hardest(store):
+    found = run(store, "scoring.estimator=llm2llm", "rounds=3")
+    assert not any(row.stage == "dpo" for row in found.ledger)
+    assert not found.rounds[0].candidates[0].group.startswith("round")
+    for before, turn in itertools.pairwise(found.rounds):
+        hardest = sorted(before.scores["llm2llm"], key=lambda score: -score.value)[:2]
+        shown = {c.group.partition("#")[0] for c in turn.candidates}
+        assert shown <= {score.id for score in hardest}
+    easiest = (
+        run(store, "scoring.estimator=none", "scoring.compare=[loss]").rounds[0].scores["loss"]
+    )
+    assert [-score.value for score in easiest] == pytest.approx(
+        [score.value for score in found.rounds[0].scores["llm2llm"]]
+    )
+    rows = publish.rows(found, "s", "r")
+    own = [r for r in rows if (r.estimator, r.metric) == ("llm2llm", "heldout_loss")]
+    assert [row.round for row in own] == [1, 2, 3]
+    assert len({row.value for row in own}) == 3
+    trained = [row.label for row in found.ledger if (row.stage, row.phase) == ("sft", "train")]
+    assert trained == ["none", *["llm2llm"] * 3]
 
 
 def test_filter_learns_the_best_candidates_and_writes_nothing(store):
@@ -263,3 +289,14 @@ def test_response_pairs_are_of_two_responses_to_one_instruction(store, length):
 def test_pairs_are_of_instructions_or_of_responses(store, setting, said):
     with pytest.raises(UserError, match=said):
         run(store, "scoring.estimator=length", setting)
+
+
+def test_seed_prompts_come_from_a_file_of_ones_own(store, tmp_path):
+    file = tmp_path / "own.csv"
+    file.write_text("id,instruction\na,Sort 3 1 2.\nb,Add 2 and 2.\n")
+    found = run(store, "scoring.estimator=length", f"data.seeds={file}")
+    seeds = data.load_seed_prompts(found.config.data)
+    assert len(seeds) == 2
+    assert {c.group.partition("#")[0] for c in found.rounds[0].candidates} == {s.id for s in seeds}
+    for candidate in found.rounds[0].candidates:
+        assert any(seed.instruction in candidate.teacher_prompt for seed in seeds)

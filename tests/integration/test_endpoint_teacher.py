@@ -142,4 +142,8 @@ def test_the_plan_names_its_money(strong):
     found = price(cfg, tasks(cfg, lengths.lengths(cfg.data, cfg.generation)), speeds)
     written = [p for p in found if p.task.stage == "generate"]
     assert {p.placement for p in written} == {"endpoint"}
-    assert all(p.money > 0 for p in written)
+    (told,) = [p for p in written if p.task.label == "round1-candidates responses"]
+    # Eight prompts of a template and an instruction, at 3 dollars a million tokens.
+    assert told.money == pytest.approx(3e-6 * told.task.read)
+    assert told.task.read > 8 * 30
+    assert told.seconds == pytest.approx(8 * 4 / 16)

@@ -301,3 +301,28 @@ def test_the_papers_reference_is_alpaca_evals_first_256_prompts():
     evaluation = load_evaluation(DataConfig(evaluation=str(path)))
     assert len(evaluation) == 805
     assert check_overlap(reference, evaluation, leaky=True) == 256
+
+
+def test_seed_prompts_come_from_rows_of_every_kind_answered_or_not(tmp_path: Path):
+    chat = [("system", "Be kind."), ("user", "Sort these."), ("assistant", "A"), ("user", "More?")]
+    rows = [
+        {"instruction": "Sort these.", "input": "3 1 2"},
+        {"question": "What is 2+2?", "answer": "4"},
+        {"prompt": "Name a fish."},
+        {"prompt": [{"role": "user", "content": "Name a bird."}], "completion": "A wren."},
+        {"messages": [{"role": role, "content": text} for role, text in chat]},
+        {"conversations": [{"from": "human", "value": "Name a tree."}]},
+    ]
+    found = load_seed_prompts(DataConfig(seeds=str(write(tmp_path / "own.jsonl", rows))))
+    assert [seed.instruction for seed in found] == [
+        *("Sort these.\n\n3 1 2", "What is 2+2?", "Name a fish.", "Name a bird."),
+        *("Sort these.", "Name a tree."),
+    ]
+    silent = write(
+        tmp_path / "silent.jsonl", [{"messages": [{"role": "system", "content": "Be."}]}]
+    )
+    with pytest.raises(UserError, match=r"silent.jsonl:1: expected a user's turn in 'messages'"):
+        load_seed_prompts(DataConfig(seeds=str(silent)))
+    other = write(tmp_path / "other.jsonl", [{"text": "?"}])
+    with pytest.raises(UserError, match=r"expected a field 'instruction', got fields \['text'\]"):
+        load_seed_prompts(DataConfig(seeds=str(other)))

@@ -68,9 +68,7 @@ def _priced(
     if shape is None and task.who == "teacher":
         told = cfg.generation
         read = task.read * task.items / max(task.passes, 1)  # every row, siblings too
-        money = (
-            read * told.server_prompt_price + task.decoded * told.server_completion_price
-        ) / 1e6
+        money = read * told.server_prompt_price + task.decoded * told.server_completion_price
         seconds = task.items * REQUEST_S / told.server_concurrency
         return Priced(task, seconds, 0, 0, "endpoint", money / 1e6, task.items * 3e3)
     if shape is None:  # the endpoint's own time: so many requests at once
