@@ -107,12 +107,12 @@ def build(name: str, options: dict[str, Any] | None = None) -> Estimator:
         return TypeAdapter(method).validate_python(options)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":  # the method's own words
+            raise UserError(f"estimator '{name}': {first['ctx']['error']}") from error
         raise UserError(
             f"estimator '{name}', option '{'.'.join(map(str, first['loc']))}': {first['msg']}, "
             f"got {first.get('input')!r}"
         ) from error
-    except ValueError as error:
-        raise UserError(f"estimator '{name}': {error}") from error
 
 
 def module_docstring(method: type) -> str:

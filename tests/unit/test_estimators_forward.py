@@ -11,7 +11,7 @@ import torch
 from influbench import testing
 from influbench.derivatives import gradients
 from influbench.errors import UserError
-from influbench.estimator import Context, as_scores
+from influbench.estimator import Context, as_scores, registry
 from influbench.estimators.adam_jvp import AdamJvp
 from influbench.estimators.excess_loss import ExcessLoss
 from influbench.estimators.for_value import ForValue
@@ -171,14 +171,18 @@ def test_loss_covariance_tends_to_adam_jvp_with_many_draws(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("method", "options", "message"),
     [
-        (lambda: Ica(k=0), "'k' must be at least 1"),
-        (lambda: ExcessLoss(k=0), "'k' must be at least 1"),
-        (lambda: LossCovariance(draws=3), "'draws' must be even"),
-        (lambda: LossCovariance(scale=0), "'scale' must be above 0"),
+        (Ica, {"k": 0}, "'k' must be at least 1, got 0"),
+        (ExcessLoss, {"k": 0}, "'k' must be at least 1, got 0"),
+        (LossCovariance, {"draws": 3}, "'draws' must be even and at least 2, got 3"),
+        (LossCovariance, {"scale": 0.0}, "'scale' must be above 0, got 0.0"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(make, message):
+def test_options_that_mean_nothing_are_refused_in_the_methods_own_words(method, options, message):
     with pytest.raises(ValueError, match=message):
-        make()
+        method(**options)
+    name = f"{method.__module__}:{method.__name__}"
+    with pytest.raises(UserError) as refused:
+        registry.build(name, options)
+    assert str(refused.value) == f"estimator '{name}': option {message}"
