@@ -248,7 +248,9 @@ class Scores:
     """Numbers about the method (share of parameters used …), kept with the scores."""
 
 
-Scorer = Callable[[Sequence[Example]], "Scores | npt.ArrayLike"]
+Examples = Sequence[Example]
+"""What a scorer is given: some of the candidates."""
+Scorer = Callable[[Examples], "Scores | npt.ArrayLike"]
 """Candidates to their scores, in the order given; a bare list or array of numbers will do."""
 
 

@@ -28,14 +28,12 @@ difference).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Need, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Need, Scorer, Scores
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +93,7 @@ class AdamJvp:
         facts = {"parameter_share": ctx.share(share, least)}
         derivative = self._derivative(ctx, update.weights, direction, facts)
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             return Scores(value=derivative(examples), diagnostics=facts)
 
         return score
@@ -137,7 +135,7 @@ class AdamJvp:
 
         length = gradients.norm(direction)
 
-        def derivative(examples: Sequence[Example]) -> np.ndarray:
+        def derivative(examples: Examples) -> np.ndarray:
             values = np.empty(len(examples))
             for i, example in enumerate(examples):
                 gradient = gradients.gradient(ctx.student, weights, example)

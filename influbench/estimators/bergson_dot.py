@@ -13,8 +13,6 @@ is linear, so there is no score a reference. Runs in bergson's own environment o
 Cost: 3M passes to prepare, 3 per candidate.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from influbench.estimator import Context, Facts, Scorer

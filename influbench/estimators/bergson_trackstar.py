@@ -16,8 +16,6 @@ environment over files (``influbench.foreign``), which counts its passes.
 Cost: 3W + 3M passes to prepare, 3 per candidate.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from influbench.estimator import Context, Facts, Scorer

@@ -15,16 +15,12 @@ leaves out the constant factor k₁ + 1. A strong baseline: Akyürek et al., arX
 Cost: no passes at all.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from influbench.data.records import Example
 from influbench.errors import UserError
-from influbench.estimator import Context, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Scorer, Scores
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Bm25:
         bm25s = ctx.package("bm25s", "retrieval")
         from influbench.derivatives.similarity import mean_over_references
 
-        def words(examples: Sequence[Example]) -> list[list[str]]:
+        def words(examples: Examples) -> list[list[str]]:
             texts = [e.text for e in examples]
             return bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
 
@@ -62,7 +58,7 @@ class Bm25:
             total = np.asarray(index.get_scores(known), dtype=np.float64)
             return total / len(set(query)) if self.per_word else total
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             return mean_over_references(np.stack([scores_of(q) for q in words(examples)]))
 
         return score

@@ -15,15 +15,11 @@ damping 0.1).
 Cost: 3M + 6W passes to prepare, 3 per candidate.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Scorer, Scores
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class DataInf:
         for tensor, damping in zip(direction, lambdas, strict=True):
             tensor.div_(float(damping))
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             values = [
                 gradients.dot(direction, gradients.gradient(student, weights, e)) for e in examples
             ]

@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from influbench.data.records import Example
 from influbench.errors import UserError
-from influbench.estimator import Context, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Scorer, Scores
 
 if TYPE_CHECKING:
     from influbench.student import LanguageStudent
@@ -74,7 +73,7 @@ class DattriTracin:
             representation=dict.fromkeys(names, "materialized"), data=total, layer_types=types
         )
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             values = np.empty(len(examples))
             for part, block in self._blocks(student, names, examples):
                 products = ops.layerwise_cross_dot(finalize_factors(block), query)
@@ -85,7 +84,7 @@ class DattriTracin:
         return score
 
     def _blocks(
-        self, student: LanguageStudent, names: list[str], examples: Sequence[Example]
+        self, student: LanguageStudent, names: list[str], examples: Examples
     ) -> Iterator[tuple[list[int], Any]]:
         """Positions and captured gradients, a batch at a time; the model is left as it was."""
         import torch

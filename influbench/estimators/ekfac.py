@@ -19,8 +19,6 @@ environment over files (``influbench.foreign``), which counts its passes.
 Cost: 6W + 3M passes to prepare and an eigendecomposition a layer, 3 per candidate.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -10,14 +10,10 @@ Source: Reimers and Gurevych, Sentence-BERT, arXiv 1908.10084; all-MiniLM-L6-v2.
 Cost: M passes of the encoder to prepare, 1 per candidate (22M parameters).
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Scorer, Scores
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Embedding:
         encode = sentence_encoder(self.model, "auto")
         references = encode(ctx.reference)
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             return cosine_scores(encode(examples), references, self.aggregate)
 
         return score

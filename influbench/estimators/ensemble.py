@@ -11,15 +11,21 @@ Source: rank averaging (Borda count); reference distribution by the warm-up set 
 Cost: the members' costs added up, plus the scoring of W warm-up examples by each.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Array, Context, Facts, Need, Scorer, as_scores, granting, registry
+from influbench.estimator import (
+    Array,
+    Context,
+    Examples,
+    Facts,
+    Need,
+    Scorer,
+    as_scores,
+    granting,
+    registry,
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Ensemble:
         scorers = [granting.prepare(registry.build(name), ctx, name) for name in self.members]
         known = [np.sort(as_scores(scorer(warmup), len(warmup)).value) for scorer in scorers]
 
-        def score(examples: Sequence[Example]) -> np.ndarray:
+        def score(examples: Examples) -> np.ndarray:
             values = [as_scores(scorer(examples), len(examples)).value for scorer in scorers]
             return np.mean([rank(v, k) for v, k in zip(values, known, strict=True)], axis=0)
 

@@ -25,7 +25,7 @@ forwards).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +34,7 @@ import numpy as np
 
 from influbench.data.records import Example
 from influbench.errors import UserError
-from influbench.estimator import Array, Context, Facts, Need, Scorer, Scores, Student
+from influbench.estimator import Array, Context, Examples, Facts, Need, Scorer, Scores, Student
 
 if TYPE_CHECKING:
     from influbench.derivatives.gradients import Tensors
@@ -112,7 +112,7 @@ class Exact:
             with trip.stepped(self._divided(single(example))):
                 return start - losses(), trip.moved() if rounds else 1.0
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             results = [drops(example) for example in examples]
             table = np.stack([row for row, _ in results])
             facts = {

@@ -17,15 +17,14 @@ Cost: 3kM passes to prepare, 2 per candidate. Memory: two copies of the weights.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer
+from influbench.estimator import Context, Examples, Facts, Scorer
 
 if TYPE_CHECKING:
     from influbench.derivatives.gradients import Tensors
@@ -86,7 +85,7 @@ class ExcessLoss:
                             weight.copy_(other)
                 yield
 
-        def score(examples: Sequence[Example]) -> np.ndarray:
+        def score(examples: Examples) -> np.ndarray:
             with placed(start):
                 before = gradients.losses(student, examples)
             with placed(learnt):

@@ -19,16 +19,12 @@ Cost: 3M passes to prepare (and probes · (M + 6) + 2M to calibrate), 3 per cand
 element-wise work over the weights.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Array, Context, Facts, Need, Scorer, Scores, as_scores
+from influbench.estimator import Array, Context, Examples, Facts, Need, Scorer, Scores, as_scores
 
 SOURCE = "Taylor expansion of arXiv 2410.14208"
 
@@ -80,14 +76,14 @@ class FirstOrder:
 
         single = graphed.one_by_one(student, weights)
 
-        def linear(examples: Sequence[Example]) -> Array:
+        def linear(examples: Examples) -> Array:
             return np.array([null - update.dot(reference, single(e)) for e in examples])
 
         if self.curvature == "none":
             return linear
         facts = self._calibrate(ctx, linear)
 
-        def calibrated(examples: Sequence[Example]) -> Scores:
+        def calibrated(examples: Examples) -> Scores:
             return Scores(value=linear(examples) + facts["curvature_offset"], diagnostics=facts)
 
         return calibrated

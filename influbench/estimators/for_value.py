@@ -18,14 +18,13 @@ Cost: M forward passes to prepare, 1 per candidate, and once more the output emb
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Scorer, Scores
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +59,7 @@ class ForValue:
         trained = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
         facts = {"parameter_share": head.numel() / trained if head.requires_grad else 0.0}
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             values = np.empty(len(examples))
             with torch.no_grad():
                 for batch in student.batches(examples):

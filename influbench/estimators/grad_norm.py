@@ -10,15 +10,11 @@ response tokens, before clipping.
 Cost: nothing to prepare, 3 per candidate.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer
+from influbench.estimator import Context, Examples, Facts, Scorer
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class GradNorm:
         weights = step.next_update(ctx.student, needs_moments=False).weights
         single = graphed.one_by_one(ctx.student, weights)
 
-        def score(examples: Sequence[Example]) -> np.ndarray:
+        def score(examples: Examples) -> np.ndarray:
             return np.array([gradients.norm(single(e)) for e in examples])
 
         return score

@@ -10,15 +10,11 @@ to be unreliable (arXiv 2511.04715), and other toolkits leave it out.
 Cost: 3M passes to prepare, 3 per candidate (M references; a backward counts as two forwards).
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Scorer, Scores
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class GradientDot:
         reference_norm = gradients.norm(reference)
         single = graphed.one_by_one(student, weights)
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             values = np.empty(len(examples))
             for i, example in enumerate(examples):
                 gradient = single(example)

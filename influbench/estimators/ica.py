@@ -16,16 +16,13 @@ references (RHO, arXiv 2206.07137). Deviation: the demonstrations stand in the c
 Cost: nothing to prepare, 1 + draws forward passes per candidate, all but one of them long.
 """
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer
+from influbench.estimator import Context, Examples, Facts, Scorer
 from influbench.files import digest
 
 
@@ -57,7 +54,7 @@ class Ica:
         student = dataclasses.replace(ctx.language_student(), learn="last")
         drawn = [self._drawn(ctx, number) for number in range(self.draws)]
 
-        def score(examples: Sequence[Example]) -> np.ndarray:
+        def score(examples: Examples) -> np.ndarray:
             rows = [gradients.losses(student, [shown(d, e) for e in examples]) for d in drawn]
             return gradients.losses(student, examples) - np.mean(rows, axis=0)
 

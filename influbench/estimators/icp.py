@@ -13,17 +13,14 @@ that ARTE (arXiv 2406.19227) teaches its teacher with; ``wins`` is the golden sc
 Cost: M passes to prepare, M per candidate.
 """
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Scorer, Scores
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Icp:
             gain = alone - gradients.losses(student, [shown([example], r) for r in ctx.reference])
             return gain if self.aggregate == "mean" else (gain > 0).astype(float)
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             return mean_over_references(np.stack([gains(e) for e in examples]))
 
         return score

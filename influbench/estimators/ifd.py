@@ -24,15 +24,13 @@ Cost: nothing to prepare, 2 forward passes per candidate.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from influbench.data.records import Example
 from influbench.errors import UserError
-from influbench.estimator import Array, Context, Facts, Scorer
+from influbench.estimator import Array, Context, Examples, Facts, Scorer
 
 if TYPE_CHECKING:
     from influbench.student import LanguageStudent
@@ -54,7 +52,7 @@ class Ifd:
         held = ctx.language_student()
         student = dataclasses.replace(held, learn="last")  # the answer that both losses are of
 
-        def score(examples: Sequence[Example]) -> np.ndarray:
+        def score(examples: Examples) -> np.ndarray:
             if self.alone == "no_template":
                 told = [dataclasses.replace(e, finished=False) for e in examples]
                 ratio = gradients.losses(student, told) / _bare_losses(student, examples)
@@ -66,7 +64,7 @@ class Ifd:
         return score
 
 
-def _bare_losses(student: LanguageStudent, examples: Sequence[Example]) -> Array:
+def _bare_losses(student: LanguageStudent, examples: Examples) -> Array:
     """Mean loss of the tokens of each response by itself, shape [example].
 
     Raises:

@@ -22,14 +22,12 @@ Cost: 3M + 3·budget + 2·budget passes to prepare, 2 per candidate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Array, Context, Facts, Scorer, Scores, as_scores
+from influbench.estimator import Array, Context, Examples, Facts, Scorer, Scores, as_scores
 
 if TYPE_CHECKING:
     from influbench.student.representations import Encoder
@@ -83,7 +81,7 @@ class InfluenceDistillation:
             "loo_correlation": float(np.corrcoef(left_out, known)[0, 1]) if varied else 0.0,
         }
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             return Scores(value=encode(examples) @ embedded.T @ carried, diagnostics=facts)
 
         return score

@@ -12,15 +12,11 @@ published: the wording here is our own (``influbench.judging.rubric``). Similar:
 Cost: nothing to prepare, one request per candidate.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer
+from influbench.estimator import Context, Examples, Facts, Scorer
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class JudgeRating:
 
         judge = ctx.ask_judge()
 
-        def score(examples: Sequence[Example]) -> np.ndarray:
+        def score(examples: Examples) -> np.ndarray:
             requests = [
                 Request(
                     id=f"judge:{e.id}",

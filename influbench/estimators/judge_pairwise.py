@@ -12,15 +12,12 @@ Source: pairwise LLM-as-a-Judge, Zheng et al., arXiv 2306.05685; the opponents a
 Cost: nothing to prepare, 2 · ``opponents`` requests per candidate.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer
+from influbench.estimator import Context, Examples, Facts, Scorer
 from influbench.files import digest
 
 
@@ -57,7 +54,7 @@ class JudgePairwise:
             order.sort(key=lambda o: not o.group or o.group != example.group)
             return order[: self.opponents]
 
-        def score(examples: Sequence[Example]) -> np.ndarray:
+        def score(examples: Examples) -> np.ndarray:
             requests = [
                 Request(
                     id=f"judge_pairwise:{e.id}:{o.id}:{'first' if first is e else 'second'}",

@@ -26,7 +26,7 @@ import numpy as np
 
 from influbench.data.records import Example
 from influbench.errors import UserError
-from influbench.estimator import Context, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Scorer, Scores
 from influbench.files import digest
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Less:
             gradient = gradients.gradient(student, weights, example)
             return unit([_adam(s, g, self.formula) for s, g in zip(slots, gradient, strict=True)])
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             cosines = np.stack([feature(e) for e in examples]) @ references.T
             return mean_over_references(cosines, {"parameter_share": share})
 

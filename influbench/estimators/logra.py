@@ -14,13 +14,9 @@ batched backward pass without weight gradients (``influbench.derivatives.bottlen
 Cost: 2(W + M) passes to prepare, 2 per candidate, as no weight gradients are built.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Scorer, Scores
 from influbench.files import digest
 
 
@@ -65,7 +61,7 @@ class Logra:
         references = project(ctx.reference)
         targets = torch.linalg.solve(damped, references.permute(1, 2, 0))
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             each = torch.einsum("zli,lir->zr", project(examples), targets).cpu().numpy()
             return mean_over_references(each, {"parameter_share": share})
 

@@ -18,14 +18,13 @@ times a chunk (a larger scoring.chunk_size shares them).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Need, Scorer
+from influbench.estimator import Context, Examples, Facts, Need, Scorer
 from influbench.files import digest
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class LossCovariance:
             reference[number] = gradients.losses_of(student, batches).mean()
         centred = _by_pairs(reference)
 
-        def score(examples: Sequence[Example]) -> np.ndarray:
+        def score(examples: Examples) -> np.ndarray:
             own = np.empty((self.draws, len(examples)))
             laid = student.batches(examples)
             for number in self._perturbed(ctx, trip, spreads):

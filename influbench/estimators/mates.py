@@ -19,14 +19,12 @@ the student's for each, with tangents one more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Array, Context, Facts, Need, Scorer, Scores, as_scores
+from influbench.estimator import Array, Context, Examples, Facts, Need, Scorer, Scores, as_scores
 
 if TYPE_CHECKING:
     from influbench.student.representations import Encoder
@@ -71,7 +69,7 @@ class Mates:
         )
         facts = {"probes": float(len(probes)), "loo_correlation": float(correlation)}
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             return Scores(value=encode(examples) @ slope + intercept, diagnostics=facts)
 
         return score

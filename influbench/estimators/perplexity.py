@@ -11,17 +11,13 @@ et al., arXiv 2405.20541.
 Cost: nothing to prepare (W passes for ``middle``), 1 forward pass per candidate.
 """
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer
+from influbench.estimator import Context, Examples, Facts, Scorer
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Perplexity:
 
         student = ctx.language_student()
 
-        def mean_nll(examples: Sequence[Example]) -> np.ndarray:
+        def mean_nll(examples: Examples) -> np.ndarray:
             out = np.empty(len(examples))
             for batch in student.batches(examples):
                 rows = tuple(Encoded(row.ids, ((1, len(row.ids)),)) for row in batch.rows)

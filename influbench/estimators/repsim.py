@@ -9,14 +9,10 @@ maximum).
 Cost: M passes to prepare, 1 per candidate, forward only.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Scorer, Scores
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class RepSim:
         student = ctx.language_student()
         references = hidden_states(student, ctx.reference)
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             return cosine_scores(hidden_states(student, examples), references, self.aggregate)
 
         return score

@@ -12,16 +12,13 @@ Cost: nothing to prepare, 1 forward pass per candidate. A small student's grades
 bias.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from influbench.data.records import Example
 from influbench.errors import UserError
-from influbench.estimator import Context, Facts, Scorer
+from influbench.estimator import Context, Examples, Facts, Scorer
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class SelfReward:
             probabilities = logits.double()[digits].softmax(-1).cpu().numpy()
             return float(probabilities @ np.arange(1, len(digits) + 1))
 
-        def score(examples: Sequence[Example]) -> np.ndarray:
+        def score(examples: Examples) -> np.ndarray:
             return np.array([grade(e) for e in examples])
 
         return score

@@ -13,14 +13,14 @@ Cost: k backward passes of a batch and M forward passes to prepare, and again a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 
 import numpy as np
 
 from influbench.data.records import Example
-from influbench.estimator import Context, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Scorer, Scores
 from influbench.files import digest
 
 NAME = f"{__name__}:Horizon"
@@ -59,14 +59,14 @@ class Horizon:
         later = list(islice(drawn, self.steps - 1))
         without = losses_after(ctx.student, batches, [[], *later])
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             rows = [without - losses_after(ctx.student, batches, [[z], *later]) for z in examples]
             return mean_over_references(np.stack(rows))
 
         return score
 
 
-def following(examples: Sequence[Example], size: int, seed: str) -> Iterator[list[Example]]:
+def following(examples: Examples, size: int, seed: str) -> Iterator[list[Example]]:
     """Batches without end: each pass over the examples in an order of its own.
 
     Args:

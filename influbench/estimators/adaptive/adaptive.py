@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from influbench.data.records import Example
-from influbench.estimator import Array, Batch, Context, Facts, Scorer, Scores
+from influbench.estimator import Array, Batch, Context, Examples, Facts, Scorer, Scores
 from influbench.estimators.adaptive import settling
 from influbench.files import digest
 
@@ -80,7 +80,7 @@ class Adaptive:
             missed.append(np.array(exact) - known.predict(step))
         misses = settling.learn(np.stack(missed))
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             values, passes = np.empty(len(examples)), 0
             for members in _groups(examples):
                 beliefs = self._settle(known, misses, [examples[i] for i in members])
@@ -97,7 +97,7 @@ class Adaptive:
         return score
 
     def _settle(
-        self, known: _Known, misses: settling.Misses, siblings: Sequence[Example]
+        self, known: _Known, misses: settling.Misses, siblings: Examples
     ) -> list[settling.Belief]:
         """Beliefs of which the answer follows with confidence."""
         steps = [known.gradient(e) for e in siblings]
@@ -131,7 +131,7 @@ class Clustered:
         """Gradients of the clusters after the empty step."""
         known = _prepare(ctx, self.clusters, clip=self.clip)
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             table = np.empty((len(examples), len(ctx.reference)))
             for row, example in zip(table, examples, strict=True):
                 for members, value in zip(
@@ -230,7 +230,7 @@ def _dot(left: Tensors, right: Tensors) -> float:
     return gradients.dot([g.to(d.dtype) for g, d in zip(left, right, strict=True)], right)
 
 
-def _groups(examples: Sequence[Example]) -> list[list[int]]:
+def _groups(examples: Examples) -> list[list[int]]:
     """Positions of siblings; an example without a group is one of its own."""
     found: dict[tuple[str, str], list[int]] = {}
     for i, example in enumerate(examples):

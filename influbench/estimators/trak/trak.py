@@ -27,14 +27,13 @@ costs about one forward.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from influbench.data.records import Example
 from influbench.errors import UserError, require
-from influbench.estimator import Context, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Scorer, Scores
 from influbench.files import digest
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class Trak:
         )
         targets = computer.get_x_xtx_inv(targets, kernel)
 
-        def score(examples: Sequence[Example]) -> Scores:
+        def score(examples: Examples) -> Scores:
             with self._attributed(student, seed) as now:
                 features = _features(student, now, project, examples)
                 wrongness = _out_to_loss(student, now, examples)
@@ -176,7 +175,7 @@ class Trak:
 
 
 def _features(
-    student: LanguageStudent, chosen: Attributed, projector: Any, examples: Sequence[Example]
+    student: LanguageStudent, chosen: Attributed, projector: Any, examples: Examples
 ) -> torch.Tensor:
     """Projected gradients of f, shape [example, proj_dim], fp32."""
     computer = _gradient_computer(student, chosen)
@@ -190,9 +189,7 @@ def _features(
     return _by_batch(student, examples, one)
 
 
-def _out_to_loss(
-    student: LanguageStudent, chosen: Attributed, examples: Sequence[Example]
-) -> torch.Tensor:
+def _out_to_loss(student: LanguageStudent, chosen: Attributed, examples: Examples) -> torch.Tensor:
     """Q of each example, shape [example, 1]."""
     computer = _gradient_computer(student, chosen)
     return _by_batch(student, examples, computer.compute_loss_grad)
@@ -220,7 +217,7 @@ def _gradient_computer(student: LanguageStudent, chosen: Attributed) -> Any:
 
 
 def _by_batch(
-    student: LanguageStudent, examples: Sequence[Example], compute: Callable[[Any], torch.Tensor]
+    student: LanguageStudent, examples: Examples, compute: Callable[[Any], torch.Tensor]
 ) -> torch.Tensor:
     """``compute`` over batches of similar length, rows in the order of ``examples``."""
     import torch
