@@ -6,7 +6,7 @@ pairs a second of writing (the ledger's phases; the killed process lost what it 
 until the server was ready, whether what the killed process had kept is in the records, and whether
 the records have the same fields.
 
-hf is bfloat16 in this process' kind, batches of 32; llama is llama.cpp by ``xllamacpp`` with its
+hf is bfloat16 in batches of 32; llama is llama.cpp by ``xllamacpp`` with its
 4-bit weights; vllm is vLLM in its own environment, bfloat16, left out where it is not installed.
 Torch and llama.cpp have one thread, as has vLLM where ``VLLM_CPU_OMP_THREADS_BIND`` says so.
 """
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -45,7 +45,7 @@ SEEDS = [SeedPrompt(id=w, instruction=f"Tell me something about {w}.") for w in 
 
 
 @contextmanager
-def llama() -> Iterator[str]:
+def llama() -> Generator[str]:
     """llama.cpp's server in this process; its address."""
     packaged = PACKAGED[MODEL]
     found = importlib.util.find_spec(packaged.modules[0])
@@ -66,7 +66,7 @@ def llama() -> Iterator[str]:
 
 def config(engine: str, count: int, url: str) -> GenerationConfig:
     """The stage's settings; the teacher is begun for, since a small one keeps no format."""
-    sampling = {"temperature": 0.8, "top_p": 0.9, "max_new_tokens": 24}
+    sampling = Sampling(temperature=0.8, top_p=0.9, max_new_tokens=24)
     return GenerationConfig(
         engine={"hf": "hf", "llama": "server", "vllm": "vllm"}[engine],  # pyright: ignore[reportArgumentType]
         server_url=url or None,
@@ -80,8 +80,8 @@ def config(engine: str, count: int, url: str) -> GenerationConfig:
         prefill=True,
         one_line=True,
         accept_unclosed=True,
-        instruction=Sampling(**sampling),
-        response=Sampling(**sampling),
+        instruction=sampling,
+        response=sampling,
     )
 
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import signal
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,13 @@ def weights() -> Path:
     return Path(next(iter(found.submodule_search_locations or []))) / packaged.file
 
 
-def serve(port: int, alias: str = "") -> Any:
+def serve(port: int, names: Collection[str] = ()) -> Any:
     """A server on ``port``, a free one for 0; it ends with the object."""
     params = xllamacpp.CommonParams()  # pyright: ignore[reportAttributeAccessIssue]
     params.model.path = str(weights())
     params.hostnames = ["127.0.0.1"]
     params.port = port
-    params.model_alias = {alias} if alias else set()
+    params.model_alias = set(names)
     params.n_ctx = 2048
     params.n_parallel = 2
     params.verbosity = 0
@@ -40,7 +41,7 @@ def serve(port: int, alias: str = "") -> Any:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--served-model-name", required=True)
+    parser.add_argument("--served-model-name", required=True, nargs="+")
     parser.add_argument("--model", type=Path, required=True)
     known, others = parser.parse_known_args()
     assert (known.model / "model.safetensors").is_file(), "what vLLM would read"

@@ -19,7 +19,7 @@ ESTIMATORS = sorted((PACKAGE / "estimators").glob("*.py"))
 
 ORDER = (
     "errors", "files", "config", "data", "terminal", "estimator", "statistics", "store", "models",
-    "judging", "results", "student", "derivatives", "foreign", "estimators", "executors",
+    "foreign", "judging", "results", "student", "derivatives", "estimators", "executors",
     "generation", "training", "scoring", "evaluation", "testing", "loop", "studies", "report",
     "cli", "__main__",
 )  # fmt: skip

@@ -57,8 +57,9 @@ def loads_untold(tree: ast.AST) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in LOADERS and id(node) not in told:
             yield node.lineno, node.attr
-        given = isinstance(node, ast.keyword) and node.arg == "trust_remote_code"
-        if given and ast.unparse(node.value) != "False":
+        if not isinstance(node, ast.keyword) or node.arg != "trust_remote_code":
+            continue
+        if ast.unparse(node.value) != "False":
             yield node.value.lineno, "trust_remote_code"
 
 

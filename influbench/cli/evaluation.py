@@ -15,7 +15,8 @@ JudgeSpec = Annotated[
     str | None,
     typer.Option(
         "--judge", metavar="KIND:MODEL",
-        help="local:MODEL, openai:MODEL (any compatible endpoint) or recorded:NAME",
+        help="local:MODEL, vllm:MODEL (started on it), openai:MODEL (any compatible endpoint) or "
+        "recorded:NAME",
     ),
 ]  # fmt: skip
 JudgeUrl = Annotated[
@@ -152,9 +153,9 @@ def _judge(
     if not spec:
         return None
     kind, _, model = spec.partition(":")
-    if not model or kind not in ("local", "openai", "recorded"):
+    if not model or kind not in ("local", "openai", "recorded", "vllm"):
         raise UserError(
-            f"--judge {spec}: expected KIND:MODEL with KIND local, openai or recorded, "
+            f"--judge {spec}: expected KIND:MODEL with KIND local, openai, recorded or vllm, "
             "for example local:smollm2-135m-instruct or openai:gpt-4-turbo"
         )
     given = {

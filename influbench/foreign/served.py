@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -91,6 +90,11 @@ class Served:
         self.close()
         if why is not None:
             raise why from error
+
+    @property
+    def model(self) -> str:
+        """What it calls what it serves."""
+        return self._wanted.model
 
     @property
     def url(self) -> str:

@@ -226,11 +226,16 @@ def build(
         return ArchivedJudge(LocalBackend(cfg), store, buyer, *limits)
     from influbench.judging.openai_client import OpenAIBackend
 
+    kind: type[OpenAIBackend] = OpenAIBackend
+    if cfg.kind == "vllm":
+        from influbench.judging.vllm import VllmBackend
+
+        kind = VllmBackend
     budget = budget or Budget()
     budget.cap(cfg.max_dollars)
     if buyer:
         budget.spent += store.bought_by(buyer).money
-    return ArchivedJudge(OpenAIBackend(cfg, budget), store, buyer, *limits)
+    return ArchivedJudge(kind(cfg, budget), store, buyer, *limits)
 
 
 def booked(meter: Meter) -> Usage:

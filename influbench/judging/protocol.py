@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field, model_validator
 
-from influbench.config import Config, Products, transport
+from influbench.config import Config, Products, seldom, transport
 
 if TYPE_CHECKING:
     import torch
@@ -116,9 +116,10 @@ class Judge(Protocol):
 class JudgeConfig(Config):
     """Settings of a judge; of a key, only the name of the variable that holds it."""
 
-    kind: Literal["local", "openai", "recorded"] = "local"
+    kind: Literal["local", "openai", "recorded", "vllm"] = "local"
     model: str = "smollm2-135m-instruct"
-    """local: any model reference; openai: the endpoint's name for it; recorded: a judge's name."""
+    """local, and vllm (started on it and asked as an endpoint): any model reference; openai: the
+    endpoint's name for it; recorded: a judge's name."""
     revision: str | None = None
     label: str = ""
     """Tells apart endpoints that serve different models by one name."""
@@ -148,6 +149,10 @@ class JudgeConfig(Config):
     top_logprobs: int = Field(default=20, ge=2, le=20)
     extra: dict[str, Any] = Field(default_factory=dict)
     """More parameters for the endpoint, sent as they are."""
+    vllm_arguments: tuple[str, ...] = seldom(
+        (), "more arguments of vLLM's server, such as --max-model-len=4096"
+    )
+    vllm_start_s: float = transport(900.0, "in which vLLM must be ready", gt=0)
     small: bool = transport(False, "declares an endpoint's model too weak to mean anything")
 
     @model_validator(mode="after")

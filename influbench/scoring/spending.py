@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ class Counts:
 class Spending:
     """What a method does with a budget."""
 
-    options: Mapping[str, Any]
+    options: dict[str, Any]
     references: int
     """How many it looks at."""
     cost: float | None
@@ -56,7 +56,7 @@ class Spending:
     """For a reader: what was changed, or that and why it cannot use the budget."""
 
 
-def spend(name: str, options: Mapping[str, Any], budget: float, counts: Counts) -> Spending:
+def spend(name: str, options: dict[str, Any], budget: float, counts: Counts) -> Spending:
     """How a method spends at most ``budget`` passes a candidate, and as many as it can of them.
 
     Args:
@@ -122,7 +122,7 @@ def kept_to(
     session.note(found.note)
     drawn = sorted(reference, key=lambda e: digest(f"budget:{method.seed}:{e.id}"))
     names = {example.id for example in drawn[: found.references]}
-    options = {"options": dict(found.options)}
+    options = {"options": found.options}
     return free.model_copy(update=options), [e for e in reference if e.id in names]
 
 
@@ -138,7 +138,7 @@ def used(limit: SpendingLimit, ledger: Iterable[LedgerRow], candidates: int) -> 
 
 
 def _largest(
-    name: str, options: Mapping[str, Any], facts: Facts, budget: float, counts: Counts
+    name: str, options: dict[str, Any], facts: Facts, budget: float, counts: Counts
 ) -> int:
     """The largest value of its option that the budget allows; the least one if none does."""
     most = counts.warmup if "warmup" in facts.needs else MOST

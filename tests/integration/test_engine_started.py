@@ -14,7 +14,7 @@ import psutil
 import pytest
 from started_server import wanted
 
-from influbench import generation
+from influbench import generation, judging
 from influbench.data.records import Candidate, SeedPrompt
 from influbench.errors import UserError
 from influbench.foreign import environments, served
@@ -23,6 +23,7 @@ from influbench.generation.attempts import GenerationConfig
 from influbench.generation.choosing import Sampling
 from influbench.generation.engines import opened
 from influbench.generation.settings import EngineSettings
+from influbench.judging import JudgeConfig, Request
 from influbench.store import Meter, Store, Work
 
 OWNER = """
@@ -180,6 +181,27 @@ def test_a_teacher_writes_on_a_server_of_its_own(llama_for_vllm, tmp_path, smoll
     asked = json.loads((llama_for_vllm / "asked.json").read_text())
     assert asked[-1] == "--max-model-len=2048"
     assert not [path.name for path in entry.path.iterdir() if path.name == "scratch"]
+
+
+def test_a_judge_answers_on_a_server_of_its_own(llama_for_vllm, tmp_path, smollm2_ref):
+    pytest.importorskip("openai")
+    cfg = JudgeConfig(kind="vllm", model=smollm2_ref.path, max_tokens=8, device="cpu")
+    archive = tmp_path / "judgements.jsonl"
+    asked = [
+        Request(
+            id="a", messages=(("user", "Is the sky blue? Say yes or no."),), choices=("yes", "no")
+        ),
+        Request(id="b", messages=(("user", "Name a colour."),), max_tokens=4),
+    ]
+    judge = judging.build(cfg, archive)
+    first = judge.ask(asked)
+    assert all(reply.text for reply in first)
+    assert judge.name.startswith("vllm:")
+    assert judge.name.endswith(("float32", "float32:text"))
+    del judge
+    again = judging.build(cfg, archive)  # from the archive: nothing is started
+    shutil.rmtree(llama_for_vllm)
+    assert again.ask(asked) == first
 
 
 def work_in(folder: Path) -> Work:

@@ -60,7 +60,7 @@ OTHER: dict[str, Any] = {
     "scoring.budget.seconds": 1.5,
     **{
         f"{part}.vllm_arguments": ["--max-model-len=64"]
-        for part in ("generation", "evaluation.answers", "evaluation.turns")
+        for part in ("generation", "evaluation.answers", "evaluation.turns", "judge")
     },
     **{f"evaluation.{part}.engine": "vllm" for part in ("answers", "turns")},
 }

@@ -89,8 +89,8 @@ def scored(root, ref, name, **budget):
     settings |= {f"budget.{key}": value for key, value in budget.items()}
     method = from_settings(MethodConfig, settings, "test")
     session = Session(Store(root))
-    examples = [testing.tiny_examples(kind, count) for kind, count in (("c", 6), ("r", 8))]
-    return scoring.score_candidates(session, method, *examples, [], ref), session
+    candidates, references = testing.tiny_examples("c", 6), testing.tiny_examples("r", 8)
+    return scoring.score_candidates(session, method, candidates, references, [], ref), session
 
 
 def test_what_was_measured_is_what_was_planned(tmp_path, tiny_ref):

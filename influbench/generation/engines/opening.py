@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from influbench import models
@@ -23,7 +23,7 @@ def opened(
     device: str,
     chat_template: str | None = None,
     work: Work,
-) -> Iterator[Engine]:
+) -> Generator[Engine]:
     """The engine that ``cfg`` names, for a model.
 
     Args:
@@ -45,8 +45,6 @@ def opened(
         with vllm.started(
             cfg,
             model,
-            arguments=cfg.vllm_arguments,
-            seconds=cfg.vllm_start_s,
             dtype=dtype,
             device=device,
             chat_template=chat_template,

@@ -48,7 +48,7 @@ def price(cfg: RunConfig, found: Sequence[Task], speeds: Speeds, devices: int = 
         UserError: a model whose size is not known.
     """
     names = {"teacher": cfg.teacher.name, "student": cfg.student.name, "judge": cfg.judge.model}
-    here = {"judge": cfg.judge.kind == "local", "teacher": cfg.teacher.kind == "weights"}
+    here = {"judge": cfg.judge.kind in ("local", "vllm"), "teacher": cfg.teacher.kind == "weights"}
     return [
         _priced(
             cfg,

@@ -270,7 +270,7 @@ class _Stages:
         )
 
     def _judged(self, stage: str, label: str, calls: float, prompt: float) -> Task:
-        local = self.cfg.judge.kind == "local"
+        local = self.cfg.judge.kind in ("local", "vllm")
         reads = texts.GRADE_READS if local and stage == "grade" else 1
         replies = calls * (1 if stage == "compare" or local else 200)
         return Task(
