@@ -1,7 +1,12 @@
-"""``python -m benchmarks.plan CONFIG RESULT_OR_STORE [SPEEDS]``: a plan beside what was measured.
+"""``python -m benchmarks.plan CONFIG RESULTS_OR_STORE [SPEEDS]``: a plan beside what was measured.
 
-Stage by stage, the tokens and seconds of a result file's ledger, or of the finished stages in a
-store, and those that the plan says. The speeds are those that ``influbench plan --calibrate`` kept.
+Stage by stage, the tokens and seconds of the ledger of a study's results (``results/quickstart``),
+of one result file, or of the finished stages in a store, and those that the plan says. A study's
+arms are planned one by one, and a stage that several share counts once, as it does in the store.
+
+The speeds are those that ``influbench plan --calibrate`` kept; on a CPU they are CPU seconds over
+the threads. A ledger's seconds are wall time, which on a machine that others use is longer: only
+the sum of the plan can then be compared, with ``(user + system) / threads`` of the run.
 """
 
 from __future__ import annotations
@@ -10,15 +15,34 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from influbench.loop.plan import calibration, lengths, price, tasks
+from influbench.loop.plan import Task, calibration, lengths, price, tasks
 from influbench.loop.reading import load_run
 
-GENERATED = ("instructions", "responses")
+Row = Mapping[str, object]
 
 
-def measured(ledger: Iterable[Mapping[str, object]]) -> dict[str, tuple[float, float]]:
+@dataclass(frozen=True)
+class Beside:
+    """One stage."""
+
+    stage: str
+    planned: float
+    """Tokens."""
+    measured: float
+    seconds: float
+    """Planned; NaN where there are no speeds."""
+    took: float
+
+
+def tokens_of(task: Task) -> float:
+    """Token positions that the ledger counts for a stage."""
+    return task.read + task.learn + task.decoded + (task.prompt if task.who == "judge" else 0)
+
+
+def measured(ledger: Iterable[Row]) -> dict[str, tuple[float, float]]:
     """Tokens and seconds by stage and label."""
     found: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
     for row in ledger:
@@ -28,40 +52,62 @@ def measured(ledger: Iterable[Mapping[str, object]]) -> dict[str, tuple[float, f
     return found
 
 
-def ledger_of(where: Path) -> list[dict[str, object]]:
-    """The ledger of a result file, or of all finished stages in a store."""
-    if where.is_dir():
-        paths = [m.with_name("ledger.jsonl") for m in sorted(where.glob("*/manifest.json"))]
-        return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
-    table = json.loads(where.read_text(encoding="utf-8"))["ledger"]
+def ledgers(where: Path) -> dict[str, list[Row]]:
+    """Ledgers by the arm that they are of; ``""`` where that is the configuration's own."""
+    if where.is_file():
+        return {"": _ledger(json.loads(where.read_text(encoding="utf-8")))}
+    if files := sorted(where.glob("*,*.json")):
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+        return {run["config"]["scoring"]["estimator"]: _ledger(run) for run in found}
+    paths = [m.with_name("ledger.jsonl") for m in sorted(where.glob("*/manifest.json"))]
+    return {"": [json.loads(line) for path in paths for line in path.read_text().splitlines()]}
+
+
+def _ledger(run: Mapping[str, dict[str, list[list[object]]]]) -> list[Row]:
+    table = run["ledger"]
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
-def beside(config: str, where: Path, speeds: Path) -> list[tuple[str, float, float, float, float]]:
-    """Stage; tokens planned and measured; seconds planned and measured."""
-    cfg, real = load_run(config), measured(ledger_of(where))
-    known = lengths.lengths(cfg.data, cfg.generation)
-    found: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
-    for priced in price(cfg, tasks(cfg, known), calibration.read(speeds)):
-        task = priced.task
-        label = task.label.removesuffix(" instructions").removesuffix(" responses")
-        key = f"{task.stage} {label}".strip()
-        tokens = task.read + task.learn + task.decoded
-        tokens += task.prompt if task.who == "judge" else 0
-        found[key] = (found[key][0] + tokens, found[key][1] + priced.seconds)
-    return [(k, found[k][0], real[k][0], found[k][1], real[k][1]) for k in found if k in real]
+def beside(config: str, where: Path, speeds: calibration.Speeds | None = None) -> list[Beside]:
+    """Every stage of the plan that was measured, in order."""
+    real: dict[str, tuple[float, float]] = {}
+    planned: dict[str, tuple[float, float]] = {}
+    for arm, ledger in ledgers(where).items():
+        cfg = load_run(config, [f"scoring.estimator={arm}"] if arm else [])
+        work = tasks(cfg, lengths.lengths(cfg.data, cfg.generation))
+        costs = (
+            [p.seconds for p in price(cfg, work, speeds)] if speeds else [float("nan")] * len(work)
+        )
+        own: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+        for task, seconds in zip(work, costs, strict=True):
+            label = task.label.removesuffix(" instructions").removesuffix(" responses")
+            key = f"{task.stage} {label}".strip()
+            own[key] = (own[key][0] + tokens_of(task), own[key][1] + seconds)
+        planned |= own
+        real |= measured(ledger)
+    return [
+        Beside(k, planned[k][0], real[k][0], planned[k][1], real[k][1])
+        for k in planned
+        if k in real
+    ]
 
 
 def main() -> None:
     """Prints the table."""
-    speeds = Path(sys.argv[3] if len(sys.argv) > 3 else ".influbench/calibration.json")
-    rows = beside(sys.argv[1], Path(sys.argv[2]), speeds)
-    a, b, c, d = (sum(column) for column in zip(*(row[1:] for row in rows), strict=True))
-    rows.append(("in all", a, b, c, d))
-    print(f"{'stage':32} {'tokens: plan':>12} {'run':>8} {'':>5} {'seconds: plan':>14} {'run':>7}")
-    for name, tokens, real, seconds, took in rows:
-        ratio = f"{tokens / real:.2f}" if real else "-"
-        print(f"{name:32} {tokens:12.0f} {real:8.0f} {ratio:>5} {seconds:14.1f} {took:7.1f}")
+    path = Path(sys.argv[3] if len(sys.argv) > 3 else ".influbench/calibration.json")
+    rows = beside(
+        sys.argv[1], Path(sys.argv[2]), calibration.read(path) if path.is_file() else None
+    )
+    columns = ("planned", "measured", "seconds", "took")
+    sums = {name: sum(getattr(row, name) for row in rows) for name in columns}
+    rows.append(Beside("in all", **sums))
+    print(f"{'stage':24} {'tokens: plan':>12} {'run':>8} {'':>5} {'seconds: plan':>14} {'wall':>7}")
+    for row in rows:
+        ratio = f"{row.planned / row.measured:.2f}" if row.measured else "-"
+        print(
+            f"{row.stage:24} {row.planned:12.0f} {row.measured:8.0f} {ratio:>5} "
+            f"{row.seconds:14.1f} {row.took:7.1f}"
+        )
 
 
 if __name__ == "__main__":

@@ -18,11 +18,18 @@ R = TypeVar("R")
 
 def to_line(record: Any) -> str:
     """One record as one line of JSON, keys in field order, without the line break."""
-    row = dataclasses.asdict(record)
+    row: dict[str, Any] = {}
     for told in dataclasses.fields(record):
-        if "seldom" in told.metadata and row[told.name] == told.default:
-            del row[told.name]
-    return json.dumps(row, ensure_ascii=False, allow_nan=False)
+        value = getattr(record, told.name)
+        if "seldom" not in told.metadata or value != told.default:
+            row[told.name] = value
+    # Not dataclasses.asdict, which copies all that a record holds: half the time of a digest.
+    return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_inner)
+
+
+def _inner(value: Any) -> dict[str, Any]:
+    """The fields of a record inside a record."""
+    return {told.name: getattr(value, told.name) for told in dataclasses.fields(value)}
 
 
 def from_dict(kind: type[R], row: dict[str, Any]) -> R:

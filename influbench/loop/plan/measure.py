@@ -15,17 +15,18 @@ import psutil
 import torch
 
 from influbench import models
-from influbench.generation.choosing import Sampling
 from influbench.generation.sampling import complete
+from influbench.generation.settings import Sampling
 from influbench.loop.plan.calibration import Speeds
 from influbench.loop.plan.shapes import shape_of
+from influbench.models.chat import chat_prompt
 
 MODEL = "smollm2-135m-instruct"
 ROWS, LENGTH = 8, 64
 """Of a pass: as long and as many as short exchanges are."""
-NEW = 10
-"""Tokens a row of a measured decoding."""
-TEXT = "List three things that a small boat needs for a day on a lake, and say why."
+DECODED, NEW = 32, 10
+"""Rows of a measured decoding and tokens of each."""
+TEXT = "Tell the story of a day on a lake in a small boat, in as many words as you like."
 
 
 def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
@@ -52,8 +53,9 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
         # One token reads every weight once: a decoding step's fixed part, the pass's own included.
         alone = _timed(lambda net=net, ids=ids: _forward(net, ids[:1, :1]), place)
         stream = (4 if name == "float32" else 2) * weights / alone
-        beyond = _decode(net, tokenizer, 32, place) - alone
-        write[name] = min(2 * weights * 32 / max(beyond, 1e-9), read[name])
+        seconds, tokens = _decode(net, tokenizer, place)
+        beyond = seconds - NEW * alone
+        write[name] = min(2 * weights * tokens / max(beyond, 1e-9), read[name])
         if name == "float32":
             net.train()
             for compute in ("bfloat16", "float32"):
@@ -111,21 +113,27 @@ def _backward(net: torch.nn.Module, ids: torch.Tensor, compute: str) -> None:
     loss.backward()
 
 
-def _decode(net: Any, tokenizer: Any, rows: int, device: str) -> float:
-    """Seconds of one decoding step of so many rows: twice as long a text less once."""
+def _decode(net: Any, tokenizer: Any, device: str) -> tuple[float, int]:
+    """Seconds and tokens of ``NEW`` decoding steps: a text twice as long less one that long.
 
-    def write(new: int) -> None:
-        complete(
+    The tokens are counted, since a row may end before its time.
+    """
+    prompt = chat_prompt(tokenizer, [("user", TEXT)])
+
+    def write(new: int) -> int:
+        written = complete(
             net,
             tokenizer,
-            [TEXT] * rows,
-            ids=[str(row) for row in range(rows)],
+            [prompt] * DECODED,
+            ids=[str(row) for row in range(DECODED)],
             seed=0,
-            sampling=Sampling(temperature=1.0, top_p=0.9, max_new_tokens=new),
-            batch_size=rows,
+            sampling=Sampling(temperature=1.0, top_p=0.9, presence_penalty=1.0, max_new_tokens=new),
+            batch_size=DECODED,
         )
+        return sum(completion.tokens for completion in written)
 
-    return max(_timed(lambda: write(2 * NEW), device) - _timed(lambda: write(NEW), device), 0) / NEW
+    seconds = _timed(lambda: write(2 * NEW), device) - _timed(lambda: write(NEW), device)
+    return max(seconds, 0), write(2 * NEW) - write(NEW)
 
 
 def _memory(device: str) -> float:
