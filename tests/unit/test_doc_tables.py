@@ -1,0 +1,94 @@
+"""Numbers on pages are those of ``results/``, and the call is the one written down before."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from influbench.data.records import Outcome, ResultRow
+from influbench.results import RunResult, write
+from influbench.results.manifest import write_manifest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make(root: Path, seeds: int, gap: float, lacking: int = 0) -> None:
+    """A study in which ``first_order`` is ``gap`` above ``random``, and a little noise."""
+    runs = [f"{arm},seed={s}" for arm in ("random", "first_order") for s in range(seeds)]
+    for run in runs:
+        arm, seed = run.split(",seed=")
+        noise = 0.001 * int(seed)
+        value = 2.0 + (gap + noise if arm == "first_order" else 0.0)
+        row = ResultRow(
+            study="s", run=run, estimator=arm, round=1, seed=int(seed), metric="heldout_loss",
+            value=value, stderr=0.01, n=4, unit="nats/token",
+        )  # fmt: skip
+        items = [
+            Outcome(metric="heldout_loss", item=f"p{i}", value=value + i - 1.5) for i in range(4)
+        ]
+        config = {"scoring": {"estimator": arm}, "seed": int(seed)}
+        result = RunResult(config=config, provenance={}, rows=[row], outcomes={arm: items})
+        write(root, "s", run, result)
+    grid = [*runs, *(f"trak,seed={s}" for s in range(lacking))]
+    write_manifest(root, "s", {run: {"seed": 0} for run in grid})
+
+
+def page(kind: str, told: str) -> str:
+    return f"# Title\n\n<!-- {kind} s: {told} -->\nstale\n<!-- end -->\n"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "gap", "said"),
+    [
+        (3, -0.2, "**Yes, as far as this study goes.** `first_order` minus `random` is -0.199"),
+        (3, 0.2, "**Not shown by this study.** `first_order` minus `random` is 0.201"),
+        (3, -0.001, "no difference shown"),
+        (2, -0.2, "**Not answered: too few seeds.**"),
+    ],
+)
+def test_the_answer_is_the_call_that_was_written_down_before(tables, tmp_path, seeds, gap, said):
+    make(tmp_path, seeds, gap)
+    found = tables.filled(page("answer", "first_order"), tmp_path)
+    assert said in " ".join(found.split())
+    assert found.startswith("# Title\n\n<!-- answer s: first_order -->\n")
+    assert "stale" not in found
+    assert tables.filled(found, tmp_path) == found
+
+
+def test_a_study_that_is_not_whole_answers_nothing(tables, tmp_path):
+    assert "Not answered yet. No results yet" in tables.filled(page("answer", "x"), tmp_path)
+    make(tmp_path, 3, -0.2, lacking=2)
+    found = tables.filled(page("answer", "first_order"), tmp_path)
+    assert "Not answered yet: 6 of 8 runs are there." in found
+    assert "2 of 8 runs lack." in tables.filled(page("study", "heldout_loss"), tmp_path)
+
+
+def test_a_table_has_the_scatter_over_seeds_and_the_differences_their_intervals(tables, tmp_path):
+    make(tmp_path, 3, -0.2)
+    table = tables.filled(page("study", "heldout_loss, win_rate"), tmp_path)
+    assert "| arm | heldout_loss (nats/token) | s.d. over seeds | seeds |" in table
+    (row,) = [line for line in table.splitlines() if line.startswith("| `first_order`")]
+    assert row.startswith("| `first_order` | 1.801 [")
+    assert row.endswith("] | 0.001 | 3 |")
+    gaps = tables.filled(page("differences", "heldout_loss"), tmp_path)
+    (row,) = [line for line in gaps.splitlines() if line.startswith("| `first_order`")]
+    assert row.startswith("| `first_order` | heldout_loss (nats/token) | `random` | -0.199 [-0.2")
+    assert row.endswith("] | 3 | 4 |")
+
+
+def test_pages_hold_the_numbers_of_the_results(tables):
+    for path in tables.PAGES:
+        text = path.read_text()
+        assert tables.BLOCK.search(text)
+        assert text == tables.filled(text, ROOT / "results"), "run python docs/tables.py"
