@@ -60,6 +60,7 @@ def _table(study: Study, metrics: list[str]) -> str:
     units = {row["metric"]: row["unit"] for row in rows}
     titles = [f"{metric} ({units[metric]})" if units[metric] else metric for metric in known]
     lines = [_line(["arm", *titles, "s.d. over seeds", "seeds"]), _rule(len(known) + 2)]
+    notes: list[str] = []
     for label in ordered(cells):
         numbers = [cells.numbers.get((label, metric)) for metric in known]
         first = next((number for number in numbers if number is not None), None)
@@ -70,8 +71,11 @@ def _table(study: Study, metrics: list[str]) -> str:
         name = " ".join(part for part in cells.heads[label] if part)
         shown = [_shown(number) for number in numbers]
         lines.append(_line([f"`{name}`", *shown, spread, str(first["seeds"])]))
+        if known[numbers.index(first)].endswith("_slope") and len(values) > 1:
+            power = abs(first["value"]) / statistics.stdev(values)
+            notes.append(f"The slope is {power:.0f} times its standard deviation between seeds.")
     verdict = base_verdict(study)
-    notes = [verdict[1] + "."] if verdict else []
+    notes += [verdict[1] + "."] if verdict else []
     if study.missing:
         notes.append(f"{len(study.missing)} of {len(study.missing) + len(study.runs)} runs lack.")
     return "\n".join([*lines, *(["", _wrapped(" ".join(notes))] if notes else [])]) + "\n"
