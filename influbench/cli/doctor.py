@@ -11,6 +11,7 @@ import torch
 from rich.table import Table
 
 from influbench import models
+from influbench.foreign import environments
 from influbench.judging.endpoint import public
 from influbench.models import embedded
 from influbench.terminal import cell
@@ -56,6 +57,10 @@ def _rows() -> list[tuple[str, str, str]]:
         found = importlib.util.find_spec({"traker": "trak"}.get(module, module)) is not None
         advice = "" if found else f"pip install -c constraints.txt 'influbench[{extra}]'"
         rows.append((f"extra {extra}", "ok" if found else "absent", advice))
+    for name, toolkit in environments.TOOLKITS.items():
+        there = environments.installed(toolkit)
+        state, advice = ("ok", "") if there else ("absent", toolkit.install_command)
+        rows.append((f"toolkit {name}", state, advice))
     url = os.environ.get("INFLUBENCH_JUDGE_URL") or os.environ.get("OPENAI_BASE_URL")
     key = any(os.environ.get(name) for name in ("INFLUBENCH_JUDGE_KEY", "OPENAI_API_KEY"))
     rows.append(

@@ -86,9 +86,10 @@ def score_candidates(
     method, reference = kept_to(session, method, counts, reference, student)
     inputs = candidates, reference, warmup, student
     entries = [session.ask(stage.STAGE, method, *inputs, label=label)]
-    facts = dict(entries[0].meta["diagnostics"]) | used(
-        limit, entries[0].ledger(), counts.candidates
-    )
+    facts = dict(entries[0].meta["diagnostics"])
+    if limit.given:
+        facts |= used(limit, entries[0].ledger(), counts.candidates)
+        facts["references_used"] = float(len(reference))
     for note in entries[0].meta.get("notes", ()):
         session.note(f"{label}: {note}")
     if method.estimator == ORACLE:

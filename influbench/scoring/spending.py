@@ -132,9 +132,8 @@ def used(limit: SpendingLimit, ledger: Iterable[LedgerRow], candidates: int) -> 
     if limit.passes_per_candidate:
         passes = sum(row.forward_passes + 2 * row.backward_passes for row in rows)
         return {"budget_used": passes / candidates / limit.passes_per_candidate}
-    if limit.seconds:
-        return {"budget_used": sum(row.seconds for row in rows) / limit.seconds}
-    return {}
+    assert limit.seconds is not None
+    return {"budget_used": sum(row.seconds for row in rows) / limit.seconds}
 
 
 def _largest(

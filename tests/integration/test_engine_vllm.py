@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from influbench import generation, models
+from influbench import generation, judging, models
 from influbench.data.records import Answer, Candidate, Question, SeedPrompt
 from influbench.errors import UserError
 from influbench.evaluation import answers
@@ -20,6 +20,7 @@ from influbench.foreign import environments
 from influbench.generation.attempts import GenerationConfig
 from influbench.generation.engines import InProcess, opened
 from influbench.generation.settings import EngineSettings, Sampling
+from influbench.judging import JudgeConfig, Request
 from influbench.store import Meter, Store, Work
 
 USERS = environments.cache_dir() / "foreign"  # read before the tests get a cache of their own
@@ -93,6 +94,19 @@ def test_a_teacher_and_a_student_write_on_it(tmp_path, smollm2_ref):
     asking = AnswerConfig(sampling=sampled, **CFG)
     (answer,) = store.run(answers.STAGE, asking, questions, smollm2_ref).records("answers", Answer)
     assert all(answer.responses)
+
+
+def test_a_judge_on_it_weighs_its_choices(tmp_path, smollm2_ref):
+    cfg = JudgeConfig(
+        kind="vllm", model=smollm2_ref.path, vllm_arguments=ARGUMENTS, device="cpu", max_tokens=8
+    )
+    said = (("user", "Is the sky blue? Answer with Yes or No alone."),)
+    (reply,) = judging.build(cfg, tmp_path / "judgements.jsonl").ask(
+        [Request(id="a", messages=said, choices=("Yes", "No"))]
+    )
+    assert reply.text
+    if reply.probabilities is not None:
+        assert sum(reply.probabilities) == pytest.approx(1)
 
 
 def test_what_it_cannot_serve_is_said_in_one_line(tmp_path, smollm2_ref):

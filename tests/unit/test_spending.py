@@ -98,6 +98,7 @@ def test_what_was_measured_is_what_was_planned(tmp_path, tiny_ref):
     found, session = scored(tmp_path, tiny_ref, "gradient_dot", passes_per_candidate=5.4)
     assert session.notes == ["gradient_dot: 5 of 5.4 passes a candidate, with 4 of 8 references"]
     assert found.facts["budget_used"] == pytest.approx(5 / 5.4)
+    assert found.facts["references_used"] == 4
     whole, session = scored(tmp_path, tiny_ref, "gradient_dot")
     assert [s.value for s in whole.scores] != [s.value for s in found.scores]
     assert "budget_used" not in whole.facts
