@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 
+from benchmarks.plan import beside as beside_ledger
 from influbench.errors import UserError
 from influbench.estimator import registry
 from influbench.estimator.passes import spent
@@ -19,7 +21,7 @@ SLOW = Speeds(
     where="a test",
     read={"float32": 1e9, "bfloat16": 1e9, "tf32": 1e9},
     learn={"float32": 1e9, "bfloat16": 1e9, "tf32": 1e9},
-    stream=1e9,
+    stream={"float32": 1e9, "bfloat16": 1e9},
     write={"float32": 1e9, "bfloat16": 1e9},
     update=1e9,
     load=1e9,
@@ -85,20 +87,18 @@ def test_passes_are_those_that_the_ledger_of_quickstart_counted():
     assert one(found, "grade", "base").calls == 8
 
 
-def test_tokens_are_within_a_quarter_of_those_that_quickstart_measured():
-    """Token positions of the ledger of the same run."""
-    _, found = planned("quickstart", *MEASURED)
-    written = [t for t in found if t.label.startswith("training-none")]
-    measured = {
-        15023 + 11079: sum(t.read + t.decoded for t in written),
-        12952: one(found, "sft", "none").learn,
-        4252: one(found, "losses", "none").read,
-        1340 + 23990: one(found, "score", "exact").read + one(found, "score", "exact").learn,
-        3939: one(found, "answer", "none").read + one(found, "answer", "none").decoded,
-        14108: one(found, "compare", "base").prompt,
-        9220: one(found, "grade", "none").prompt,
-    }
-    assert {real: told for real, told in measured.items() if abs(told / real - 1) > 0.25} == {}
+LEDGER = Path(__file__).parents[2] / "results/quickstart"
+ODD = {"grade random"}
+"""Two of its eight answers were empty, which no judge is asked about."""
+
+
+def test_tokens_are_within_a_quarter_of_the_ledger_of_quickstart_stage_by_stage():
+    rows = [row for row in beside_ledger("quickstart", LEDGER) if row.measured]
+    assert len(rows) > 30
+    far = {r.stage: r.planned / r.measured for r in rows if abs(r.planned / r.measured - 1) > 0.3}
+    assert {stage: ratio for stage, ratio in far.items() if stage not in ODD} == {}
+    planned, measured = sum(r.planned for r in rows), sum(r.measured for r in rows)
+    assert planned == pytest.approx(measured, rel=0.25)
 
 
 def test_twice_the_candidates_cost_twice_the_scoring_and_no_more_training():
@@ -207,7 +207,7 @@ def test_the_command_prints_the_table_and_runs_nothing(tmp_path):
 def test_calibration_gives_speeds_that_a_plan_can_count_on(tmp_path):
     found = measure.calibrate("cpu", model="tiny")
     numbers = [*found.read.values(), *found.learn.values(), *found.write.values()]
-    numbers += [found.stream, found.update, found.load, found.memory]
+    numbers += [*found.stream.values(), found.update, found.load, found.memory]
     assert all(number > 0 and math.isfinite(number) for number in numbers)
     assert all(found.write[name] <= found.read[name] for name in found.write)
     cfg, work = planned("tiny")

@@ -24,8 +24,8 @@ class Speeds:
     """FLOP/s of passes without gradients, by type of the matrix products."""
     learn: Mapping[str, float]
     """FLOP/s of passes forward and backward."""
-    stream: float
-    """Bytes of weights a second that a decoding step reads."""
+    stream: Mapping[str, float]
+    """Bytes of weights a second that a decoding step reads, by their type."""
     write: Mapping[str, float]
     """FLOP/s of a decoding step beyond that, row by row."""
     update: float

@@ -72,7 +72,7 @@ def speeds(device: Device) -> Speeds:
         | {"bfloat16": READS * device.bf16},
         learn={"float32": LEARNS * device.fp32, "tf32": LEARNS * device.tf32}
         | {"bfloat16": LEARNS * device.bf16},
-        stream=STREAMS * device.bandwidth,
+        stream=dict.fromkeys(("float32", "bfloat16"), STREAMS * device.bandwidth),
         write={"float32": READS * device.fp32, "bfloat16": READS * device.bf16},
         update=STREAMS * device.bandwidth / 28,
         load=2e9,

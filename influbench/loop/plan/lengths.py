@@ -1,7 +1,13 @@
-"""How long the texts of a run are, in tokens: measured of data that are here, assumed otherwise."""
+"""How long the texts of a run are, in tokens: measured of data that are here, assumed otherwise.
+
+Counts follow from the configuration and the data. What only a run can tell is assumed in the
+constants below; ``ATTEMPTS``, ``WRITTEN``, ``PADDING`` and ``JUDGED`` were fitted to one run of
+``quickstart`` (SmolLM2-135M, 2026-11-26), so that its own ledger is no independent test of them.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,10 +35,12 @@ ATTEMPTS = 1.6
 """Instructions asked for a pair that is kept; SmolLM2-135M: 1.3 to 1.9 (quickstart)."""
 PADDING = 1.25
 """Positions of a training batch over its tokens: rows are padded to the longest."""
-GRADE_READS = 3.4
-"""Times that a local judge reads a request for a mark from 1 to 10; measured, quickstart."""
-JUDGED = 200
-"""Tokens of a judge's own instructions around the answers."""
+GRADE_READS = 2
+"""Times that a local judge reads a request for a mark: 1 and 10 begin alike (judging.local)."""
+JUDGED, GRADED = 200, 200
+"""Tokens of a judge's own instructions: the question included where two answers are compared."""
+ANSWERED = 400
+"""Assumed mean tokens of an answer that no limit cuts."""
 PAIRS_A_PROMPT = 2.72
 """All pairs of different sign: 6,792 of 2,500 seed prompts in the paper."""
 
@@ -100,6 +108,11 @@ def lengths(cfg: DataConfig, generation: GenerationSettings) -> Lengths:
         written=Set(0, instruction, response),
         assumed=assumed,
     )
+
+
+def answered(limit: int) -> float:
+    """Tokens of an answer that is cut at a limit, in the mean: lengths are exponential."""
+    return ANSWERED * (1 - math.exp(-limit / ANSWERED))
 
 
 def _pairs(rows: Sequence[Example]) -> list[tuple[str, str]]:

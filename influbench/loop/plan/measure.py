@@ -39,7 +39,8 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
     read: dict[str, float] = {}
     learn: dict[str, float] = {}
     write: dict[str, float] = {}
-    update = load = stream = 0.0
+    stream: dict[str, float] = {}
+    update = load = 0.0
     weights = shape_of(model).parameters
     ref = models.resolve(model)
     place = models.device_of(device)
@@ -52,7 +53,7 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
         read[name] = flops / _timed(lambda net=net, ids=ids: _forward(net, ids), place)
         # One token reads every weight once: a decoding step's fixed part, the pass's own included.
         alone = _timed(lambda net=net, ids=ids: _forward(net, ids[:1, :1]), place)
-        stream = (4 if name == "float32" else 2) * weights / alone
+        stream[name] = (4 if name == "float32" else 2) * weights / alone
         seconds, tokens = _decode(net, tokenizer, place)
         beyond = seconds - NEW * alone
         write[name] = min(2 * weights * tokens / max(beyond, 1e-9), read[name])

@@ -97,10 +97,11 @@ def seconds_of(task: Task, shape: Shape, speeds: Speeds) -> float:
     work = 2 * shape.parameters
     size = BYTES[task.compute] * shape.parameters
     seconds = (task.read + task.prompt * (task.who == "judge")) * work / speeds.read[task.compute]
-    seconds += 3 * task.learn * work / speeds.learn[task.compute]
+    passes = 2 if task.trains == "lora" else 3  # a frozen weight needs no gradient of its own
+    seconds += passes * task.learn * work / speeds.learn[task.compute]
     if task.steps:
         compute = "bfloat16" if task.compute == "bfloat16" else "float32"
-        seconds += task.steps * (size / speeds.stream + speeds.start)
+        seconds += task.steps * (size / speeds.stream[compute] + speeds.start)
         seconds += task.decoded * work / speeds.write[compute]
     seconds += task.updates * (shape.parameters / speeds.update + speeds.start)
     idle = not (task.read or task.learn or task.steps or task.prompt)

@@ -87,7 +87,7 @@ class _Stages:
         cfg, known = self.cfg.generation, self.known
         question = known.written.question
         asked = count / responses * texts.ATTEMPTS
-        shots = cfg.num_shots * min(known.seeds.question, cfg.max_seed_characters / 4.4)
+        shots = self._shots()
         chunk = min(cfg.batch_size, cfg.prompts_per_chunk * cfg.instructions_per_seed)
         kinds = (
             ("instructions", asked, TEMPLATE + TASK + shots, cfg.instruction, question),
@@ -193,16 +193,15 @@ class _Stages:
 
     def _taught(self, name: str) -> Iterator[Task]:
         cfg, known, writing = self.cfg.dpo, self.known, self.cfg.generation
-        limit = writing.max_seed_characters / 4.4
         siblings = writing.instructions_per_seed
-        prompt = TEMPLATE + TASK + writing.num_shots * min(known.seeds.question, limit)
-        completion = known.written.question
+        prompt, completion = TEMPLATE + TASK + self._shots(), known.written.question
         if cfg.target == "response":
             siblings = writing.responses_per_instruction
             prompt, completion = TEMPLATE + known.written.question, known.written.answer
-        per = texts.PAIRS_A_PROMPT if self.cfg.preferences.rule == "sign" else 1
+        # Dropped siblings leave smaller groups, and more of them.
+        per = texts.PAIRS_A_PROMPT if self.cfg.preferences.rule == "sign" else texts.ATTEMPTS
         pairs = math.ceil(self.cfg.sizes.candidates / siblings * per)
-        tokens = pairs * 2 * (prompt + completion)
+        tokens = pairs * (prompt + 2 * completion)  # a pair reads its prompt once
         yield Task(
             stage="dpo",
             label=name,
@@ -211,13 +210,20 @@ class _Stages:
             items=pairs,
             passes=pairs * (2 + 6 * cfg.epochs),
             read=tokens,
-            learn=tokens * cfg.epochs * (2 / 3 if cfg.method == "lora" else 1),
+            learn=tokens * cfg.epochs,
             updates=math.ceil(pairs / cfg.batch_size)
             * cfg.epochs
             * (0.02 if cfg.method == "lora" else 1),
             trains=cfg.method,
             saved=1,
         )
+
+    def _shots(self) -> float:
+        """Tokens of the instructions shown: seeds, and some of the teacher's own."""
+        cfg, known = self.cfg.generation, self.known
+        own = min(cfg.num_own_shots, cfg.num_shots)
+        seed = min(known.seeds.question, cfg.max_seed_characters / texts.CHARACTERS)
+        return (cfg.num_shots - own) * seed + own * known.written.question
 
     def _evaluated(self, arm: str, model: str, *, against: bool) -> Iterator[Task]:
         name = f"{arm} {model}".strip()
@@ -240,7 +246,7 @@ class _Stages:
             )
         if "alpaca_eval" in suites and against:
             orders = 2 if self.cfg.evaluation.orders == "both" else 1
-            answer = _written(one.sampling.max_new_tokens)
+            answer = texts.answered(one.sampling.max_new_tokens)
             yield self._judged(
                 "compare", name, orders * known.evaluation.count, JUDGED + 2 * answer
             )
@@ -248,13 +254,21 @@ class _Stages:
             limit = two.sampling.max_new_tokens
             yield self._answers(f"{name}-turns", model, known.questions, 2, limit, 32)
             calls = 2 * known.questions.count
-            yield self._judged("grade", name, calls, JUDGED + 1.5 * _written(limit))
+            yield self._judged(
+                "grade",
+                name,
+                calls,
+                texts.GRADED + 0.75 * known.questions.question + 1.5 * texts.answered(limit),
+            )
 
     def _answers(
         self, label: str, model: str, asked: Set, turns: int, limit: int, batch: int
     ) -> Task:
         rows = min(batch, asked.count)
-        prompt = TEMPLATE + asked.longest / turns
+        answer = texts.answered(limit)
+        # A turn's prompt holds the turns before it, with their answers.
+        each = turns * TEMPLATE + asked.longest * (turns + 1) / 2
+        each += answer * turns * (turns - 1) / 2
         return Task(
             stage="answer",
             label=label,
@@ -263,8 +277,8 @@ class _Stages:
             compute=self.cfg.evaluation.dtype,
             items=asked.count,
             passes=asked.count * turns,
-            read=asked.count * turns * prompt,
-            decoded=asked.count * turns * _written(limit),
+            read=asked.count * each,
+            decoded=asked.count * turns * answer,
             steps=turns * math.ceil(asked.count / rows) * limit,
             rows=rows,
         )
@@ -283,7 +297,3 @@ class _Stages:
             prompt=calls * prompt * reads,
             replies=replies,
         )
-
-
-def _written(limit: int) -> float:
-    return min(0.8 * limit, 2 * texts.LONGEST)
