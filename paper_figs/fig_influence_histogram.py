@@ -17,14 +17,14 @@ import numpy as np
 from influbench.results import Study
 from influbench.statistics.bootstrap import interval
 from paper_figs.drawing import caption, command, nothing, page, save
-from paper_figs.records import clusters, groups_of, scores_by_seed
+from paper_figs.records import bins_for, clusters, groups_of, scores_by_seed
 
 NAME = "fig_influence_histogram"
 SIGNED = ("exact", "first_order", "adam_jvp", "gradient_dot", "less", "trak")
 """Those whose zero means "as if the example had not been learnt", the oracle first."""
 MOST = 4
 BINS = 24
-"""At most; about two a square root of the candidates."""
+"""At most."""
 
 
 def draw(study: Study, out: Path) -> list[Path]:
@@ -50,7 +50,7 @@ def draw(study: Study, out: Path) -> list[Path]:
             items = sorted(found[name])
             values = np.array([found[name][item] for item in items])
             power = math.floor(math.log10(max(np.abs(values).max(), 1e-300)))
-            bins = min(BINS, round(2 * math.sqrt(len(values))))
+            bins = bins_for(len(values), BINS)
             axes.hist(values / 10.0**power, bins=bins, color="#56B4E9", edgecolor="white", lw=0.3)
             axes.axvline(0, color="0.35", linewidth=0.8)
             positive = values > 0

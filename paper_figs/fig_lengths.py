@@ -8,6 +8,7 @@ example, counted with the student's tokenizer:
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -17,10 +18,12 @@ import numpy as np
 from influbench.results import Study
 from influbench.statistics.bootstrap import interval as bootstrap
 from paper_figs.drawing import caption, command, interval, legend, nothing, page, save
+from paper_figs.records import bins_for, outcomes_by_arm
 
 NAME = "fig_lengths"
 TITLES = {"instruction_tokens": "instruction (tokens)", "response_tokens": "response (tokens)"}
 BINS = 30
+"""At most."""
 MOST = 6
 
 
@@ -35,13 +38,13 @@ def draw(study: Study, out: Path) -> list[Path]:
         UserError: no such lengths.
     """
     found: dict[str, dict[str, list[float]]] = {}
-    for row in study.outcomes.to_dict("records"):
-        if row["metric"] in TITLES:
-            arms = found.setdefault(row["metric"], {})
-            arms.setdefault(row["estimator"], []).append(float(row["value"]))
+    for arm, seeds in outcomes_by_arm(study, re.compile("|".join(TITLES))).items():
+        for row in (row for rows in seeds.values() for row in rows):
+            lengths = found.setdefault(str(row["metric"]), {}).setdefault(arm, [])
+            lengths.append(float(row["value"]))
     if not found:
         wanted = "lengths of the training data (instruction_tokens, response_tokens)"
-        raise nothing(study, wanted, None)
+        raise nothing(study, wanted, "influbench sweep experiments/quickstart.yaml")
     metrics = [metric for metric in TITLES if metric in found]
     sizes: list[str] = []
     with page(3.4 * len(metrics), 2.8) as figure:
@@ -50,7 +53,8 @@ def draw(study: Study, out: Path) -> list[Path]:
         for axes, metric in zip(panels, metrics, strict=True):
             values = {arm: np.array(found[metric][arm]) for arm in sorted(found[metric])[:MOST]}
             longest = float(np.quantile(np.concatenate(list(values.values())), 0.99))
-            edges = np.linspace(0, longest + 1, BINS + 1)
+            fewest = min(map(len, values.values()))
+            edges = np.linspace(0, longest + 1, bins_for(fewest, BINS) + 1)
             tops = [np.histogram(v, edges, density=True)[0].max() for v in values.values()]
             for i, (arm, lengths) in enumerate(values.items()):
                 style = ("-", "--", ":")[i % 3]

@@ -1,20 +1,32 @@
-"""MT-Bench by category, as a radar: one line a student.
+"""MT-Bench by category, as a radar: one line a student, with intervals along the spokes.
 
 Reads ``results/<study>`` and nothing else:
 
-python paper_figs/fig_mt_bench_radar.py results/evaluate --out figures
+    python paper_figs/fig_mt_bench_radar.py results/evaluate --out figures
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from itertools import cycle
 from pathlib import Path
 
+import matplotlib
+
 from influbench.results import Study
-from paper_figs.drawing import MARKERS, caption, command, nothing, page, save
-from paper_figs.records import Row, counts
+from influbench.statistics.estimate import Estimate
+from paper_figs.drawing import (
+    MARKERS,
+    QUIET,
+    caption,
+    command,
+    interval,
+    legend,
+    nothing,
+    page,
+    save,
+)
+from paper_figs.records import Row, counts, estimate
 
 NAME = "fig_mt_bench_radar"
 GRADE = "mt_bench/grade/"
@@ -30,36 +42,46 @@ def draw(study: Study, out: Path) -> list[Path]:
     Raises:
         UserError: fewer than three categories.
     """
-    students: dict[tuple[str, str], dict[str, float]] = {}
+    students: dict[str, dict[str, Estimate]] = {}
     used: list[Row] = []
-    for row in study.rows.to_dict("records"):
+    for row in study.estimates.to_dict("records"):
         category = str(row["metric"]).removeprefix(GRADE)
         if category != row["metric"]:
-            students.setdefault((row["estimator"], row["run"]), {})[category] = row["value"]
+            students.setdefault(str(row["label"]), {})[category] = estimate(row)
             used.append(row)
     categories = sorted({name for grades in students.values() for name in grades})
     if len(categories) < 3:
         wanted = "MT-Bench grades in three categories or more"
         raise nothing(study, wanted, "influbench evaluate --suite mt_bench")
     angles = [2 * math.pi * n / len(categories) for n in range(len(categories))]
-    with page(3.5, 3.3) as figure:
+    with page(3.5, 3.5) as figure:
+        colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
         axes = figure.add_subplot(projection="polar")
         axes.set_xticks(angles, categories)
+        axes.tick_params(axis="x", pad=7)
         axes.set_ylim(0, 10)
-        axes.set_yticks([2, 4, 6, 8, 10])
-        markers = cycle(MARKERS)
-        names = [student for student, _ in students]
-        for (student, run), found in students.items():
-            grades = [found.get(name, math.nan) for name in categories]
+        axes.set_rlabel_position(180 / len(categories))  # pyright: ignore[reportAttributeAccessIssue]
+        axes.set_yticks([2, 4, 6, 8, 10], ["2", "4", "6", "8", "10"], fontsize=5.5, color=QUIET)
+        for i, (student, found) in enumerate(sorted(students.items())):
+            colour = colours[i % len(colours)]
+            # A little apart, so that intervals on one spoke do not cover one another.
+            shift = (i - (len(students) - 1) / 2) * min(0.06, 0.3 / len(students))
+            grades = [found[name].value if name in found else math.nan for name in categories]
+            turned = [angle + shift for angle in angles]
             axes.plot(
-                [*angles, angles[0]],
+                [*turned, turned[0]],
                 [*grades, grades[0]],
-                marker=next(markers),
-                linewidth=1,
-                label=student if names.count(student) == 1 else f"{student} ({run})",
+                color=colour,
+                marker=MARKERS[i % len(MARKERS)],
+                markersize=3,
+                linewidth=0.8,
+                label=student,
             )
-        figure.legend(loc="outside upper left", fontsize=6)
-        text = f"{counts(used)} questions a category; intervals: the study's table"
+            for angle, name in zip(turned, categories, strict=True):
+                if name in found:
+                    interval(axes, angle, *found[name].bounds, colour)
+        legend(figure, axes, 3)
+        text = f"{counts(used)} questions a category; intervals over questions"
         return save(figure, out, NAME, caption(study, text, "mean grade of both turns, 1-10"))
 
 

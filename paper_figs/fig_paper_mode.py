@@ -18,6 +18,7 @@ from influbench.results import Study
 from influbench.statistics.agreement import spearman
 from influbench.statistics.bootstrap import interval
 from influbench.statistics.estimate import Estimate
+from influbench.statistics.seeds import over_seeds
 from paper_figs.drawing import caption, command, forest, nothing, page, save
 from paper_figs.records import clusters, groups_of, scores_by_seed
 
@@ -26,7 +27,12 @@ FAITHFUL = "corrected"
 """The influence without any quirk, the zero-gradient step taken off."""
 MARK = "same_pairs"
 """A metric that only the study of the released code's quirks has."""
-PANELS = ("Spearman correlation", "same sign (share)", "same best-worst pair (share)")
+PANELS = {
+    "Spearman correlation": (-1.0, 1.0),
+    "same sign (share)": (0.0, 1.0),
+    "same best-worst pair (share)": (0.0, 1.0),
+}
+"""What is drawn, and the values that it can have."""
 
 
 def draw(study: Study, out: Path) -> list[Path]:
@@ -39,22 +45,39 @@ def draw(study: Study, out: Path) -> list[Path]:
     Raises:
         UserError: another study.
     """
-    found = next(iter(scores_by_seed(study).values()), {})
-    if MARK not in set(study.rows["metric"]) or FAITHFUL not in found:
+    seeds = [found for found in scores_by_seed(study).values() if FAITHFUL in found]
+    if MARK not in set(study.rows["metric"]) or not seeds:
         wanted = "scores with each quirk of the released code"
         raise nothing(study, wanted, "influbench sweep experiments/paper_mode.yaml")
-    quirks = [name for name in found if name != FAITHFUL]
+    quirks = [name for name in seeds[0] if name != FAITHFUL and all(name in s for s in seeds)]
     groups = groups_of(study)
-    numbers = [_against(found[FAITHFUL], found[name], groups) for name in quirks]
+    numbers = [
+        [
+            over_seeds(several, within)
+            for several, within in zip(
+                zip(*(_against(s[FAITHFUL], s[name], groups) for s in seeds), strict=True),
+                PANELS.values(),
+                strict=True,
+            )
+        ]
+        for name in quirks
+    ]
     with page(7.0, 0.8 + 0.22 * len(quirks)) as figure:
         panels = figure.subplots(1, len(PANELS), sharey=True)
         for place, (axes, title) in enumerate(zip(panels, PANELS, strict=True)):
             names = [name.replace("_", " ") for name in quirks]
             forest(axes, names, [number[place] for number in numbers], 1.0)
             axes.set_xlabel(title)
+        count = max(len(found[FAITHFUL]) for found in seeds)
+        prompts = max(len({groups[item] for item in found[FAITHFUL]}) for found in seeds)
+        over = (
+            "one seed: intervals over its seed prompts"
+            if len(seeds) == 1
+            else f"means of {len(seeds)} seeds; intervals over seeds and their seed prompts"
+        )
         text = caption(
             study,
-            f"n = {len(found[FAITHFUL])} candidates, {len(set(groups.values()))} seed prompts",
+            f"n = {count} candidates of {prompts} seed prompts a seed; {over}",
             "against the corrected influence (no quirk, no pull of old momentum); grey: no effect",
         )
         return save(figure, out, NAME, text)

@@ -14,10 +14,14 @@ from pathlib import Path
 from influbench.results import Study
 from influbench.statistics.estimate import Estimate
 from paper_figs.drawing import Curve, caption, command, curves, legend, nothing, page, save
-from paper_figs.records import Row, counts, estimate, parted
+from paper_figs.records import KEEPING, Row, counts, estimate, parted
 
 NAME = "fig_positive_share"
 METRIC = "positive_share"
+LINES = (
+    "of the arm's training data, those with positive exact influence on its student, n scored",
+    "a step at the peak of the student's learning rate; intervals over seed prompts",
+)
 
 
 def draw(study: Study, out: Path) -> list[Path]:
@@ -39,16 +43,17 @@ def draw(study: Study, out: Path) -> list[Path]:
             used.append(row)
     if not found:
         wanted = "shares of the student's checkpoints (positive_share/P)"
-        raise nothing(study, wanted, None)
+        raise nothing(study, wanted, KEEPING)
     with page(3.5, 2.8) as figure:
         axes = figure.subplots()
         shown: dict[str, Curve] = dict(sorted(found.items()))
         curves(axes, shown)
         axes.axhline(50, color="0.6", linewidth=0.6, zorder=1)
+        axes.set_xlim(0, 1.06)
         axes.set_xlabel("share of the student's steps")
-        axes.set_ylabel("training data with positive influence (%)")
+        axes.set_ylabel("data with influence > 0 (%)")
         legend(figure, axes, 3)
-        return save(figure, out, NAME, caption(study, counts(used)))
+        return save(figure, out, NAME, caption(study, counts(used), *LINES))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Draws from ``outcomes``: ``root_verb``, one item a training example, whose categ
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,15 +20,17 @@ from matplotlib.axes import Axes
 from matplotlib.typing import ColorType
 from scipy.stats import binomtest
 
-from influbench.results import Study
+from influbench.results import BASELINE, Study
 from paper_figs.drawing import caption, command, nothing, page, save
+from paper_figs.records import outcomes_by_arm
 
 NAME = "fig_root_verbs"
 METRIC = "root_verb"
+RECORDED = "pip install 'influbench[words]' and influbench sweep experiments/quickstart.yaml"
 VERBS = 12
 NOUNS = 4
 MOST = 3
-SMALLEST = 9.0
+SMALLEST = 4.5
 """Degrees below which a slice has no room for its word."""
 
 
@@ -41,20 +44,26 @@ def draw(study: Study, out: Path) -> list[Path]:
     Raises:
         UserError: no such words.
     """
-    found = study.outcomes[study.outcomes["metric"] == METRIC]
-    if found.empty:
+    found = {
+        arm: [str(row["category"]) for rows in seeds.values() for row in rows]
+        for arm, seeds in outcomes_by_arm(study, re.compile(METRIC)).items()
+    }
+    found = {arm: words for arm, words in found.items() if any(words)}
+    if not found:
         wanted = "root verbs of the training data's instructions (root_verb)"
-        raise nothing(study, wanted, None)
-    arms = sorted(set(found["estimator"]))[:MOST]
+        raise nothing(study, wanted, RECORDED)
+    arms = sorted(found, key=lambda arm: (arm != BASELINE, arm))[:MOST]
     notes: list[str] = []
     with page(3.4 * len(arms), 3.6) as figure:
         panels = figure.subplots(1, len(arms), squeeze=False, subplot_kw={"projection": "polar"})[0]
         for axes, arm in zip(panels, arms, strict=True):
-            words = found.loc[found["estimator"] == arm, "category"].to_list()
+            words = found[arm]
             notes += [f"{arm}: n = {len(words)} instructions", *_sunburst(axes, words)]
             axes.set_title(f"{arm} (n = {len(words)})", loc="center")
         text = caption(
             study,
+            f"inner ring: the {VERBS} most common root verbs; outer ring: the {NOUNS} most common "
+            "nouns of each, by their shares among these",
             "by a word list and its rules (textblob, pattern's lexicon), not a parser: the first "
             "verb of the instruction and the first noun after it; mistakes are common",
             *notes,
@@ -77,10 +86,10 @@ def _sunburst(axes: Axes, words: list[str]) -> list[str]:
         )
         nouns = Counter(
             word.split()[1] for word in words if word.split()[:1] == [verb] and " " in word
-        )
-        place = start
-        for noun, times in nouns.most_common(NOUNS):
-            part = width * times / count
+        ).most_common(NOUNS)
+        place, shown = start, sum(times for _, times in nouns)
+        for noun, times in nouns:
+            part = width * times / shown
             _slice(axes, place, part, 0.75, noun, colours[(2 * i + 1) % 20])
             place += part
         start += width
@@ -102,7 +111,7 @@ def _slice(
     axes.text(
         middle,
         inner + 0.2,
-        word[:11],
+        word[:12],
         fontsize=4.5,
         ha="center",
         va="center",

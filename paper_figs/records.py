@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,10 @@ from influbench.results import Study
 from influbench.statistics.estimate import Estimate
 
 Row = Mapping[str, Any]
-CHECKPOINT = "@"
-"""Between a name and how far a training had gone: ``exact@0.5`` is the arm ``exact`` with the
-teacher after half of its DPO steps."""
+MIDWAY = re.compile(r"midway/([\d.]+)/(\w+)")
+"""A number of an arm whose teacher had done a share of its DPO steps: ``midway/0.5/win_rate``."""
+KEEPING = "influbench sweep STUDY.yaml --set keep_checkpoints=4"
+"""What records such numbers."""
 
 
 def headline(study: Study, metric: str) -> list[Row]:
@@ -52,6 +54,22 @@ def scores_by_seed(study: Study) -> dict[int, dict[str, dict[str, float]]]:
     return found
 
 
+def outcomes_by_arm(study: Study, metric: re.Pattern[str]) -> dict[str, dict[int, list[Row]]]:
+    """Arm, seed -> the outcomes whose metric matches; of the first run of each seed that has them.
+
+    Runs of a study share students: that of the untaught teacher stands in each of their files.
+    """
+    found: dict[str, dict[int, list[Row]]] = {}
+    first: dict[tuple[str, int], str] = {}
+    for row in study.outcomes.to_dict("records"):
+        arm, seed = str(row["estimator"]), int(row["seed"])
+        if not metric.fullmatch(str(row["metric"])):
+            continue
+        if first.setdefault((arm, seed), str(row["run"])) == row["run"]:
+            found.setdefault(arm, {}).setdefault(seed, []).append(row)
+    return dict(sorted(found.items()))
+
+
 def groups_of(study: Study) -> dict[str, str]:
     """Candidate id to the seed prompt whose siblings compete; the id itself where there is none."""
     columns = zip(study.scores["id"], study.scores["group"], strict=True)
@@ -64,6 +82,11 @@ def clusters(items: Sequence[str], groups: Mapping[str, str]) -> list[np.ndarray
     for place, item in enumerate(items):
         found.setdefault(groups.get(item, item), []).append(place)
     return [np.array(places) for places in found.values()]
+
+
+def bins_for(count: int, most: int) -> int:
+    """Bars of a histogram of so many numbers: about two a square root."""
+    return max(2, min(most, round(2 * math.sqrt(count))))
 
 
 def counts(rows: Iterable[Row]) -> str:

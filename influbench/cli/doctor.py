@@ -22,6 +22,7 @@ EXTRAS = {
     "judge-server": "xllamacpp",
     "harness": "lm_eval",
     "retrieval": "bm25s",
+    "words": "textblob",
     "embedded": "gguf",
     "report": "plotly",
 }

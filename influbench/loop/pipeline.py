@@ -8,14 +8,16 @@ from functools import partial
 from typing import Any
 
 from influbench import scoring
-from influbench.data.records import Candidate, LedgerRow, Pair, Score
+from influbench.data.records import Candidate, LedgerRow, Outcome, Pair, Score
 from influbench.evaluation.evaluator import Evaluated
-from influbench.loop import arms
+from influbench.loop import arms, midway
 from influbench.loop.arms import BASE, BASELINE
+from influbench.loop.midway import Midway
 from influbench.loop.sets import check
 from influbench.loop.settings import RunConfig
 from influbench.loop.steps import Steps, teacher_of
 from influbench.models.templates import templated
+from influbench.statistics.estimate import Estimate
 from influbench.store.session import Session
 
 Marks = Mapping[str, Evaluated]
@@ -37,6 +39,8 @@ class Round:
     """What DPO reports: losses, held-out accuracy."""
     marks: Marks = field(default_factory=dict)
     """The trained students'."""
+    midway: Sequence[Midway] = ()
+    """The teacher on the way of its training, where ``keep_checkpoints`` asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,10 @@ class Run:
     """The students before any training."""
     trained: Mapping[str, Mapping[str, Mapping[str, Any]]]
     """What each training reports, by student and arm: examples, response tokens, steps, losses."""
+    texts: Mapping[str, Sequence[Outcome]]
+    """What the probed student's training data look like, by arm: lengths, root verbs."""
+    positive_shares: Mapping[str, Mapping[float, Estimate]]
+    """Of its training data on the way, by arm and share of its steps."""
     ledger: Sequence[LedgerRow]
     notes: Sequence[str]
 
@@ -112,10 +120,11 @@ def run(cfg: RunConfig, session: Session) -> Run:
             facts={method: found.facts for method, found in scored.items()},
         )
         if arm.estimator:
-            scores = turn.scores[arm.estimator]
+            scores, kept = turn.scores[arm.estimator], {}
             if arm.pairs:
                 told = steps.teach(candidates, teacher, arm, scored[arm.estimator])
                 turn, teacher = replace(turn, pairs=told.pairs, teaching=told.report), told.teacher
+                kept = told.kept
             elif arm.way == "bootstrap":
                 seeds = arms.as_seeds(arms.best(candidates, scores, steps.shots_wanted))
             if arm.way == "filter":
@@ -124,6 +133,10 @@ def run(cfg: RunConfig, session: Session) -> Run:
                 rows = steps.training_set(arm.name, teacher, seeds)
             marks = steps.evaluate(arm.name, steps.train(arm.name, rows), against)
             turn = replace(turn, marks=marks)
+            if kept:
+                before = rounds[-1].marks if rounds else untaught
+                looked = midway.Looked(steps, turn, seeds, warmup, warmed, before, against)
+                turn = replace(turn, midway=midway.teachers(looked, arm, kept))
         rounds.append(turn)
     return Run(
         config=cfg,
@@ -132,6 +145,8 @@ def run(cfg: RunConfig, session: Session) -> Run:
         baseline=untaught,
         base=base,
         trained=steps.trained,
+        texts=steps.texts,
+        positive_shares=midway.positive_shares(steps),
         ledger=session.ledger,
         notes=session.notes,
     )

@@ -15,6 +15,7 @@ from influbench.evaluation.evaluator import Evaluated
 from influbench.files import digest
 from influbench.loop import arms
 from influbench.loop.arms import BASE, BASELINE
+from influbench.loop.midway import POSITIVE
 from influbench.loop.pipeline import Marks, Round, Run
 from influbench.results import CEILING, RunResult, blank_row, cost_rows, publish, row_of
 from influbench.scoring import ORACLE
@@ -58,6 +59,12 @@ def result(run: Run, study: str, run_id: str) -> RunResult:
         }
         for student in (run.config.student.name, *(m.name for m in run.config.students))
     }
+    own = outcomes[run.config.student.name]
+    for arm, texts in run.texts.items():
+        own[arm] = [*own[arm], *texts]
+    for part in last.midway:
+        marks = (replace(o, metric=part.named(o.metric)) for o in items(part.marks))
+        own[name] = [*own[name], *marks, *part.influence()]
     return publish(
         {**run.config.model_dump(mode="json"), "methods": run.methods},
         run.config.device,
@@ -112,7 +119,7 @@ def rows(run: Run, study: str, run_id: str) -> list[ResultRow]:
                 )
         if name != BASELINE:
             out += _students(turn.marks, run, base(name, turn.number))
-    return out
+    return out + _midway(run, base)
 
 
 def _compared(run: Run, base: Callable[[str, int], ResultRow]) -> list[ResultRow]:
@@ -134,6 +141,22 @@ def _compared(run: Run, base: Callable[[str, int], ResultRow]) -> list[ResultRow
         for name, told in reports.items()
         for metric, key in (("training_pairs", "examples"), ("training_tokens", "response_tokens"))
     ]
+
+
+def _midway(run: Run, base: Callable[[str, int], ResultRow]) -> list[ResultRow]:
+    """``midway/P/…``: marks of the student of a teacher on the way; ``positive_share/P``."""
+    published = {name for name, _, _ in QUALITY.values()}
+    out = [
+        replace(row, metric=part.named(row.metric))
+        for turn in run.rounds
+        for part in turn.midway
+        for row in _quality(part.marks, base(run.config.scoring.estimator, turn.number))
+        if row.metric in published
+    ]
+    for arm, shares in run.positive_shares.items():
+        blank = base(arm, len(run.rounds))
+        out += [row_of(blank, f"{POSITIVE}/{p:.3g}", share) for p, share in shares.items()]
+    return out
 
 
 def _students(marks: Marks, run: Run, base: ResultRow) -> list[ResultRow]:

@@ -41,12 +41,7 @@ def check(cfg: RunConfig) -> Sets:
     arm = arms.parse(cfg.scoring.estimator)
     for name in cfg.scoring.compare:
         registry.build(name)
-    if cfg.stop_after == "scores" and (cfg.rounds > 1 or cfg.scoring.estimator != BASELINE):
-        raise UserError(
-            f"stop_after = scores: expected scoring.estimator = '{BASELINE}' and one round, since "
-            f"no teacher is taught, got '{cfg.scoring.estimator}' and {cfg.rounds}: name the "
-            "methods in scoring.compare"
-        )
+    _check_scores_only(cfg)
     names = [model.name for model in (cfg.student, *cfg.students)]
     if len(set(names)) < len(names):
         raise UserError(
@@ -137,4 +132,20 @@ def _check_target(target: str, responses: int) -> None:
             f"generation.responses_per_instruction = {responses}: expected 1 with dpo.target = "
             "instruction, since every response would pair its instruction again: set "
             "dpo.target=response, or leave it out"
+        )
+
+
+def _check_scores_only(cfg: RunConfig) -> None:
+    if cfg.stop_after != "scores":
+        return
+    if cfg.rounds > 1 or cfg.scoring.estimator != BASELINE:
+        raise UserError(
+            f"stop_after = scores: expected scoring.estimator = '{BASELINE}' and one round, since "
+            f"no teacher is taught, got '{cfg.scoring.estimator}' and {cfg.rounds}: name the "
+            "methods in scoring.compare"
+        )
+    if cfg.keep_checkpoints:
+        raise UserError(
+            f"stop_after = scores: expected keep_checkpoints = 0, since no teacher is taught and "
+            f"no student trained, got {cfg.keep_checkpoints}: leave one of the two out"
         )

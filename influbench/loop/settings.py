@@ -76,6 +76,12 @@ class RunConfig(Config):
     dpo: DPOSettings = DPOSettings()
     sft: SFTSettings = SFTSettings()
     evaluation: EvaluationConfig = EvaluationConfig()
+    keep_checkpoints: int = seldom(
+        0,
+        "states of each teacher and student kept, at even shares of their steps; at each a student "
+        "is trained on what the teacher writes, and influence is measured (figure 3)",
+        ge=0,
+    )
     stop_after: Literal["scores", "end"] = Field(
         default="end", description="scores: nothing is taught, trained or evaluated; one round"
     )

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from influbench import generation, scoring, training
-from influbench.data.records import Candidate, Example, ModelRef, Pair, SeedPrompt
+from influbench.data.records import Candidate, Example, ModelRef, Outcome, Pair, SeedPrompt
 from influbench.evaluation.evaluator import Evaluated
 from influbench.evaluation.suite import Baseline
 from influbench.files import digest
 from influbench.generation.attempts import GenerationConfig
-from influbench.loop import arms, preferences
+from influbench.loop import arms, learnt, preferences
 from influbench.loop.arms import BASELINE, Arm
 from influbench.loop.sets import Sets
 from influbench.loop.settings import RunConfig
@@ -21,6 +21,7 @@ from influbench.scoring import MethodConfig, Scored
 from influbench.store.session import Session
 from influbench.training import SFTConfig, WarmupConfig, dpo
 from influbench.training.dpo import DPOStageConfig
+from influbench.training.keeping import kept_models
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,18 @@ class Taught:
     report: Mapping[str, Any]
     """Losses, held-out accuracy."""
     teacher: ModelRef
+    kept: Mapping[float, ModelRef]
+    """The teacher by the share of its steps, the end included, where ``keep_checkpoints`` asks."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """An arm's probed student on the way of its training."""
+
+    rows: Sequence[Candidate]
+    """What it learns."""
+    kept: Mapping[float, ModelRef]
+    """Its states, with moments, by the share of its steps."""
 
 
 @dataclass
@@ -44,6 +57,10 @@ class Steps:
     """All that learn the training data, before any training; the probed one first."""
     trained: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
     """What the last training of each student reports, by student and arm."""
+    texts: dict[str, Sequence[Outcome]] = field(default_factory=dict)
+    """What the probed student learnt looks like, by arm."""
+    learners: dict[str, Learner] = field(default_factory=dict)
+    """The probed student on the way, by arm."""
 
     @property
     def _everywhere(self) -> dict[str, Any]:
@@ -95,8 +112,9 @@ class Steps:
         candidates: Sequence[Candidate],
         warmup: Sequence[Candidate],
         student: ModelRef,
+        label: str = "",
     ) -> Scored:
-        """What one estimator says of the candidates."""
+        """What one estimator says of the candidates; ``label`` is its name by default."""
         own = self.cfg.scoring
         cfg = own.knobs().into(
             MethodConfig,
@@ -107,7 +125,7 @@ class Steps:
             **self._everywhere,
         )
         inputs = _examples(candidates), self.sets.reference, _examples(warmup), student
-        return scoring.score_candidates(self.session, cfg, *inputs)
+        return scoring.score_candidates(self.session, cfg, *inputs, label=label)
 
     def teach(
         self,
@@ -124,9 +142,12 @@ class Steps:
         )
         if arm.way == "flipped":
             pairs = arms.flipped(pairs)
-        cfg = self.cfg.dpo.into(DPOStageConfig, **self._everywhere)
-        taught = self.session.run(dpo.DPO, cfg, pairs, teacher, label=arm.name)
-        return Taught(pairs, taught.meta, taught.model("teacher"))
+        count = self.cfg.keep_checkpoints
+        cfg = self.cfg.dpo.into(DPOStageConfig, keep_checkpoints=count, **self._everywhere)
+        entry = self.session.run(dpo.DPO, cfg, pairs, teacher, label=arm.name)
+        taught = entry.model("teacher")
+        kept = {**kept_models(entry), 1.0: taught} if count else {}
+        return Taught(pairs, entry.meta, taught, kept)
 
     @property
     def shots_wanted(self) -> int:
@@ -146,19 +167,31 @@ class Steps:
 
     def train(self, name: str, rows: Sequence[Candidate]) -> dict[str, ModelRef]:
         """Every student trained on ``rows``, each from what it was before any training."""
-        cfg = self.cfg.sft.into(SFTConfig, **self._everywhere)
         trained: dict[str, ModelRef] = {}
         for student, model in self.students.items():
-            label = self._label(name, student)
+            label, probed = self._label(name, student), student == self.cfg.student.name
+            kept = self.cfg.keep_checkpoints if probed else 0
+            cfg = self.cfg.sft.into(SFTConfig, keep_checkpoints=kept, **self._everywhere)
             entry = self.session.run(training.SFT, cfg, _examples(rows), model, label=label)
             trained[student] = entry.model("student")
             self.trained.setdefault(student, {})[name] = entry.meta
+            if probed:
+                learned = rows[: entry.meta["examples"]]
+                self.texts[name] = learnt.texts(self.session, learned, model, name)
+                self.learners[name] = Learner(learned, kept_models(entry))
             if (wanted := cfg.response_tokens) and entry.meta["examples"] == len(rows):
                 self.session.note(
                     f"{label}: learnt {entry.meta['response_tokens']} response tokens, all there "
                     f"were, of the {wanted} that every arm should learn: raise sizes.training"
                 )
         return trained
+
+    def train_probed(self, name: str, rows: Sequence[Candidate]) -> dict[str, ModelRef]:
+        """The probed student alone, trained on ``rows``."""
+        probed = self.cfg.student.name
+        cfg = self.cfg.sft.into(SFTConfig, **self._everywhere)
+        inputs = _examples(rows), self.students[probed]
+        return {probed: self.session.run(training.SFT, cfg, *inputs, label=name).model("student")}
 
     def evaluate(
         self,

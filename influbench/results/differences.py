@@ -122,7 +122,8 @@ def _merged(outcomes: Sequence[Outcome]) -> Outcomes:
         Outcome(metric="grade", item=item, value=float(np.mean(values)))
         for item, values in grades.items()
     ]
-    return (*outcomes, *means)
+    # What is not compared (lengths, root verbs) tells no two students apart either.
+    return (*(outcome for outcome in outcomes if outcome.metric in METRICS), *means)
 
 
 def _has(metric: str, *sides: Outcomes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from influbench.files import digest
 from influbench.models.chat import without_template
 from influbench.store import Stage, Work
 from influbench.training import trainer
+from influbench.training.keeping import folder_of
 from influbench.training.pair_tokens import PairTokens, tokenise
 from influbench.training.preference_trainer import PreferenceTrainer, Reader, loss, summary
 from influbench.training.settings import DPOSettings
@@ -44,9 +46,10 @@ class Lesson:
 def dpo(cfg: DPOStageConfig, pairs: Sequence[Pair], teacher: ModelRef, *, work: Work) -> None:
     """Trains the teacher to prefer the chosen completions; leaves the folder ``teacher``.
 
-    LoRA weights are merged into the saved model. ``work.meta`` gets losses, rewards and margins by
-    step and, under ``held_out``, over the pairs that were not trained on; ``equal_pairs`` were
-    dropped, since nothing tells their completions apart within the length.
+    LoRA weights are merged into the saved model, and into those kept on the way. ``work.meta`` gets
+    losses, rewards and margins by step and, under ``held_out``, over the pairs that were not
+    trained on; ``equal_pairs`` were dropped, since nothing tells their completions apart within the
+    length.
 
     Raises:
         UserError: no pairs, a prompt without room for a completion, or a loss that is not finite.
@@ -142,8 +145,17 @@ def _teach(
             beta=cfg.beta,
             tokenizer=loaded.tokenizer,
         )
+
+        def keep(step: int, _: torch.optim.Optimizer) -> None:
+            if step == steps:
+                return  # the folder ``teacher``
+            lora = cfg.method == "lora"
+            # Merged in a copy: taken out again, the adapter would leave other last bits behind.
+            whole: Any = copy.deepcopy(model).merge_and_unload() if lora else loaded.model  # type: ignore[operator]  # a PeftModel
+            models.save(whole, loaded.tokenizer, work.folder(folder_of(step)))
+
         with work.meter.phase("train", items=len(learn) * cfg.epochs, models=used):
-            log = trainer.train(training, cfg, steps, work=work, check=check)
+            log = trainer.train(training, cfg, steps, work=work, keep=keep, check=check)
         with work.meter.phase("evaluate", items=len(held_out), models=used):
             loaded.model.eval()
             after = _measured(reader, held_out, cfg.micro_batch)

@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import torch
 
 from influbench import models
 from influbench.data.records import Example, ModelRef
@@ -15,6 +16,7 @@ from influbench.store import Stage, Work
 from influbench.student import LanguageStudent, StudentSettings, Told, load_student
 from influbench.student.losses import Encoded
 from influbench.training import trainer
+from influbench.training.keeping import folder_of, save_with_optimizer
 from influbench.training.settings import SFTSettings
 from influbench.training.trainer import TrainingConfig
 
@@ -29,7 +31,8 @@ class SFTConfig(SFTSettings, TrainingConfig):
 def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work: Work) -> None:
     """Trains the final student from the base student; leaves the folder ``student``.
 
-    ``work.meta`` says how many examples and response tokens it learns.
+    ``work.meta`` says how many examples and response tokens it learns. Of states that are kept the
+    optimizer is too, at the peak of the learning rate.
 
     Raises:
         UserError: no examples, one that is too long, or a loss that is not finite.
@@ -53,12 +56,24 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
             f"SFT: {cut} of {len(encoded)} examples have more than {held.max_length} tokens: "
             "shorten them, raise sft.max_length, or set sft.overlong=cut"
         )
+
+    def keep(step: int, optimizer: torch.optim.Optimizer) -> None:
+        save_with_optimizer(
+            held.model,
+            held.tokenizer,
+            optimizer,
+            work.folder(folder_of(step)),
+            clip_norm=cfg.clip_norm,
+            step=step,
+            learning_rate=cfg.learning_rate,
+        )
+
     with trainer.off_screen():
         training = _sft_trainer(cfg, encoded, held, work)
         steps = trainer.optimizer_steps(cfg, len(encoded))
         rows = len(encoded) * cfg.epochs
         with work.meter.phase("train", items=rows, models=[held.model]):
-            log = trainer.train(training, cfg, steps, work=work)
+            log = trainer.train(training, cfg, steps, work=work, keep=keep)
         models.save(held.model, held.tokenizer, work.folder("student"))
     work.meta.update(
         {

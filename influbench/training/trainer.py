@@ -24,11 +24,12 @@ from transformers import (
 )
 
 from influbench import models
-from influbench.config import transport
+from influbench.config import seldom, transport
 from influbench.errors import UserError
 from influbench.models.quiet import quiet
 from influbench.store import Work
 from influbench.terminal.progress import Advance
+from influbench.training.keeping import KEPT, Keep, Keeper, kept_steps
 from influbench.training.settings import TrainingSettings
 
 CHECKPOINTS = "scratch/checkpoints"
@@ -45,6 +46,7 @@ class TrainingConfig(TrainingSettings):
 
     seed: int = 0
     device: str = transport("auto")
+    keep_checkpoints: int = seldom(0, "states kept on the way, at even shares of the steps", ge=0)
 
 
 def optimizer_steps(cfg: TrainingConfig, rows: int) -> int:
@@ -157,9 +159,23 @@ def _no_check(step: int, logs: Mapping[str, float]) -> None:
 
 
 def train(
-    training: Trainer, cfg: TrainingConfig, steps: int, *, work: Work, check: Check = _no_check
+    training: Trainer,
+    cfg: TrainingConfig,
+    steps: int,
+    *,
+    work: Work,
+    keep: Keep,
+    check: Check = _no_check,
 ) -> list[dict[str, float]]:
     """Trains from the last whole checkpoint, or from the start.
+
+    Args:
+        training: ready to go.
+        cfg: its settings.
+        steps: optimizer steps of the whole training.
+        work: keeps the checkpoints.
+        keep: called after the steps whose states ``cfg.keep_checkpoints`` wants.
+        check: looks at what is logged of each step.
 
     Returns:
         What was logged of each of the ``steps`` optimizer steps, those before a kill included.
@@ -168,6 +184,10 @@ def train(
     folder = Path(training.args.output_dir)
     last, done = _last_checkpoint(folder)
     training.remove_callback(PrinterCallback)
+    if cfg.keep_checkpoints:
+        wanted = kept_steps(steps, cfg.keep_checkpoints)
+        training.add_callback(Keeper(wanted, keep))
+        work.meta[KEPT] = wanted
     with work.progress.task(work.title, steps, done) as advance:
         training.add_callback(Watch(work, advance, check, cfg.checkpoint_seconds))
         training.train(resume_from_checkpoint=last)

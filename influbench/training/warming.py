@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -12,15 +11,14 @@ from pathlib import Path
 import torch
 from transformers import get_constant_schedule_with_warmup
 
-from influbench import models
 from influbench.config import seldom, transport
 from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.files import digest
-from influbench.models import adapter
 from influbench.store import Stage, Work
 from influbench.student import LanguageStudent, StudentSettings, Told, load_student
 from influbench.training import trainer
+from influbench.training.keeping import save_with_optimizer
 from influbench.training.settings import WarmupSettings
 
 
@@ -167,17 +165,15 @@ def _restore(progress: _Progress, path: Path) -> None:
 
 
 def _save(progress: _Progress, cfg: WarmupConfig, folder: Path) -> None:
-    model = progress.student.model
-    save = adapter.save if adapter.held_by(model) else models.save
-    save(model, progress.student.tokenizer, folder)
-    torch.save(progress.optimizer.state_dict(), folder / "optimizer.pt")
-    facts = {
-        "names": [name for name, weight in model.named_parameters() if weight.requires_grad],
-        "clip_norm": cfg.clip_norm,
-        "step": len(progress.losses),
-        "lr": progress.optimizer.param_groups[0]["lr"],
-    }
-    (folder / "warmup.json").write_text(json.dumps(facts) + "\n")
+    student = progress.student
+    save_with_optimizer(
+        student.model,
+        student.tokenizer,
+        progress.optimizer,
+        folder,
+        clip_norm=cfg.clip_norm,
+        step=len(progress.losses),
+    )
 
 
 WARM_UP = Stage("warm_up", 2, warm_up)

@@ -55,7 +55,7 @@ def all_rows():
         for part, share in (("win", 50.0), ("tie", 30.0), ("lose", 20.0)):
             rows += [row(arm, f"head_to_head/{part}", share, 5, number=n) for n in (1, 2)]
     for p in (0.5, 1.0):
-        rows.append(row(f"exact@{p}", "win_rate", 50 + p, 2))
+        rows.append(row("exact", f"midway/{p}/win_rate", 50 + p, 2))
     for name, seconds in (("exact", 4.0), ("trak", 0.5), ("random", 1e-5)):
         rows += [row(name, "seconds_per_candidate", seconds), row(name, "prepare_seconds", 9.0)]
         rows += [row(name, "spearman", 0.5, 0.1), row(name, "break_even_candidates", 40.0, 9)]
@@ -80,7 +80,13 @@ def everything():
         ]
         for k, arm in enumerate(("none", "exact", "random"))
     }
-    names = ("exact", "corrected", "clip", "trak", "exact@0.5", "exact@1.0")
+    rng = np.random.default_rng(0)
+    outcomes["exact"] += [
+        Outcome(metric=f"midway/{p}/influence", item=f"c{i}", value=float(v), category=f"g{i // 4}")
+        for p in (0, 0.5, 1)
+        for i, v in enumerate(rng.normal(p, 1, size=24))
+    ]
+    names = ("exact", "corrected", "clip", "trak")
     return RunResult(
         config=CONFIG,
         provenance={"device": "made-up device"},

@@ -1,7 +1,7 @@
-"""The stages of a run with their work, counted from its settings; nothing is run.
+"""The stages of a run with their work, counted from its settings in the loop's order.
 
-The order is the loop's (``influbench.loop.pipeline``). What only a run can tell (how long the
-teacher writes, how often it repeats itself) is assumed in :mod:`influbench.loop.plan.lengths`.
+What only a run can tell (how long the teacher writes, how often it repeats itself) is assumed in
+:mod:`influbench.loop.plan.lengths`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from influbench.estimator import registry
 from influbench.estimator.passes import Spent, spent
 from influbench.loop import arms
 from influbench.loop.plan import lengths as texts
+from influbench.loop.plan.kept import with_kept
 from influbench.loop.plan.lengths import JUDGED, TASK, TEMPLATE, Lengths, Set
 from influbench.loop.plan.task import Task
 from influbench.loop.settings import RunConfig
@@ -27,7 +28,8 @@ def tasks(cfg: RunConfig, known: Lengths) -> list[Task]:
     Raises:
         UserError: an unknown estimator or arm.
     """
-    return list(_Stages(cfg, known).all())
+    stages = _Stages(cfg, known)
+    return with_kept(cfg, list(stages.all()), list(stages.scored(ORACLE)))
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class _Stages:
             yield self._warmed()
             wanted = [*cfg.scoring.compare, *([arm.estimator] if arm.estimator else [])]
             for name in dict.fromkeys(wanted):
-                yield from self._scored(name)
+                yield from self.scored(name)
             if arm.estimator:
                 if arm.pairs:
                     yield from self._taught(arm.name)
@@ -125,7 +127,7 @@ class _Stages:
             saved=3,
         )
 
-    def _scored(self, name: str) -> Iterator[Task]:
+    def scored(self, name: str) -> Iterator[Task]:
         cfg, count = self.cfg, self.cfg.sizes.candidates
         options = cfg.scoring.options if name == cfg.scoring.estimator else {}
         method = registry.build(name, options)
@@ -148,11 +150,10 @@ class _Stages:
         read = (0 if learning else prepared) + count * packed
         candidate = self.known.written.tokens
         learn = prepare.passes / 3 * (size + TEMPLATE) if learning else 0
-        own_tokens = own.passes * count
         if gradients:
-            learn += own_tokens / 3 * (candidate + TEMPLATE)
+            learn += own.passes * count / 3 * (candidate + TEMPLATE)
         else:
-            read += own_tokens * candidate
+            read += own.passes * count * candidate
         moves = (2 if references else 1) if "moments" in facts.needs else 0
         asked = score.requests * count
         yield self._method(
