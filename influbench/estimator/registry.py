@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -84,14 +85,14 @@ def load(name: str) -> type[Estimator]:
     return loaded
 
 
-def build(name: str, options: dict[str, Any] | None = None) -> Estimator:
+def build(name: str, options: Mapping[str, Any] | None = None) -> Estimator:
     """The method with its options, which are checked against its own fields.
 
     Raises:
         UserError: unknown method, unknown option, or a value of the wrong type.
     """
     method = load(name)
-    options = options or {}
+    options = dict(options or {})
     if not dataclasses.is_dataclass(method):
         raise UserError(f"estimator '{name}' must be a dataclass whose fields are its options")
     known = {f.name: f for f in dataclasses.fields(method) if f.init}
@@ -108,7 +109,8 @@ def build(name: str, options: dict[str, Any] | None = None) -> Estimator:
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "value_error":  # the method's own words
-            raise UserError(f"estimator '{name}': {first['ctx']['error']}") from error
+            said = first["msg"].removeprefix("Value error, ")
+            raise UserError(f"estimator '{name}': {said}") from error
         raise UserError(
             f"estimator '{name}', option '{'.'.join(map(str, first['loc']))}': {first['msg']}, "
             f"got {first.get('input')!r}"
