@@ -78,6 +78,7 @@ def _run(
     code: str | None, arguments: tuple[str, ...], cwd: Path, said: str, told: dict[str, str]
 ) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind `&`
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(told)

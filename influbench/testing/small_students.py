@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 
 from influbench import models
-from influbench.data.records import Example
+from influbench.data.records import Example, ModelRef
 from influbench.estimator import Batch, Context, Student
 from influbench.files import digest
 from influbench.judging import Reply, Request, Usage
@@ -124,9 +126,18 @@ class SteadyJudge:
 
 def tiny_student(*, learning_rate: float = 1e-3, attention: Any = "sdpa") -> LanguageStudent:
     """A random two-layer Llama over bytes, on the CPU in fp32, before any step."""
-    loaded = models.load(models.resolve("tiny"), device="cpu", attention=attention)
+    return copy.deepcopy(_made(models.resolve("tiny"), attention, learning_rate, warm=False))
+
+
+@functools.cache
+def _made(ref: ModelRef, attention: Any, learning_rate: float, *, warm: bool) -> LanguageStudent:
+    """What copies are given of: what a method does to one student meets no other.
+
+    Copying takes a tenth of reading and warming up.
+    """
+    loaded = models.load(ref, device="cpu", attention=attention)
     optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=learning_rate, weight_decay=0.0)
-    return LanguageStudent(
+    student = LanguageStudent(
         model=loaded.model,
         tokenizer=loaded.tokenizer,
         optimizer=optimizer,
@@ -136,17 +147,27 @@ def tiny_student(*, learning_rate: float = 1e-3, attention: Any = "sdpa") -> Lan
         token_budget=1024,
         packed=packing.works(loaded.model),
     )
+    if warm:
+        warmed(student, _WARMUP)
+    return student
 
 
-def tiny_context(scratch: Path, *, references: int = 4, seed: int = 0, **options: Any) -> Context:
+_WARMUP = tiny_examples("warmup", 8)
+
+
+def tiny_context(
+    scratch: Path,
+    *,
+    references: int = 4,
+    seed: int = 0,
+    learning_rate: float = 1e-3,
+    attention: Any = "sdpa",
+) -> Context:
     """A warmed tiny student with references, warm-up set and a steady judge."""
-    student = tiny_student(**options)
-    warmup = tiny_examples("warmup", 8)
-    warmed(student, warmup)
     return Context(
-        student=student,
+        student=copy.deepcopy(_made(models.resolve("tiny"), attention, learning_rate, warm=True)),
         reference=tiny_examples("reference", references),
-        warmup=warmup,
+        warmup=tiny_examples("warmup", 8),
         scratch=scratch,
         seed=seed,
         judge=SteadyJudge(),
