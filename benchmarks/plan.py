@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from influbench.loop.plan import Task, calibration, lengths, price, tasks
 from influbench.loop.reading import load_run
@@ -63,8 +64,8 @@ def ledgers(where: Path) -> dict[str, list[Row]]:
     return {"": [json.loads(line) for path in paths for line in path.read_text().splitlines()]}
 
 
-def _ledger(run: Mapping[str, dict[str, list[list[object]]]]) -> list[Row]:
-    table = run["ledger"]
+def _ledger(run: Mapping[str, Any]) -> list[Row]:
+    table: dict[str, Any] = run["ledger"]
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
