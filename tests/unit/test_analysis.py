@@ -235,3 +235,13 @@ def test_interval_covers_the_truth_about_95_times_in_100():
 def test_paired_difference_refuses_lists_of_different_length():
     with pytest.raises(UserError, match="same items"):
         paired_difference([1.0], [1.0, 2.0], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("items", [0, 1, 2, 24, 805, 20_000])
+def test_intervals_of_means_drawn_together_are_those_drawn_one_by_one(items):
+    values = np.random.default_rng(items).normal(size=items)
+    one, other = np.random.default_rng(3), np.random.default_rng(3)
+    alone = bootstrap.interval(values, lambda x: float(x.mean()), one, resamples=50)
+    together = bootstrap.mean(values, other, resamples=50)
+    assert repr(together) == repr(alone), "NaN too"
+    assert one.integers(1000) == other.integers(1000) or not items
