@@ -3,11 +3,12 @@
 P(choice) is the product of the probabilities of its tokens after the chat prompt. Where a choice is
 the beginning of another ("1" of "10", for tokenizers that split digits) the probability of going on
 to the longer one is taken off, so that the two do not overlap. Only the last position's logits are
-computed: one forward pass a request, and one more for each beginning that choices share.
+computed: one forward pass a request, and for each beginning that choices share one more token.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,10 +103,7 @@ class LocalBackend:
         choices = batch[0][0].choices
         spelled = [self._spell(text, ids, choices) for _, text, ids in batch]
         assert len(set(spelled)) == 1, "choices are spelled alike after any generation prompt"
-        beginnings = _beginnings(spelled[0])
-        following = {
-            begin: self._next([ids + list(begin) for _, _, ids in batch]) for begin in beginnings
-        }
+        following = self._following([ids for _, _, ids in batch], _beginnings(spelled[0]))
         out: list[Judgement] = []
         for row, (request, _, ids) in enumerate(batch):
             after = {begin: table[row] for begin, table in following.items()}
@@ -133,21 +131,39 @@ class LocalBackend:
             spelled.append(tuple(whole[len(ids) :]))
         return tuple(spelled)
 
-    def _next(self, sequences: list[list[int]]) -> npt.NDArray[np.float64]:
-        """Probabilities of the next token, shape [sequence, vocabulary]."""
+    def _following(
+        self, prompts: list[list[int]], beginnings: Sequence[Tokens]
+    ) -> dict[Tokens, npt.NDArray[np.float64]]:
+        """Probabilities of the next token after each beginning, shape [prompt, vocabulary].
+
+        The prompts are read once: what goes on after them reads their keys and values.
+        """
         import torch
 
-        model = self._loaded.model
-        ids, mask = self._padded(sequences)
+        model: Any = self._loaded.model
+        ids, mask = self._padded(prompts)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+
+        def read(tokens: Any, places: Any, seen: Any, **more: Any) -> Any:
+            told = {"attention_mask": seen, "position_ids": places, "logits_to_keep": 1}
+            return model(input_ids=tokens, **told, **more)
+
         with torch.inference_mode():
-            logits = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-                logits_to_keep=1,
-                use_cache=False,
-            ).logits[:, -1]
-        return logits.double().softmax(-1).cpu().numpy()
+            first = read(ids, positions, mask, use_cache=len(beginnings) > 1)
+            last: dict[Tokens, Any] = {(): first.logits[:, -1]}
+            cache = getattr(first, "past_key_values", None)
+            for begin in beginnings[1:]:
+                more = ids.new_tensor([begin]).expand(len(prompts), -1)
+                wider = torch.cat([mask, torch.ones_like(more)], 1)
+                after = positions[:, -1:] + 1 + torch.arange(len(begin), device=ids.device)
+                if cache is None:  # a recurrent model keeps its state elsewhere
+                    whole = torch.cat([ids, more], 1), torch.cat([positions, after], 1), wider
+                    last[begin] = read(*whole, use_cache=False).logits[:, -1]
+                    continue
+                own = copy.deepcopy(cache)  # it grows, and not every kind can be cut back
+                told = {"past_key_values": own, "use_cache": True}
+                last[begin] = read(more, after, wider, **told).logits[:, -1]
+        return {begin: logits.double().softmax(-1).cpu().numpy() for begin, logits in last.items()}
 
     def _padded(self, sequences: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         import torch

@@ -6,7 +6,8 @@ import torch
 from influbench import models
 from influbench.errors import UserError
 from influbench.judging import build
-from influbench.judging.archive import Archive
+from influbench.judging.archive import Archive, request_key
+from influbench.judging.local import LocalBackend
 from influbench.judging.protocol import JudgeConfig, Request
 
 CHOICES = ("m", "M")
@@ -55,6 +56,31 @@ def test_a_grade_of_two_tokens_and_the_one_that_begins_it():
     total = sum(raw.values())
     assert reply.probabilities == pytest.approx([raw[g] / total for g in GRADES], rel=1e-5)
     assert sum(reply.probabilities) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 4096])
+def test_a_prompt_is_read_once_however_many_beginnings_choices_share(batch_tokens, monkeypatch):
+    judge = LocalBackend(local())
+    read: list[tuple[int, ...]] = []
+    monkeypatch.setattr(LocalBackend, "_batches", lambda self, prompts: [prompts])
+    judge.models[0].register_forward_pre_hook(
+        lambda _, args, more: read.append(tuple(more["input_ids"].shape)), with_kwargs=True
+    )
+    found: dict[str, tuple[float, ...]] = {}
+
+    def keep(judgements):
+        found.update({j.key: j.probabilities for j in judgements})
+
+    choices = ("1", "10", "100", "2")
+    asked = [ask(text, choices) for text in TEXTS[: 3 if batch_tokens > 1 else 1]]
+    judge.answer(asked, keep)
+    assert [shape[1] for shape in read][1:] == [1, 2]  # after "1" and after "10"
+    for request in asked:
+        raw = {c: continuation(request.messages[0][1], c) for c in choices}
+        raw["1"] -= raw["10"]
+        raw["10"] -= raw["100"]
+        expected = [raw[c] / sum(raw.values()) for c in choices]
+        assert found[request_key(judge.name, request)] == pytest.approx(expected, rel=1e-4)
 
 
 def test_text_where_no_choices_are_given():

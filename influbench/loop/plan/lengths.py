@@ -35,8 +35,9 @@ ATTEMPTS = 1.6
 """Instructions asked for a pair that is kept; SmolLM2-135M: 1.3 to 1.9 (quickstart)."""
 PADDING = 1.25
 """Positions of a training batch over its tokens: rows are padded to the longest."""
-GRADE_READS = 2
-"""Times that a local judge reads a request for a mark: 1 and 10 begin alike (judging.local)."""
+GRADE_READS = 1
+"""Times that a local judge reads a request for a mark; after a beginning that marks share (1 and
+10) it goes on from the keys and values of that reading (judging.local)."""
 JUDGED, GRADED = 200, 200
 """Tokens of a judge's own instructions: the question included where two answers are compared."""
 ANSWERED = 400
