@@ -99,8 +99,9 @@ def load_study(study: str | Path, root: str | Path = "results") -> Study:
     files = _run_files(path)
     if not files:
         others = sorted({file.parent.name for file in root.glob("*/*.json")})
+        named = ", ".join(others) or "none"
         raise UserError(
-            f"expected result files (*.json) in {path}: there are none; studies in {root}: {others}"
+            f"expected result files (*.json) in {path}: there are none; studies in {root}: {named}"
         )
     manifest = read_manifest(path)
     own = [file for file in files if manifest is None or file.stem in manifest.runs]

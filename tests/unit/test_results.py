@@ -137,7 +137,7 @@ def test_names_must_be_file_names(tmp_path, name):
 
 def test_a_missing_study_lists_those_that_exist(tmp_path):
     write(tmp_path, "s", "r0", result())
-    with pytest.raises(UserError, match=r"there are none; studies in .*: \['s'\]"):
+    with pytest.raises(UserError, match=r"there are none; studies in .*: s$"):
         load_study("t", tmp_path)
 
 

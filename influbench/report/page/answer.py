@@ -95,10 +95,12 @@ def _students(found: pd.DataFrame) -> list[Sentence]:
         words = QUALITY[str(metric)][0] if metric in QUALITY else str(metric)
         steady = [row for row in rows if row["seeds"] >= ENOUGH]
         if not steady:
+            most = max(row["seeds"] for row in rows)
+            there = f"there {'is' if most == 1 else 'are'} {most}"
             sentences.append(
                 Sentence(
                     f"By {words} no arm can be told from {control} yet: it takes {ENOUGH} seeds, "
-                    f"there are {max(row['seeds'] for row in rows)}."
+                    f"{there}."
                 )
             )
             continue
