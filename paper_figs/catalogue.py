@@ -14,6 +14,7 @@ from paper_figs import (
     fig_agreement_matrix,
     fig_break_even,
     fig_calibration,
+    fig_controls,
     fig_cost_quality,
     fig_differences,
     fig_head_to_head,
@@ -55,6 +56,7 @@ DRAWINGS: dict[str, Draw] = {
         fig_horizon,
         fig_paper_mode,
         fig_calibration,
+        fig_controls,
         fig_mt_bench_radar,
     )
 }

@@ -62,6 +62,9 @@ def all_rows():
         rows += [row(name, f"horizon_{k}/spearman", 0.9 / k, 0.05) for k in (1, 2, 4)]
         rows += [row(name, f"gain_{part}", 0.1, 0.05) for part in ("bottom", "middle", "top")]
         rows += [row(name, f"removal_{p}/heldout_loss", 2.0, 0.1) for p in (10, 50)]
+        rows += [row(name, "auc", 0.7, 0.1), row(name, "written_length", 9.0, 2)]
+    for share in (0, 25, 100):
+        rows.append(row(f"{share}% useful", "heldout_loss", 2 - share / 100, 0.1))
     for confidence in (0.6, 0.9):
         for name in ("error_rate", "stated_error_rate", "saving"):
             for kind in ("real", "drawn", "close", "pairs"):
