@@ -40,6 +40,7 @@ from influbench.store import Store
 
 MODEL = "smollm2-135m-instruct"
 SLOTS = 8
+VLLM = ("--max-model-len=1024", "--max-num-seqs=32", "--enforce-eager")  # compiling takes minutes
 WORDS = ("boats", "bread", "rain", "owls", "maps", "salt", "tides", "wool")
 SEEDS = [SeedPrompt(id=w, instruction=f"Tell me something about {w}.") for w in WORDS]
 
@@ -71,7 +72,7 @@ def config(engine: str, count: int, url: str) -> GenerationConfig:
         engine={"hf": "hf", "llama": "server", "vllm": "vllm"}[engine],  # pyright: ignore[reportArgumentType]
         server_url=url or None,
         server_concurrency=SLOTS if engine == "llama" else 32,
-        vllm_arguments=("--max-model-len=1024", "--max-num-seqs=32") if engine == "vllm" else (),
+        vllm_arguments=VLLM if engine == "vllm" else (),
         dtype="bfloat16",
         num_candidates=count,
         num_shots=3,
