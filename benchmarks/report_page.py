@@ -56,7 +56,7 @@ def main() -> int:
         files, data = written(folder, options.candidates, options.methods)
         start = time.process_time()
         out = folder / "report.html"
-        page.write(out, page.page_of(files, texts=Texts(candidates=data), oracle=""))
+        page.write(out, page.page_of(files, texts=Texts(candidates=data)))
         print(f"made in {time.process_time() - start:.1f} CPU s: {out.stat().st_size:,} bytes")
         opened, acts = used(out)
     print(f"opened in {statistics.median(opened):.2f} s")
