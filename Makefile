@@ -12,7 +12,7 @@ quickstart: $(VENV)/.run
 
 # In the order of the files: the long ones begin early, and the many short ones of tests/unit fill the end.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

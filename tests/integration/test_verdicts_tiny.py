@@ -123,7 +123,7 @@ def test_every_experiment_is_a_study_or_the_base_of_one(file):
 def test_an_unknown_kind_and_setting_are_named(tmp_path):
     file = tmp_path / "s.yaml"
     file.write_text("name: s\nkind: plantd\n")
-    with pytest.raises(UserError, match="expected one of adaptive, loop, planted"):
+    with pytest.raises(UserError, match="expected one of adaptive, horizon, loop, planted"):
         load_file(file)
     file.write_text("name: s\nkind: planted\nset: {student.name: tiny, metods: [random]}\n")
     with pytest.raises(UserError, match="did you mean methods"):
