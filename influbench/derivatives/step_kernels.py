@@ -1,9 +1,9 @@
 """The element-wise work of one optimizer step, on whatever device the weights lie.
 
-On a CPU blocks that stay in cache; on a GPU one kernel a tensor that reads θ, m, v and g once and
-writes θ once (``step_triton``), or, where Triton is missing, blocks that fill the device. Where
-weights and moments lie in another memory than the weights in use, blocks are copied over while the
-one before is worked on (``streamed``).
+On a CPU blocks that stay in cache; on a GPU a kernel that reads θ, m, v and g once and writes θ
+once (``step_triton``), over all tensors at a time (``step_together``), or, where Triton is missing,
+blocks that fill the device. Where weights and moments lie in another memory than the weights in
+use, blocks are copied over while the one before is worked on (``streamed``).
 """
 
 from __future__ import annotations
@@ -121,14 +121,15 @@ def kernel_for(slot: Slot) -> tuple[Kernel, int | None]:
     """
     if slot.weight.device.type != "cuda":
         return by_passes, BLOCK
-    found = _triton()
+    found = triton_kernels()
     if found is None or not slot.adam or slot.master.dtype != torch.float32:
         return by_passes, DEVICE_BLOCK
     return found.step, None
 
 
 @functools.cache
-def _triton() -> ModuleType | None:
+def triton_kernels() -> ModuleType | None:
+    """``step_triton``, or ``None`` where Triton is missing."""
     try:
         from influbench.derivatives import step_triton
     except ImportError:

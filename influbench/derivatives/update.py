@@ -12,8 +12,9 @@ drift.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +22,7 @@ from torch import distributed
 
 from influbench.derivatives import streamed
 from influbench.derivatives.step_kernels import Slot, kernel_for, pieces
+from influbench.derivatives.step_together import Together, together
 from influbench.errors import UserError
 
 
@@ -59,8 +61,11 @@ class Update:
     def dot(
         self, direction: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor] | None
     ) -> float:
-        """⟨direction, u(g)⟩, tensor by tensor: no more of u(g) than one tensor exists at a time."""
+        """⟨direction, u(g)⟩: no more of u(g) than one tensor exists at a time, on a GPU none."""
         factor = self._factor(gradients)
+        if self._together is not None:
+            with _current(self.slots[0].weight.device):
+                return float(self._together.dot(direction, gradients, factor))
         parts: list[torch.Tensor] = []
         for number, (slot, along) in enumerate(zip(self.slots, direction, strict=True)):
             out = torch.empty_like(slot.weight, dtype=slot.master.dtype)
@@ -82,7 +87,7 @@ class Update:
                 "got one with masters elsewhere: use a device that holds the whole student, or "
                 "one step"
             )
-        factor = self._factor(gradients)
+        factor = 1.0 if gradients is None else self.scale(gradients)
         slots: list[Slot] = []
         for number, slot in enumerate(self.slots):
             place = slot.moments[0].device if slot.moments else slot.weight.device
@@ -92,13 +97,17 @@ class Update:
 
     def scale(self, gradients: Sequence[torch.Tensor]) -> float:
         """The factor by which the training's clipping shrinks this gradient."""
+        return float(self._scale(gradients))
+
+    def _scale(self, gradients: Sequence[torch.Tensor]) -> float | torch.Tensor:
+        """The same, as an fp64 scalar on the gradient's device: nothing waits for that."""
         if self.clip_norm is None:
             return 1.0
         norms = _norms(gradients, self.slots[0].master.dtype)
         square = torch.stack(norms).double().square().sum()
         if self.sharded:
             distributed.all_reduce(square)
-        return min(1.0, self.clip_norm / (float(square.sqrt()) + 1e-6))  # 1e-6: clip_grad_norm_'s
+        return (self.clip_norm / (square.sqrt() + 1e-6)).clamp(max=1.0)  # 1e-6: clip_grad_norm_'s
 
     @torch.no_grad()
     def preconditioner(self) -> list[torch.Tensor]:
@@ -118,26 +127,42 @@ class Update:
             out.append(factor / (second.sqrt_().add_(slot.eps)))
         return out
 
-    def _factor(self, gradients: Sequence[torch.Tensor] | None) -> float:
-        return 1.0 if gradients is None else self.scale(gradients)
+    @functools.cached_property
+    def _together(self) -> Together | None:
+        return together(self.slots)
+
+    def _factor(self, gradients: Sequence[torch.Tensor] | None) -> float | torch.Tensor:
+        """On the device where a kernel there reads it, else a number."""
+        if gradients is None:
+            return 1.0
+        return self.scale(gradients) if self._together is None else self._scale(gradients)
 
     def _write(
         self,
         slots: Sequence[Slot],
         gradients: Sequence[torch.Tensor] | None,
         targets: Sequence[torch.Tensor],
-        factor: float,
+        factor: float | torch.Tensor,
         *,
         add: bool,
     ) -> None:
         device = slots[0].weight.device
+        if self._together is not None:
+            with _current(device):
+                self._together.step(gradients, targets, factor, add=add)
+            return
         kernel, size = kernel_for(slots[0])
         away = any(slot.held is not None and slot.held.device != device for slot in slots)
         parts = pieces(slots, gradients, targets, add=add, size=streamed.SIZE if away else size)
-        own = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-        with own:
+        shrunk = float(factor)
+        with _current(device):
             for piece in streamed.arriving(parts, device) if away else parts:
-                kernel(piece, factor)
+                kernel(piece, shrunk)
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Kernels start on the GPU that holds the weights, whichever is the process's own."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _norms(gradients: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
