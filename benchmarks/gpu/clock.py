@@ -39,6 +39,18 @@ def steady(function: Callable[[], object], device: torch.device, tries: int = 5)
     return median(timed(function, device)[1] for _ in range(tries))
 
 
+def started(function: Callable[[], object], device: torch.device, tries: int = 5) -> float:
+    """Median seconds until Python goes on, with the device idle before."""
+
+    def until_it_returns() -> float:
+        wait(device)
+        began = time.perf_counter()
+        function()
+        return time.perf_counter() - began
+
+    return median(until_it_returns() for _ in range(tries))
+
+
 def product_rate(device: torch.device, compute: Compute) -> float:
     """FLOP/s of a large square product of random numbers in this precision."""
     size = PRODUCT[device.type]

@@ -18,7 +18,7 @@ import torch
 from scipy.stats import spearmanr
 
 from benchmarks import released_oracle
-from benchmarks.gpu import clock, students, ways
+from benchmarks.gpu import clock, steps, students, ways
 from benchmarks.gpu.rows import Recorder
 from influbench.data.records import Example
 from influbench.estimator import Context, Estimator, as_scores
@@ -131,7 +131,7 @@ def one_size(shape: str, compute: Compute, *, full: bool) -> Callable[[Sizes, Re
         references = students.examples("reference", sizes.references, sizes.tokens, 40)
         candidates = _alike(sizes)
         with record.guard("update"):
-            ways.update(held, candidates[0], record)
+            steps.update(held, candidates[0], record, others=False)
         best = ways.references(held, references, peak, record)
         with record.guard("gradient"):
             ways.gradient(held, candidates[0], record)
@@ -144,6 +144,24 @@ def one_size(shape: str, compute: Compute, *, full: bool) -> Callable[[Sizes, Re
                 _released(held, references, candidates, record)
 
     return measure
+
+
+def one_step(sizes: Sizes, record: Recorder) -> None:
+    """The step, a gradient, and ``first_order`` that is made of both, on the student in bf16."""
+    device = sizes.device
+    held, built = clock.timed(lambda: students.student(sizes.middle, device, "bfloat16"), device)
+    parameters = sum(p.numel() for p in held.model.parameters())
+    record("built", built, "s", f"{parameters / 1e6:.0f}M parameters")
+    candidates = _alike(sizes)
+    for name, part in (("update", steps.update), ("first_order", steps.first_order)):
+        with record.guard(name):
+            part(held, candidates[0], record)
+        clock.forget(device)
+    with record.guard("gradient"):
+        ways.gradient(held, candidates[0], record, several=False)
+    clock.forget(device)
+    references = students.examples("reference", sizes.references, sizes.tokens, 40)
+    _method(("first_order", FirstOrder()), held, references, candidates, record, 1.0)
 
 
 def large(sizes: Sizes, record: Recorder) -> None:
@@ -335,6 +353,7 @@ def _copied(held: LanguageStudent, change: dict[str, Any]) -> LanguageStudent:
 
 PARTS: dict[str, Callable[[Sizes, Recorder], None]] = {
     "machine": machine,
+    "1.1B step": one_step,
     "1.1B bf16": one_size("middle", "bfloat16", full=True),
     "agreement": agreement,
     "8B bf16 offloaded": large,

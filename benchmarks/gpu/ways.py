@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.gpu.clock import forward_flops, steady, timed
 from benchmarks.gpu.rows import Recorder
 from influbench.data.records import Example
-from influbench.derivatives import gradients, graphed, step_kernels
+from influbench.derivatives import gradients, graphed
 from influbench.derivatives import step as updates
 from influbench.student import LanguageStudent
 from influbench.student.losses import Encoded
@@ -21,7 +21,9 @@ from influbench.student.losses import Encoded
 Way = Callable[[], object]
 
 
-def gradient(student: LanguageStudent, example: Example, record: Recorder) -> None:
+def gradient(
+    student: LanguageStudent, example: Example, record: Recorder, *, several: bool = True
+) -> None:
     """One candidate's gradient: eager, from a graph, and of several at once by ``vmap``."""
     device = student.model.device
     weights = updates.next_update(student).weights
@@ -42,6 +44,8 @@ def gradient(student: LanguageStudent, example: Example, record: Recorder) -> No
                 f"recorded in {first:.2f} s, relative difference {error:.1e}",
             )
             del graphs, found
+    if not several:
+        return
     with record.guard("gradient, vmap of 4"):
         four = per_row(student, weights, student.encode(example), 4)
         record("gradient, vmap of 4", steady(four, device, 3) / 4, "s", "a row")
@@ -78,56 +82,6 @@ def per_row(student: LanguageStudent, weights: list[torch.Tensor], row: Encoded,
             return per(held, ids)
 
     return run
-
-
-def update(student: LanguageStudent, example: Example, record: Recorder) -> None:
-    """The step: as it is, in passes, and by torch's fused AdamW on copies of the moments."""
-    device = student.model.device
-    step = updates.next_update(student)
-    found = gradients.gradient(student, step.weights, example)
-    out = [torch.empty_like(w) for w in step.weights]
-    elements = sum(w.numel() for w in step.weights)
-
-    def rate(seconds: float) -> str:
-        return f"{20 * elements / seconds / 1e9:.0f} GB/s of θ, m, v, g read and θ written"
-
-    seconds = steady(lambda: step.apply(found, out), device)
-    record("update", seconds, "s", rate(seconds))
-    record("update, norm of the gradient alone", steady(lambda: step.scale(found), device), "s")
-    record("update, dot without a whole step", steady(lambda: step.dot(found, found), device), "s")
-
-    @torch.no_grad()
-    def passes() -> None:
-        size = step_kernels.DEVICE_BLOCK
-        for piece in step_kernels.pieces(step.slots, found, out, add=True, size=size):
-            step_kernels.by_passes(piece, 1.0)
-
-    seconds = steady(passes, device)
-    record("update, in passes", seconds, "s", rate(seconds))
-    if device.type == "cuda":
-        with record.guard("update, torch's fused AdamW on copies"):
-            seconds = steady(lambda: _fused(step, found, out), device)
-            record("update, torch's fused AdamW on copies", seconds, "s", rate(seconds))
-
-
-@torch.no_grad()
-def _fused(
-    step: updates.Update, found: Sequence[torch.Tensor], out: Sequence[torch.Tensor]
-) -> None:
-    """θ, m and v copied, then stepped in place, in groups of bounded memory."""
-    slots = list(zip(step.slots, found, out, strict=True))
-    for start in range(0, len(slots), 16):
-        group = slots[start : start + 16]
-        firsts, seconds = ([s.moments[k].clone() for s, _, _ in group] for k in (0, 1))
-        targets = [o for _, _, o in group]
-        torch._foreach_copy_(targets, [s.weight for s, _, _ in group])  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
-        slot = group[0][0]
-        torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
-            targets, [g for _, g, _ in group], firsts, seconds, [],
-            [torch.tensor(slot.step + 1, device=slot.weight.device) for _ in group],
-            amsgrad=False, lr=slot.lr, beta1=slot.betas[0], beta2=slot.betas[1],
-            weight_decay=slot.weight_decay, eps=slot.eps, maximize=False,
-        )  # fmt: skip
 
 
 def references(

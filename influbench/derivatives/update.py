@@ -40,6 +40,11 @@ class Update:
         """The trainable weights, in the order of all gradients and deltas here."""
         return [slot.weight for slot in self.slots]
 
+    @functools.cached_property
+    def at_once(self) -> Together | None:
+        """What takes the step in one launch, where it can."""
+        return together(self.slots)
+
     @torch.no_grad()
     def delta(self, gradients: Sequence[torch.Tensor] | None) -> list[torch.Tensor]:
         """u(g): what the step adds to each weight, same shapes; ``None`` is the zero gradient."""
@@ -63,9 +68,9 @@ class Update:
     ) -> float:
         """⟨direction, u(g)⟩: no more of u(g) than one tensor exists at a time, on a GPU none."""
         factor = self._factor(gradients)
-        if self._together is not None:
+        if self.at_once is not None:
             with _current(self.slots[0].weight.device):
-                return float(self._together.dot(direction, gradients, factor))
+                return float(self.at_once.dot(direction, gradients, factor))
         parts: list[torch.Tensor] = []
         for number, (slot, along) in enumerate(zip(self.slots, direction, strict=True)):
             out = torch.empty_like(slot.weight, dtype=slot.master.dtype)
@@ -127,15 +132,11 @@ class Update:
             out.append(factor / (second.sqrt_().add_(slot.eps)))
         return out
 
-    @functools.cached_property
-    def _together(self) -> Together | None:
-        return together(self.slots)
-
     def _factor(self, gradients: Sequence[torch.Tensor] | None) -> float | torch.Tensor:
         """On the device where a kernel there reads it, else a number."""
         if gradients is None:
             return 1.0
-        return self.scale(gradients) if self._together is None else self._scale(gradients)
+        return self.scale(gradients) if self.at_once is None else self._scale(gradients)
 
     def _write(
         self,
@@ -147,9 +148,9 @@ class Update:
         add: bool,
     ) -> None:
         device = slots[0].weight.device
-        if self._together is not None:
+        if self.at_once is not None:
             with _current(device):
-                self._together.step(gradients, targets, factor, add=add)
+                self.at_once.step(gradients, targets, factor, add=add)
             return
         kernel, size = kernel_for(slots[0])
         away = any(slot.held is not None and slot.held.device != device for slot in slots)

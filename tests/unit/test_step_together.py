@@ -88,7 +88,7 @@ def pair(slots, kernels, monkeypatch, clip_norm=1.0):
     """The step in one launch, and as a CPU takes it."""
     monkeypatch.setattr(update, "together", lambda held: step_together.Together(held, kernels))
     ours = update.Update(slots, clip_norm)
-    assert ours._together is not None  # found once, kept
+    assert ours.at_once is not None  # found once, kept
     monkeypatch.undo()
     return ours, update.Update(slots, clip_norm)
 
