@@ -29,8 +29,7 @@ from influbench.loop.steps import Steps
 from influbench.models import chat_prompt
 from influbench.store import Entry, Input, Stage, Store
 from influbench.store.session import Session
-from influbench.training import dpo
-from influbench.training.dpo import DPOStageConfig
+from influbench.training import DPO, DPOStageConfig
 
 PRESET = "smol"
 
@@ -76,7 +75,7 @@ def main() -> None:
         steps = Steps(cfg, session, sets, {cfg.student.name: student})
         if "dpo" in told.only:
             pairs = _pairs(cfg, sets.seeds, told.pairs)
-            taught = session.run(dpo.DPO, cfg.dpo.into(DPOStageConfig, seed=0), pairs, teacher)
+            taught = session.run(DPO, cfg.dpo.into(DPOStageConfig, seed=0), pairs, teacher)
             teacher = taught.model("teacher")
         rows = steps.generate(teacher, told.training, "training")
         ready = {cfg.student.name: student}

@@ -39,6 +39,8 @@ WITHOUT_TORCH = {
     "loop.plan",
     "loop.plan.lengths",
     "loop.plan.paper",
+    "loop.pipeline",
+    "loop.publish",
     "loop.reading",
     "loop.settings",
     "report",
@@ -49,9 +51,12 @@ WITHOUT_TORCH = {
     "results",
     "statistics",
     "store",
+    "studies.grid",
+    "studies.kinds.loop",
     "studies.planted",
 }
-"""Listing methods, pricing a run, drawing figures and reading results must not wait for torch."""
+"""Listing methods, pricing a run, drawing figures, reading results and a run whose stages are all
+there must not wait for torch."""
 HEAVY = {"torch", "transformers", "trl", "peft"}
 BANNED_NAMES = {"utils.py", "common.py", "helpers.py", "util.py", "misc.py"}
 

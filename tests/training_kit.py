@@ -12,7 +12,7 @@ from influbench.data.records import Example, ModelRef, Pair
 from influbench.store import Meter, Work
 from influbench.terminal.progress import Progress, SilentProgress
 from influbench.training import SFTConfig, WarmupConfig
-from influbench.training.dpo import DPOStageConfig
+from influbench.training.settings import DPOStageConfig
 
 EXAMPLES = [
     Example(

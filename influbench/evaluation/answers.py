@@ -13,7 +13,7 @@ from influbench.data.records import Answer, ModelRef, Question
 from influbench.evaluation.settings import AnswerSettings
 from influbench.generation.engines import Engine, opened
 from influbench.generation.settings import Sampling
-from influbench.models import chat_prompt
+from influbench.models.chat import chat_prompt
 from influbench.store import Stage, Work
 from influbench.store.ledger import Phase
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from influbench.config import seldom, transport
 from influbench.data import records
 from influbench.data.records import ModelRef
+from influbench.generation.completion import Completion
 from influbench.generation.engines import Endpoint, Engine, opened
 from influbench.generation.instructions import (
     CLOSE,
@@ -24,9 +25,8 @@ from influbench.generation.instructions import (
     reason_to_drop,
     request,
 )
-from influbench.generation.sampling import Completion
 from influbench.generation.settings import GenerationSettings, Sampling
-from influbench.models import chat_prompt
+from influbench.models.chat import chat_prompt
 from influbench.store import Work
 
 

@@ -16,26 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from influbench.errors import UserError
 from influbench.generation.choosing import Chooser, Sampling
+from influbench.generation.completion import Completion
 from influbench.generation.decoding import Reader
 from influbench.models import context_length, conversation
 
 __all__ = ["Completion", "Sampling", "complete"]
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What a model wrote after a prompt."""
-
-    text: str
-    """Without the end-of-turn token. A stop string that ended it is kept, the rest is cut."""
-    tokens: int
-    """How many tokens were written, without the end-of-turn token."""
-    finished: bool
-    """It ended by itself (end of turn or stop string), not at ``max_new_tokens``."""
-    prompt_ids: tuple[int, ...]
-    """The prompt as the model read it."""
-    ids: tuple[int, ...]
-    """What was sampled: with the end of turn, or the token that completed the stop string."""
 
 
 @dataclass(frozen=True)

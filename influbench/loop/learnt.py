@@ -13,12 +13,15 @@ from influbench.store.session import Session
 
 PARTS = ("instruction", "response")
 VERB = "root_verb"
+VERBS = "root_verbs"
+"""Records of the entry, where the tagger was installed when it was made."""
 
 
 def lengths(_: Config, examples: Sequence[Example], student: ModelRef, *, work: Work) -> None:
     """Writes ``lengths``: outcomes ``instruction_tokens`` and ``response_tokens`` of each example.
 
     Counted with the student's tokenizer, of the texts alone: without a template or an end of turn.
+    Where the tagger is installed ``root_verbs`` too, since loading it takes a second.
     """
     tokenizer = models.load_tokenizer(student)
     found: list[Outcome] = []
@@ -30,6 +33,16 @@ def lengths(_: Config, examples: Sequence[Example], student: ModelRef, *, work: 
             for example, own in zip(examples, ids, strict=True)
         ]
     work.write("lengths", found)
+    if root_verbs.available():
+        work.write(VERBS, verbs(examples))
+
+
+def verbs(examples: Sequence[Example]) -> list[Outcome]:
+    """An outcome ``root_verb`` of each instruction; its category is the verb and its noun."""
+    return [
+        Outcome(metric=VERB, item=e.id, value=1.0, category=root_verbs.root_verb(e.instruction))
+        for e in examples
+    ]
 
 
 LENGTHS = Stage("lengths", 1, lengths)
@@ -49,11 +62,6 @@ def texts(
     examples = [row.example() for row in rows]
     entry = session.run(LENGTHS, Config(), examples, student, label=label)
     found = entry.records("lengths", Outcome)
-    if root_verbs.available():
-        found += [
-            Outcome(
-                metric=VERB, item=row.id, value=1.0, category=root_verbs.root_verb(row.instruction)
-            )
-            for row in rows
-        ]
-    return found
+    if (entry.path / f"{VERBS}.jsonl").is_file():
+        return [*found, *entry.records(VERBS, Outcome)]
+    return [*found, *verbs(examples)] if root_verbs.available() else found

@@ -19,8 +19,7 @@ from influbench.loop.settings import RunConfig
 from influbench.models.templates import templated
 from influbench.scoring import MethodConfig, Scored
 from influbench.store.session import Session
-from influbench.training import SFTConfig, WarmupConfig, dpo
-from influbench.training.dpo import DPOStageConfig
+from influbench.training import DPOStageConfig, SFTConfig, WarmupConfig
 from influbench.training.keeping import kept_models
 
 
@@ -144,7 +143,7 @@ class Steps:
             pairs = arms.flipped(pairs)
         count = self.cfg.keep_checkpoints
         cfg = self.cfg.dpo.into(DPOStageConfig, keep_checkpoints=count, **self._everywhere)
-        entry = self.session.run(dpo.DPO, cfg, pairs, teacher, label=arm.name)
+        entry = self.session.run(training.DPO, cfg, pairs, teacher, label=arm.name)
         taught = entry.model("teacher")
         kept = {**kept_models(entry), 1.0: taught} if count else {}
         return Taught(pairs, entry.meta, taught, kept)

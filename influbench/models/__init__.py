@@ -11,20 +11,19 @@ if TYPE_CHECKING:
     from influbench.models.embedded import embedded_status
     from influbench.models.loading import (
         DTYPES,
-        EMBEDDED,
         LoadedModel,
         context_length,
         load,
         load_tokenizer,
         outline,
-        resolve,
     )
     from influbench.models.quiet import save
+    from influbench.models.resolving import EMBEDDED, resolve
     from influbench.models.settings import Attention, Learn, ModelConfig
 
 _HOMES = {
     "DTYPES": "loading",
-    "EMBEDDED": "loading",
+    "EMBEDDED": "resolving",
     "Attention": "settings",
     "Learn": "settings",
     "LoadedModel": "loading",
@@ -37,7 +36,7 @@ _HOMES = {
     "load": "loading",
     "load_tokenizer": "loading",
     "outline": "loading",
-    "resolve": "loading",
+    "resolve": "resolving",
     "save": "quiet",
     "takes_system": "chat",
 }

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from datetime import datetime
-
-from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from influbench.data.records import Turn
 from influbench.errors import UserError
 from influbench.models.settings import CHATML, template_text
 from influbench.models.sources import first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PADS = (
     *("<|endoftext|>", "<pad>", "[PAD]", "<|padding|>", "<|pad|>"),
@@ -59,6 +60,8 @@ def rendered(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], *, ask: 
     Raises:
         UserError: the model has no chat template, or its template refuses the turns.
     """
+    from jinja2 import TemplateError
+
     messages = [{"role": role, "content": content} for role, content in turns]
     try:
         return str(

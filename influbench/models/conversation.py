@@ -15,14 +15,15 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from influbench.data.records import Turn
 from influbench.errors import UserError
 from influbench.models.chat import fitting, rendered
 from influbench.models.settings import Learn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MARK = "the-answer-stands-here"
 """Rendered in an answer's place, to see what the template writes around it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from influbench.errors import UserError
 
 
@@ -13,6 +11,8 @@ def device_of(device: str) -> str:
     Raises:
         UserError: no such device here.
     """
+    import torch
+
     cuda = torch.cuda.is_available()
     if device == "auto":
         return "cuda" if cuda else "cpu"
@@ -31,5 +31,7 @@ def device_in_words(device: str) -> str:
     Raises:
         UserError: no such device here.
     """
+    import torch
+
     target = device_of(device)
     return torch.cuda.get_device_name(target) if target.startswith("cuda") else target

@@ -22,10 +22,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
 from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.files import digest
@@ -201,6 +197,10 @@ def _assemble(name: str, packaged: Packaged, target: Path) -> None:
 
 
 def _convert(packaged: Packaged, source: Path, folder: Path) -> None:
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     # The reader's progress bars have no switch; exceptions still carry what went wrong.
     with contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(

@@ -1,15 +1,8 @@
-"""Models: a name becomes a folder with a digest, a folder becomes a model and its tokenizer.
-
-A name is an embedded model (:mod:`influbench.models.embedded`), ``tiny`` or ``tiny:SEED``, a local
-folder (a saved model, a Trainer checkpoint, a peft adapter) or a repository of the Hugging Face
-hub; each may end in ``:bits=N`` (:mod:`influbench.models.rounding`) or ``:random=SEED``
-(:mod:`influbench.models.redrawn`).
-"""
+"""A folder becomes a model and its tokenizer."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,34 +19,13 @@ from transformers import (
 
 from influbench.data.records import ModelRef
 from influbench.errors import UserError
-from influbench.models import adapter, cache, redrawn, rounding, sources
-from influbench.models.chat import chat_prompt, set_pad, set_template
+from influbench.models import adapter, sources
+from influbench.models.chat import set_pad, set_template
 from influbench.models.device import device_of
-from influbench.models.embedded import (
-    PACKAGED,
-    embedded_status,
-    is_embedded,
-    resolve_embedded,
-)
-from influbench.models.quiet import quiet, save
-from influbench.models.settings import Attention, ModelConfig
+from influbench.models.quiet import quiet
+from influbench.models.resolving import resolve
+from influbench.models.settings import Attention
 
-__all__ = [
-    "EMBEDDED",
-    "LoadedModel",
-    "ModelConfig",
-    "chat_prompt",
-    "context_length",
-    "embedded_status",
-    "load",
-    "load_tokenizer",
-    "outline",
-    "resolve",
-    "save",
-]
-
-EMBEDDED = frozenset({*PACKAGED, "tiny"})
-"""Names that need no hub (``tiny:SEED`` too)."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LIMITS = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
 """What families call the length of their context."""
@@ -66,43 +38,6 @@ class LoadedModel(NamedTuple):
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
-
-
-def resolve(name: str, revision: str | None = None) -> ModelRef:
-    """Finds a model and makes it a folder: converted once, or fetched once, or where it is.
-
-    Raises:
-        UserError: there is no such model, or its package is missing.
-    """
-    for derived in (rounding, redrawn):
-        plain, number = derived.split(name)
-        if number is not None:
-            base, title = resolve(plain, revision), f"{Path(plain).name}-{name.rpartition(':')[2]}"
-            change = functools.partial(derived.change, number=number)
-            return _derived(base, title, derived.identity(base.digest, number), change)
-    folder = Path(name).expanduser()
-    if not is_embedded(name) and not folder.is_dir():
-        if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise UserError(f"model '{name}': expected a folder with a model, there is none")
-        return sources.fetch(name, revision)
-    if revision is not None:
-        raise UserError(
-            f"model '{name}' is not a hub repository: expected no revision, got '{revision}'"
-        )
-    if is_embedded(name):
-        return resolve_embedded(name)
-    base = sources.adapter_base(folder)
-    return sources.local(folder, base and resolve(*base))
-
-
-def _derived(
-    base: ModelRef, name: str, identity: str, change: Callable[[PreTrainedModel], PreTrainedModel]
-) -> ModelRef:
-    def make(folder: Path) -> None:
-        loaded = load(base, device="cpu")
-        save(change(loaded.model), loaded.tokenizer, folder)
-
-    return ModelRef(path=str(cache.made(name, identity, make)), digest=identity)
 
 
 def load_tokenizer(ref: ModelRef, *, chat_template: str | None = None) -> PreTrainedTokenizerFast:

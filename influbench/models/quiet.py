@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @contextlib.contextmanager
 def quiet() -> Generator[None]:
     """Silences transformers inside the block; the settings found are put back. Exceptions pass."""
+    from transformers.utils import logging
+
     verbosity = logging.get_verbosity()
     bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from typing import TYPE_CHECKING
 
 from influbench.errors import UserError
 from influbench.files import digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 VERSION = 1
 """Raised when the same name would give other weights."""
@@ -45,6 +46,9 @@ def identity(base: str, seed: int) -> str:
 
 def change(model: PreTrainedModel, number: int) -> PreTrainedModel:
     """A model of the same shape with weights as its family starts a training with, from a seed."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(number)
         fresh: PreTrainedModel = AutoModelForCausalLM.from_config(

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-
-import torch
-from torch import nn
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from influbench.errors import UserError
 from influbench.files import digest
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 GROUP = 32
 """Neighbouring weights of one row that share a scale and an offset."""
@@ -54,17 +55,20 @@ def change(model: PreTrainedModel, number: int) -> PreTrainedModel:
     return model
 
 
-@torch.no_grad()
 def round_linear(model: PreTrainedModel, bits: int) -> int:
     """Rounds the weights of the linear layers in place; returns how many weights that were.
 
     Embeddings, the output layer (tied to them in small models), norms and biases stay.
     """
+    import torch
+    from torch import nn
+
     head = model.get_output_embeddings()
     count = 0
     for module in model.modules():
         if isinstance(module, nn.Linear) and module is not head:
-            module.weight.copy_(rounded(module.weight, bits))
+            with torch.no_grad():
+                module.weight.copy_(rounded(module.weight, bits))
             count += module.weight.numel()
     return count
 
@@ -74,10 +78,14 @@ def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
 
     Least and largest of a group stay what they are; a group of equal values stays whole.
     """
+    import torch
+
     return torch.cat([_on_levels(part, bits) for part in weight.split(GROUP, dim=1)], dim=1)
 
 
 def _on_levels(group: torch.Tensor, bits: int) -> torch.Tensor:
+    import torch
+
     low, high = group.amin(1, keepdim=True), group.amax(1, keepdim=True)
     step = (high - low) / (2**bits - 1)
     level = torch.where(step > 0, (group - low) / step, 0.0).round()

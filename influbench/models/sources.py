@@ -7,10 +7,6 @@ import json
 import re
 from pathlib import Path
 
-import httpx2
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-
 from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.files import digest
@@ -65,6 +61,10 @@ def fetch(name: str, revision: str | None) -> ModelRef:
     Raises:
         UserError: not found, not reachable, or without safetensors weights.
     """
+    import httpx2
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
     pinned = revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
     try:
         try:

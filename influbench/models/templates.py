@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
+from influbench import models
 from influbench.config import Config
 from influbench.data.records import ModelRef
-from influbench.models import loading as models
-from influbench.models.loading import ModelConfig
+from influbench.files import digest
+from influbench.models import ModelConfig, cache
 from influbench.store import Entry, Stage, Work
 
 
@@ -59,5 +62,13 @@ def check_template(cfg: ModelConfig) -> None:
 
 @functools.cache  # the runs of a study share their models: each tokenizer is read once
 def _check(ref: ModelRef, chat_template: str | None) -> None:
+    """What was found good is kept in the user's cache: seconds of imports of the next command."""
+    told = f"{ref.digest}:{chat_template}:transformers {version('transformers')}"
+    good = cache.cache_dir() / "prompted" / digest(told)
+    if good.is_file():
+        return
     tokenizer = models.load_tokenizer(ref, chat_template=chat_template)
     models.chat_prompt(tokenizer, [("user", "?")])
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        good.parent.mkdir(parents=True, exist_ok=True)
+        good.touch()

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-
-import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models.quiet import save
 from influbench.models.settings import CHATML
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 VERSION = 2
 """Raised when the same seed would give other weights or another tokenizer."""
@@ -44,6 +44,9 @@ def identity(seed: int) -> str:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level tokenizer: ids 0 to 2 are special, then one id for each byte."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet])}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -68,6 +71,9 @@ def build_model(seed: int) -> LlamaForCausalLM:
     Transformers' own 0.02 would leave every logit near zero and all losses at ln(vocabulary): with
     fan-in scaling tokens differ, and so do the losses and gradients of examples.
     """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     config = LlamaConfig(
         vocab_size=256 + len(SPECIAL),
         hidden_size=32,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypedDict, Unpack
 
 from influbench.data.records import LedgerRow, Outcome, ResultRow, Score
@@ -23,6 +25,37 @@ class Booked(Protocol):
     def notes(self) -> Sequence[str]:
         """What a reader must know."""
         ...
+
+
+@dataclass(frozen=True)
+class _Here(Mapping[str, Any]):
+    """This machine and moment as an origin; found when it is read.
+
+    A result that is there already keeps its own, and so needs no torch to say what this one is.
+    """
+
+    device: str
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        import torch
+
+        from influbench.models.device import device_in_words
+
+        return provenance(
+            datetime.datetime.now(datetime.UTC),
+            device=device_in_words(self.device),
+            threads=torch.get_num_threads(),
+        )
+
+    def __getitem__(self, key: str) -> Any:
+        return self._told[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._told)
+
+    def __len__(self) -> int:
+        return len(self._told)
 
 
 class Items(TypedDict, total=False):
@@ -49,21 +82,10 @@ def publish(
         rows: the numbers.
         booked: what they cost, and what a reader must know.
         items: what they were made of.
-
-    Raises:
-        UserError: no such device here.
     """
-    import torch
-
-    from influbench.models.device import device_in_words
-
     return RunResult(
         config=config,
-        provenance=provenance(
-            datetime.datetime.now(datetime.UTC),
-            device=device_in_words(device),
-            threads=torch.get_num_threads(),
-        ),
+        provenance=_Here(device),
         rows=rows,
         ledger=booked.ledger,
         notes=booked.notes,

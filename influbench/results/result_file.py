@@ -132,7 +132,8 @@ def write_if_new(root: Path, study: str, run_id: str, result: RunResult) -> Path
         except DamagedError:
             return write(root, study, run_id, result)
         with tempfile.TemporaryDirectory() as folder:  # compared as read back: tuples become lists
-            again = read(write(Path(folder), study, run_id, result))[2]
+            bare = dataclasses.replace(result, provenance={})
+            again = read(write(Path(folder), study, run_id, bare))[2]
         if dataclasses.replace(again, provenance=before.provenance) == before:
             return path
     return write(root, study, run_id, result)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from influbench import models
 from influbench.data.records import Example, ModelRef
@@ -13,9 +12,10 @@ from influbench.estimator import Facts
 from influbench.executors import team
 from influbench.scoring.settings import MethodConfig
 from influbench.store import Work
-from influbench.student import LanguageStudent, StudentSettings, fused, load_student
-from influbench.student.placement import sharded
-from influbench.student.placement.sharded import ShardedStudent
+
+if TYPE_CHECKING:
+    from influbench.student import LanguageStudent
+    from influbench.student.placement.sharded import ShardedStudent
 
 PAYS = 100
 """Passes over the references from which compiling layers pays. On an H100 it takes 11.5 s and saves
@@ -48,6 +48,11 @@ def hold(
         UserError: ``compile = on`` where nothing is compiled; one process where several are
             needed, or several where they have nothing to share.
     """
+    import torch
+
+    from influbench.student import StudentSettings, load_student
+    from influbench.student.placement import sharded
+
     device = device or cfg.device
     shared = cfg.placement == "sharded"
     if team.size() > 1 and not shared:
@@ -104,6 +109,10 @@ def check_sharded(cfg: MethodConfig, facts: Facts) -> None:
 
 
 def _compiled(cfg: MethodConfig, device: str, passes: int) -> bool:
+    import torch
+
+    from influbench.student import fused
+
     if cfg.compile == "off":
         return False
     place = torch.device(models.device_of(device))

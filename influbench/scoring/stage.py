@@ -14,7 +14,6 @@ import numpy as np
 
 from influbench import judging
 from influbench.data.records import Example, ModelRef, Score
-from influbench.derivatives.objective import examples_of
 from influbench.errors import MethodError, UserError
 from influbench.estimator import Context, Scorer, Scores, as_scores, granting, registry
 from influbench.executors import team
@@ -114,6 +113,8 @@ def share_of_scores(
         nonlocal scorer, held
         if scorer is None:
             if "student" in method.facts.needs:
+                from influbench.derivatives.objective import examples_of
+
                 passes = reference_passes(method.facts, len(candidates))
                 held = hold(cfg, student, work, device_of(cfg.device, share), passes=passes)
                 check_lengths(held, [*candidates, *examples_of(cfg.objective, reference)])

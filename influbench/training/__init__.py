@@ -1,4 +1,4 @@
-"""The student's two trainings: the warm-up that gives it optimizer state, and the final SFT."""
+"""The trainings: the student's warm-up and final SFT, the teacher's DPO."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from influbench.training.fine_tuning import SFT, SFTConfig, sft
-    from influbench.training.settings import SFTSettings, WarmupSettings
-    from influbench.training.warming import WARM_UP, WarmupConfig, warm_up
+    from influbench.training.fine_tuning import sft
+    from influbench.training.settings import (
+        DPOStageConfig,
+        SFTConfig,
+        SFTSettings,
+        WarmupConfig,
+        WarmupSettings,
+    )
+    from influbench.training.stages import DPO, SFT, WARM_UP
+    from influbench.training.warming import warm_up
 
 _HOMES = {
-    "SFT": "fine_tuning",
-    "WARM_UP": "warming",
-    "SFTConfig": "fine_tuning",
+    "DPO": "stages",
+    "SFT": "stages",
+    "WARM_UP": "stages",
+    "DPOStageConfig": "settings",
+    "SFTConfig": "settings",
     "SFTSettings": "settings",
-    "WarmupConfig": "warming",
+    "WarmupConfig": "settings",
     "WarmupSettings": "settings",
     "sft": "fine_tuning",
     "warm_up": "warming",
@@ -23,8 +32,10 @@ _HOMES = {
 """Where each name is; loaded when it is first used, so that settings need no torch."""
 
 __all__ = [
+    "DPO",
     "SFT",
     "WARM_UP",
+    "DPOStageConfig",
     "SFTConfig",
     "SFTSettings",
     "WarmupConfig",

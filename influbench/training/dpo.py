@@ -17,20 +17,15 @@ from influbench.data.records import ModelRef, Pair
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models.chat import without_template
-from influbench.store import Stage, Work
+from influbench.store import Work
 from influbench.training import trainer
 from influbench.training.keeping import folder_of
 from influbench.training.pair_tokens import PairTokens, tokenise
 from influbench.training.preference_trainer import PreferenceTrainer, Reader, loss, summary
-from influbench.training.settings import DPOSettings
-from influbench.training.trainer import TrainingConfig
+from influbench.training.settings import DPOStageConfig
 
 LN2_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 """How far the first loss may be from ln 2, where teacher and reference are still the same model."""
-
-
-class DPOStageConfig(DPOSettings, TrainingConfig):
-    """The stage's: with what a run says once."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +212,3 @@ def _evaluation(
         "reward_accuracy": accuracy,
         "reward_margin": margin,
     }
-
-
-DPO = Stage("dpo", 4, dpo)

@@ -12,20 +12,15 @@ import torch
 from influbench import models
 from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
-from influbench.store import Stage, Work
+from influbench.store import Work
 from influbench.student import LanguageStudent, StudentSettings, Told, load_student
 from influbench.student.losses import Encoded
 from influbench.training import trainer
 from influbench.training.keeping import folder_of, save_with_optimizer
-from influbench.training.settings import SFTSettings
-from influbench.training.trainer import TrainingConfig
+from influbench.training.settings import SFTConfig
 
 if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
     from trl.trainer.sft_trainer import SFTTrainer
-
-
-class SFTConfig(SFTSettings, TrainingConfig):
-    """The stage's: with what a run says once."""
 
 
 def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work: Work) -> None:
@@ -130,6 +125,3 @@ def _row(encoded: Encoded) -> dict[str, Any]:
     for position in encoded.learned:
         labels[position] = encoded.ids[position]
     return {"input_ids": list(encoded.ids), "labels": labels}
-
-
-SFT = Stage("sft", 3, sft)

@@ -5,27 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from typing import TYPE_CHECKING
 
 from influbench import models
 from influbench.data.records import ModelRef
-from influbench.models import adapter
 from influbench.store import Entry
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 KEPT = "kept"
 """Folder of an entry with one model a step that was kept, and the fact that lists the steps."""
 
-Keep = Callable[[int, torch.optim.Optimizer], None]
+Keep = Callable[[int, "torch.optim.Optimizer"], None]
 """Called with a step just done whose state is to be kept, and the optimizer."""
 
 
@@ -54,28 +47,6 @@ def kept_models(entry: Entry) -> dict[float, ModelRef]:
     }
 
 
-class Keeper(TrainerCallback):
-    """Has the state kept after each of some steps.
-
-    It does so before the Trainer's own checkpoint of that step is written, so that a training which
-    goes on after a kill finds every state that it does not come past again.
-    """
-
-    def __init__(self, steps: list[int], keep: Keep) -> None:
-        self.steps, self.keep = frozenset(steps), keep
-
-    def on_step_end(
-        self,
-        args: TrainingArguments,  # noqa: ARG002
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
-        **kwargs: Any,
-    ) -> None:
-        """Keeps the state if it is one of those wanted."""
-        if state.global_step in self.steps:
-            self.keep(state.global_step, kwargs["optimizer"])
-
-
 def save_with_optimizer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -98,6 +69,10 @@ def save_with_optimizer(
         learning_rate: of the next step; None = the optimizer's own. Within a schedule that decays,
             steps at different places are only alike in size at one rate.
     """
+    import torch
+
+    from influbench.models import adapter
+
     save = adapter.save if adapter.held_by(model) else models.save
     save(model, tokenizer, folder)
     state = optimizer.state_dict()

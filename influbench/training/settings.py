@@ -8,6 +8,7 @@ from pydantic import Field
 
 from influbench.config import Config, OnThisMachine, Products, seldom, transport
 from influbench.models.settings import Learn
+from influbench.student.history import Told
 from influbench.student.settings import Compute
 from influbench.training.schedule import Schedule
 
@@ -90,3 +91,27 @@ class DPOSettings(TrainingSettings):
         lt=1,
         description="share of seed prompts whose pairs are only evaluated on",
     )
+
+
+class WarmupConfig(WarmupSettings):
+    """The stage's: with what a run says once."""
+
+    seed: int = 0
+    device: str = transport("auto")
+    told: Told = seldom(Told(), "which weights are trained")
+
+
+class TrainingConfig(TrainingSettings):
+    """A training stage's: with what a run says once."""
+
+    seed: int = 0
+    device: str = transport("auto")
+    keep_checkpoints: int = seldom(0, "states kept on the way, at even shares of the steps", ge=0)
+
+
+class SFTConfig(SFTSettings, TrainingConfig):
+    """The stage's: with what a run says once."""
+
+
+class DPOStageConfig(DPOSettings, TrainingConfig):
+    """The stage's: with what a run says once."""

@@ -24,13 +24,12 @@ from transformers import (
 )
 
 from influbench import models
-from influbench.config import seldom, transport
 from influbench.errors import UserError
 from influbench.models.quiet import quiet
 from influbench.store import Work
 from influbench.terminal.progress import Advance
-from influbench.training.keeping import KEPT, Keep, Keeper, kept_steps
-from influbench.training.settings import TrainingSettings
+from influbench.training.keeping import KEPT, Keep, kept_steps
+from influbench.training.settings import TrainingConfig
 
 CHECKPOINTS = "scratch/checkpoints"
 """In the entry's folder: kept after a kill, removed by the store when the entry is whole."""
@@ -39,14 +38,6 @@ COMPLETE = "complete"
 
 Check = Callable[[int, Mapping[str, float]], None]
 """Called with the step just done and what the trainer logged of it."""
-
-
-class TrainingConfig(TrainingSettings):
-    """A training stage's: with what a run says once."""
-
-    seed: int = 0
-    device: str = transport("auto")
-    keep_checkpoints: int = seldom(0, "states kept on the way, at even shares of the steps", ge=0)
 
 
 def optimizer_steps(cfg: TrainingConfig, rows: int) -> int:
@@ -152,6 +143,28 @@ class Watch(TrainerCallback):
                 shutil.rmtree(other)
         self.work.meter.flush()
         self.saved = time.monotonic()
+
+
+class Keeper(TrainerCallback):
+    """Has the state kept after each of some steps.
+
+    It does so before the Trainer's own checkpoint of that step is written, so that a training which
+    goes on after a kill finds every state that it does not come past again.
+    """
+
+    def __init__(self, steps: list[int], keep: Keep) -> None:
+        self.steps, self.keep = frozenset(steps), keep
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> None:
+        """Keeps the state if it is one of those wanted."""
+        if state.global_step in self.steps:
+            self.keep(state.global_step, kwargs["optimizer"])
 
 
 def _no_check(step: int, logs: Mapping[str, float]) -> None:

@@ -11,23 +11,14 @@ from pathlib import Path
 import torch
 from transformers import get_constant_schedule_with_warmup
 
-from influbench.config import seldom, transport
 from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.files import digest
-from influbench.store import Stage, Work
+from influbench.store import Work
 from influbench.student import LanguageStudent, StudentSettings, Told, load_student
 from influbench.training import trainer
 from influbench.training.keeping import save_with_optimizer
-from influbench.training.settings import WarmupSettings
-
-
-class WarmupConfig(WarmupSettings):
-    """The stage's: with what a run says once."""
-
-    seed: int = 0
-    device: str = transport("auto")
-    told: Told = seldom(Told(), "which weights are trained")
+from influbench.training.settings import WarmupConfig
 
 
 @dataclass
@@ -174,6 +165,3 @@ def _save(progress: _Progress, cfg: WarmupConfig, folder: Path) -> None:
         clip_norm=cfg.clip_norm,
         step=len(progress.losses),
     )
-
-
-WARM_UP = Stage("warm_up", 2, warm_up)

@@ -1,6 +1,9 @@
 """A refactor changes no number: ``tiny`` gives what ``tiny.json`` says (see ``record_tiny``)."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import children
@@ -11,10 +14,15 @@ EXPECTED: dict[str, Any] = json.loads(record_tiny.WRITTEN.read_text())
 
 
 @pytest.fixture(scope="module")
-def observed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("golden")
     run = children.command(*record_tiny.command(folder), cwd=folder)
     assert run.wait() == 0, run.said()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def observed(folder: Path) -> dict[str, Any]:
     return record_tiny.observed(folder)
 
 
@@ -30,3 +38,23 @@ def test_scores_are_those_written_down(observed):
 
 def test_result_rows_are_those_written_down(observed):
     assert observed["rows"] == pytest.approx(EXPECTED["rows"], rel=1e-5, abs=1e-6)
+
+
+def test_the_same_run_again_makes_nothing_and_loads_neither_torch_nor_transformers(folder):
+    """Seconds of imports are most of what a run costs whose stages are all there."""
+    again = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "influbench", *record_tiny.command(folder)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr[-2000:]
+    loaded = {
+        line.rpartition("|")[2].strip().partition(".")[0]
+        for line in again.stderr.splitlines()
+        if line.startswith("import time:")
+    }
+    assert "influbench" in loaded
+    assert not loaded & {"torch", "transformers", "trl", "peft", "datasets", "nltk"}
+    assert not [line for line in again.stderr.splitlines() if line.endswith(": started")]

@@ -16,9 +16,10 @@ from influbench.models.chat import without_template
 from influbench.store import Work
 from influbench.training import dpo as dpo_module
 from influbench.training import preference_trainer
-from influbench.training.dpo import DPOStageConfig, dpo
+from influbench.training.dpo import dpo
 from influbench.training.pair_tokens import tokenise
 from influbench.training.preference_trainer import Reader
+from influbench.training.settings import DPOStageConfig
 from influbench.training.trainer import off_screen
 
 

@@ -186,7 +186,7 @@ def test_what_the_teacher_is_asked_may_say_more_than_the_student_sees(
         asked.extend(args[2])  # pyright: ignore[reportArgumentType]
         return complete(*args, **kwargs)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr("influbench.generation.engines.engine.complete", listening)
+    monkeypatch.setattr("influbench.generation.sampling.complete", listening)
     cfg = CFG.model_copy(update={"response_request": "Briefly: {instruction}!"})
     found, _ = run(tmp_path, cfg, teacher)
     for candidate in found:
@@ -212,7 +212,7 @@ def test_a_killed_stage_resumes_to_the_same_bytes(
             raise Killed
         return complete(*args, **kwargs)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr("influbench.generation.engines.engine.complete", mortal)
+    monkeypatch.setattr("influbench.generation.sampling.complete", mortal)
     store = Store(tmp_path / "b")
     with pytest.raises(Killed):
         store.run(generation.STAGE, CFG, SEEDS, teacher, "t")

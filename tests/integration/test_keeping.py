@@ -8,8 +8,9 @@ from influbench.data.records import ModelRef
 from influbench.store import Work
 from influbench.student import load_student
 from influbench.training import sft
-from influbench.training.dpo import DPOStageConfig, dpo
+from influbench.training.dpo import dpo
 from influbench.training.keeping import KEPT, folder_of, kept_steps
+from influbench.training.settings import DPOStageConfig
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from influbench.files import digest
 from influbench.loop import pipeline, publish, sets
 from influbench.loop.reading import load_run
 from influbench.loop.settings import RunConfig
-from influbench.models import loading
+from influbench.models import resolving
 from influbench.store import Store
 from influbench.store.session import Session
 from influbench.store.store import _identity
@@ -224,7 +224,7 @@ def act(before, acted, monkeypatch):
         return {prompt.id: gamed.by_index[i] for i, prompt in enumerate(prompts)}
 
     monkeypatch.setattr(sets, "check_template", lambda model: None)
-    monkeypatch.setattr(loading, "resolve", resolve)
+    monkeypatch.setattr(resolving, "resolve", resolve)
     monkeypatch.setattr(recorded, "gamed_difficulties", difficulties)
 
     def told(cfg: RunConfig):

@@ -7,8 +7,8 @@ from training_kit import EXAMPLES, FINE, TEACH, WARM, Killed, Watched, at, pairs
 from influbench import models
 from influbench.data.records import ModelRef
 from influbench.store import Stage, Store, Work
-from influbench.training import SFT, WARM_UP, sft, warm_up
-from influbench.training.dpo import DPO, dpo
+from influbench.training import DPO, SFT, WARM_UP, sft, warm_up
+from influbench.training.dpo import dpo
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_a_method_of_texts_alone_loads_no_student(tmp_path, monkeypatch):
     def refused(*_, **__):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("influbench.scoring.holding.load_student", refused)
+    monkeypatch.setattr("influbench.student.loading.load_student", refused)
     found = rank(
         RankConfig(student=StudentConfig(name="tiny"), estimator="length"),
         CANDIDATES,

@@ -14,7 +14,7 @@ from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
 from influbench.estimator.registry import build
 from influbench.estimators.exact import PAPER_MODE, Exact
-from influbench.scoring import noise_floor
+from influbench.scoring import noise_floor, regrouped
 from influbench.student import LanguageStudent
 from influbench.studies import horizon, paper_mode
 from influbench.studies.group_influence import additivity, group_influence
@@ -132,7 +132,7 @@ def test_regrouped_batches_hold_every_example_once_and_depend_on_the_seed():
     student = testing.tiny_student()
     examples = testing.tiny_examples("reference", 11)
     found = [
-        [batch.positions for batch in noise_floor.regrouped(student, seed).batches(examples)]
+        [batch.positions for batch in regrouped.regrouped(student, seed).batches(examples)]
         for seed in ("a", "a", "b")
     ]
     assert found[0] == found[1] != found[2]

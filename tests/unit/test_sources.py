@@ -7,7 +7,6 @@ from safetensors.torch import load_file, save_file
 from influbench import models
 from influbench.data.records import ModelRef
 from influbench.errors import UserError
-from influbench.models import sources
 
 
 def copy_of(ref: ModelRef, folder: Path) -> Path:
@@ -71,7 +70,7 @@ def test_a_hub_snapshot_is_known_by_name_and_commit(
         return str(tmp_path / commit)
 
     copy_of(tiny_ref, tmp_path / commit)
-    monkeypatch.setattr(sources, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     by_branch = models.resolve("someone/model")
     by_commit = models.resolve("someone/model", commit)
     assert by_branch == by_commit

@@ -9,8 +9,9 @@ from influbench.data.records import Example, Pair
 from influbench.errors import UserError
 from influbench.models.tiny import build_tokenizer
 from influbench.training import SFTConfig, WarmupConfig, trainer, warming
-from influbench.training.dpo import DPOStageConfig, split
+from influbench.training.dpo import split
 from influbench.training.pair_tokens import tokenise
+from influbench.training.settings import DPOStageConfig
 
 
 def pair(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from influbench import models
 from influbench.config import transport
@@ -18,9 +18,11 @@ from influbench.errors import UserError
 from influbench.evaluation.settings import PREFIX, HarnessSettings
 from influbench.evaluation.suite import Marks, Needs, Sitting
 from influbench.evaluation.suites import harness_files
-from influbench.models import LoadedModel
 from influbench.statistics.estimate import Estimate
 from influbench.store import Stage, Work
+
+if TYPE_CHECKING:
+    from influbench.models import LoadedModel
 
 PAPER_SHOTS = {
     "mmlu": 0,

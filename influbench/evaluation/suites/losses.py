@@ -10,11 +10,9 @@ from collections.abc import Sequence
 
 from influbench.config import Config, transport
 from influbench.data.records import Example, ModelRef, Outcome, Question
-from influbench.derivatives.gradients import losses
 from influbench.evaluation.suite import Marks, Needs, Numbers, Sitting
 from influbench.statistics.outcomes import summarise, values
 from influbench.store import Stage, Work
-from influbench.student import StudentSettings, load_student
 
 METRICS = ("heldout_loss", "reference_loss")
 
@@ -66,6 +64,9 @@ def measure(
     work: Work,
 ) -> None:
     """Writes ``outcomes``: ``heldout_loss`` and ``reference_loss``, nats per response token."""
+    from influbench.derivatives.gradients import losses
+    from influbench.student import StudentSettings, load_student
+
     held = load_student(student, StudentSettings(device=cfg.device, moments=False))
     outcomes: list[Outcome] = []
     for metric, examples in zip(METRICS, (evaluation, reference), strict=True):

@@ -13,16 +13,18 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from torch import nn
 
 from influbench.errors import UserError
 from influbench.files import digest
-from influbench.generation.sampling import Completion
+from influbench.generation.completion import Completion
 from influbench.generation.settings import Sampling, ServerSettings
 from influbench.store.ledger import Phase
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PASSING = {408, 425, 429, 500, 502, 503, 504}
 """What a server answers that is busy, or not ready yet."""

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from influbench.errors import UserError
+from influbench.generation.completion import Completion
 from influbench.generation.engines.asking import Asking, Usage
-from influbench.generation.sampling import Completion
 from influbench.generation.settings import Sampling
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import nn
-from transformers import PreTrainedTokenizerFast
-
-from influbench.generation.choosing import Sampling
-from influbench.generation.sampling import Completion, complete
-from influbench.models import LoadedModel
+from influbench.generation.completion import Completion
+from influbench.generation.settings import Sampling
 from influbench.store.ledger import Phase
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerFast
+
+    from influbench.models import LoadedModel
 
 
 class Engine(Protocol):
@@ -81,6 +83,8 @@ class InProcess:
         phase: Phase,  # noqa: ARG002
     ) -> list[Completion]:
         """See :class:`Engine`."""
+        from influbench.generation.sampling import complete
+
         return complete(
             *self.loaded,
             prompts,

@@ -13,16 +13,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
-from transformers import PreTrainedTokenizerFast
 
 from influbench.errors import UserError
+from influbench.generation.completion import Completion
 from influbench.generation.engines.asking import Asking, Usage
-from influbench.generation.sampling import Completion
 from influbench.generation.settings import Sampling
 from influbench.models import conversation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 class _Token(BaseModel):

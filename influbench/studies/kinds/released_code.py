@@ -29,8 +29,8 @@ from influbench.store.session import Session
 from influbench.studies import paper_mode
 from influbench.studies.kind import Kind
 from influbench.studies.paper_mode import Variant
-from influbench.training import dpo
-from influbench.training.dpo import DPOStageConfig
+from influbench.training import DPO, DPOStageConfig
+from influbench.training.pair_tokens import tokenise
 
 FACTS = {"weights_moved": "fraction", "noise_floor": "nats/token"}
 """What a variant says of itself, and its unit."""
@@ -108,7 +108,7 @@ def _teacher_margins(steps: Steps, teacher: ModelRef, pairs: Sequence[Pair]) -> 
     for name, bare in (("dpo_as_sampled", False), ("no_chat_template_in_dpo", True)):
         told = cfg.dpo.model_copy(update={"no_chat_template": bare})
         stage = told.into(DPOStageConfig, seed=cfg.seed, device=cfg.device)
-        taught = steps.session.run(dpo.DPO, stage, pairs, teacher, label=name).model("teacher")
+        taught = steps.session.run(DPO, stage, pairs, teacher, label=name).model("teacher")
         found[name] = float(np.mean(_margins(taught, pairs, cfg.device) - before))
     return found
 
@@ -123,7 +123,7 @@ def _margins(teacher: ModelRef, pairs: Sequence[Pair], device: str) -> np.ndarra
         logits = loaded.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
         return -float(functional.cross_entropy(logits, ids[0, len(prompt) :], reduction="sum"))
 
-    rows = [dpo.tokenise(loaded.tokenizer, pair, LENGTH) for pair in pairs]
+    rows = [tokenise(loaded.tokenizer, pair, LENGTH) for pair in pairs]
     return np.array(
         [log_probability(r.prompt, r.chosen) - log_probability(r.prompt, r.rejected) for r in rows]
     )

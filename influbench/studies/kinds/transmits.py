@@ -33,7 +33,8 @@ from influbench.statistics.estimate import Estimate
 from influbench.statistics.outcomes import summary
 from influbench.store.session import Session
 from influbench.studies.kind import Kind
-from influbench.training.dpo import DPO, DPOSettings, DPOStageConfig
+from influbench.training import DPO, DPOStageConfig
+from influbench.training.settings import DPOSettings
 
 Rule = Literal["length", "arithmetic"]
 WORDS = (
