@@ -1,10 +1,11 @@
-"""What one arm of a study costs on a CPU, stage by stage: CPU seconds of one process, one thread.
+"""What one arm of a study costs, stage by stage: seconds of the clock, and CPU seconds beside them.
 
 ``python -m benchmarks.arm --pairs 64 --training 128`` teaches SmolLM2 on pairs of seed instructions
 after prompts of the loop, lets it write training data, trains the 3-bit student of ``smol`` on
 them and evaluates it. The untaught teacher's student and the scores are the study's, not an arm's:
-they are not paid here. ``--only`` names the stages. CPU seconds, since other jobs may share the
-machine; every stage reads its model anew, as in a run.
+they are not paid here. ``--only`` names the stages. On a CPU one thread works, and CPU seconds are
+what counts, since other jobs may share the machine; on a GPU (``--device cuda``) the clock does.
+Every stage reads its model anew, as in a run.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import argparse
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from influbench import models
@@ -35,32 +38,47 @@ PRESET = "smol"
 
 
 class Timed(Session):
-    """Adds up CPU seconds by stage and phase."""
+    """Adds up seconds of the clock and of CPUs by stage."""
 
-    spent: dict[str, float]
+    spent: dict[str, np.ndarray]
 
     def run(self, stage: Stage, cfg: Config, *inputs: Input, label: str = "") -> Entry:
         """As a session does."""
-        began = time.process_time()
+        began = _now()
         entry = super().run(stage, cfg, *inputs, label=label)
-        self.spent[stage.name] += time.process_time() - began
-        print(f"  {stage.name} {label} {time.process_time() - began:.1f} CPU s", flush=True)
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        took = _now() - began
+        self.spent[stage.name] += took
+        print(f"  {stage.name} {label} {took[0]:.1f} s, {took[1]:.1f} CPU s", flush=True)
         return entry
 
 
-def main() -> None:
-    """Prints CPU seconds of each stage and of the whole."""
+def _now() -> np.ndarray:
+    """Seconds of the clock and of this process's CPUs, shape [2]."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the seconds of each stage and of the whole."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default=PRESET)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--training", type=int, default=128)
     parser.add_argument("--prompts", type=int, default=64, help="evaluation prompts")
     parser.add_argument("--only", nargs="*", default=["dpo", "generate", "sft", "evaluate"])
     parser.add_argument("--set", nargs="*", default=[], help="settings of the run")
-    told = parser.parse_args()
+    told = parser.parse_args(argv)
     torch.set_num_threads(1)
+    began = time.perf_counter()
+    torch.zeros(1, device=models.device_of(told.device))
+    where = models.device_in_words(told.device)
+    print(f"  {where}: ready after {time.perf_counter() - began:.1f} s")
     cfg = load_run(
-        PRESET,
+        told.preset,
         [
+            f"device={told.device}",
             f"sizes.training={told.training}",
             f"data.num_evaluation={told.prompts}",
             "sft.response_tokens=null",
@@ -71,11 +89,13 @@ def main() -> None:
     teacher, student = (models.resolve(one.name) for one in (cfg.teacher, cfg.student))
     with tempfile.TemporaryDirectory() as folder:
         session = Timed(Store(Path(folder)))
-        session.spent = defaultdict(float)
+        session.spent = defaultdict(lambda: np.zeros(2))
         steps = Steps(cfg, session, sets, {cfg.student.name: student})
         if "dpo" in told.only:
             pairs = _pairs(cfg, sets.seeds, told.pairs)
-            taught = session.run(DPO, cfg.dpo.into(DPOStageConfig, seed=0), pairs, teacher)
+            taught = session.run(
+                DPO, cfg.dpo.into(DPOStageConfig, seed=0, device=told.device), pairs, teacher
+            )
             teacher = taught.model("teacher")
         rows = steps.generate(teacher, told.training, "training")
         ready = {cfg.student.name: student}
@@ -84,11 +104,14 @@ def main() -> None:
         if "evaluate" in told.only:
             _evaluate(steps, ready[cfg.student.name], student)
         for row in session.ledger:
-            print(f"  {row.stage} {row.label} {row.phase}: {row.items} items, {row.tokens} tokens")
-    total = sum(session.spent.values())
-    for stage, seconds in session.spent.items():
-        print(f"{stage:10} {seconds:7.1f} CPU s  {seconds / total:4.0%}")
-    print(f"{'all':10} {total:7.1f} CPU s; {vars(told)}; {cfg.teacher.dtype} teacher")
+            print(
+                f"  {row.stage} {row.label} {row.phase}: {row.seconds:.1f} s, {row.items} items, "
+                f"{row.tokens} tokens, {row.peak_bytes / 1e9:.1f} GB"
+            )
+    all_of = sum(session.spent.values(), np.zeros(2))
+    for stage, (clock, cpu) in [*session.spent.items(), ("all", all_of)]:
+        print(f"{stage:12} {clock:7.1f} s  {clock / all_of[0]:4.0%}  {cpu:7.1f} CPU s")
+    print(f"{where}; {vars(told)}; {cfg.teacher.dtype} teacher")
 
 
 def _evaluate(steps: Steps, model: Any, base: Any) -> None:
@@ -98,9 +121,9 @@ def _evaluate(steps: Steps, model: Any, base: Any) -> None:
     session = steps.session
     assert isinstance(session, Timed)
     against = Baseline(name="none", model=base)
-    before = dict(session.spent)
+    before = {stage: spent.copy() for stage, spent in session.spent.items()}
     ready.evaluate(session, base, label="none")
-    session.spent = defaultdict(float, before)
+    session.spent = defaultdict(lambda: np.zeros(2), before)
     ready.evaluate(session, model, baseline=against, label="arm")
 
 

@@ -20,6 +20,9 @@ from influbench.generation.choosing import Chooser
 LEAVE = 8
 """Rows leave when an eighth of those present has ended: each time, all keys are copied."""
 
+EVERY = 8
+"""Steps between two looks at what a GPU has written: to look, the host waits for it."""
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -28,6 +31,8 @@ class Reader:
     model: PreTrainedModel
     pad: int
     """Token that fills up shorter prompts, on the left."""
+    every: int = 1
+    """Steps between two looks at what was written; what a row writes after its end is left out."""
 
     @torch.inference_mode()
     def decode(
@@ -54,21 +59,23 @@ class Reader:
         present = list(range(len(prompts)))
         done = [False] * len(prompts)
         make_room(cache, limit)
+        unseen: list[torch.Tensor] = []
         for step in range(limit):
             token = chooser.choose(logits)
-            for row, value in zip(present, token.tolist(), strict=True):
-                if not done[row]:
-                    written[row].append(value)
-                    done[row] = ended(written[row])
-            places = [place for place, row in enumerate(present) if not done[row]]
-            if not places or step == limit - 1:
-                break
-            if (len(present) - len(places)) * LEAVE >= len(present):
-                stay = torch.tensor(places, device=device)
-                present = [present[place] for place in places]
-                token, mask, positions = token[stay], mask[stay], positions[stay]
-                cache.batch_select_indices(stay)
-                chooser.keep(stay)
+            unseen.append(token)
+            if len(unseen) == self.every or step == limit - 1:
+                for row, fresh in zip(present, torch.stack(unseen, 1).tolist(), strict=True):
+                    done[row] = done[row] or _written_on(written[row], fresh, ended)
+                unseen.clear()
+                places = [place for place, row in enumerate(present) if not done[row]]
+                if not places or step == limit - 1:
+                    break
+                if (len(present) - len(places)) * LEAVE >= len(present):
+                    stay = torch.tensor(places, device=device)
+                    present = [present[place] for place in places]
+                    token, mask, positions = token[stay], mask[stay], positions[stay]
+                    cache.batch_select_indices(stay)
+                    chooser.keep(stay)
             logits = self.model(
                 input_ids=token[:, None],
                 attention_mask=mask[:, : width + step + 1],
@@ -100,6 +107,17 @@ class Reader:
         if len(distinct) < len(prompts):
             cache.batch_select_indices(which)
         return logits[which], cache, mask[which]
+
+
+def _written_on(
+    written: list[int], fresh: Sequence[int], ended: Callable[[list[int]], bool]
+) -> bool:
+    """Adds what a row wrote, up to its end; whether it has ended."""
+    for token in fresh:
+        written.append(token)
+        if ended(written):
+            return True
+    return False
 
 
 def make_room(cache: Cache, tokens: int) -> None:

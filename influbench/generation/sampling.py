@@ -10,15 +10,16 @@ Rows that share a prompt (the siblings of a seed prompt) read it once: keys and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from influbench.errors import UserError
 from influbench.generation.choosing import Chooser, Sampling
 from influbench.generation.completion import Completion
-from influbench.generation.decoding import Reader
+from influbench.generation.decoding import EVERY, Reader
 from influbench.models import context_length, conversation
+from influbench.models.halving import Halves
 
 __all__ = ["Completion", "Sampling", "complete"]
 
@@ -66,10 +67,10 @@ def complete(
     ends = _end_tokens(model, tokenizer)
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
-    reader = Reader(model, pad)
+    reader = Reader(model, pad, 1 if model.device.type == "cpu" else EVERY)
     end = _End(tokenizer, frozenset(ends), stop)
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
+
+    def write(batch: Sequence[_Row]) -> list[list[int]]:
         read = [row.tokens for row in batch]
         chooser = Chooser.start(
             sampling,
@@ -78,9 +79,13 @@ def complete(
             vocabulary=model.config.get_text_config().vocab_size,
             device=model.device,
         )
-        written = reader.decode(read, chooser, end, sampling.max_new_tokens)
-        for row, tokens in zip(batch, written, strict=True):
-            done[row.position] = _completion(row.tokens, tokens, tokenizer, ends, stop)
+        return reader.decode(read, chooser, end, sampling.max_new_tokens)
+
+    halves = Halves("lower max_new_tokens, or give the model a device with more room")
+    for start in range(0, len(rows), batch_size):
+        for batch, written in halves(rows[start : start + batch_size], write):
+            for row, tokens in zip(batch, written, strict=True):
+                done[row.position] = _completion(row.tokens, tokens, tokenizer, ends, stop)
     return [done[position] for position in range(len(rows))]
 
 
@@ -120,16 +125,27 @@ class _End:
     tokenizer: PreTrainedTokenizerFast
     ends: frozenset[int]
     stop: Sequence[str]
+    _last: dict[int, bool] = field(default_factory=dict)
+    """Whether a token may be the last one of a stop string."""
 
     def __call__(self, tokens: list[int]) -> bool:
         if tokens[-1] in self.ends:
             return True
-        if not self.stop:
+        if not self.stop or not self._may_be_last(tokens[-1]):
             return False
         # A token is at least a byte long, so a stop string spans no more tokens than it has bytes.
         tail = max(len(text.encode()) for text in self.stop)
         text = self.tokenizer.decode(tokens[-tail:])
         return any(stop in text for stop in self.stop)
+
+    def _may_be_last(self, token: int) -> bool:
+        """Decoding texts at every step is slow; few tokens hold the last character of one."""
+        if token not in self._last:
+            # Part of a character is shown as U+FFFD; a space at the beginning may be stripped.
+            lasts = {"\ufffd", *(stop[-1] for stop in self.stop)}
+            text = self.tokenizer.decode([token])
+            self._last[token] = " " in lasts or any(last in text for last in lasts)
+        return self._last[token]
 
 
 def _completion(

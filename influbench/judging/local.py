@@ -57,6 +57,9 @@ class LocalBackend:
 
     def answer(self, requests: Sequence[Request], keep: Keep) -> None:
         """Scores or writes all replies, batch by batch, shortest prompts first."""
+        from influbench.models.halving import Halves  # torch, which reading settings does without
+
+        halves = Halves("take a smaller judge.model")
         tokenizer = self._loaded.tokenizer
         limit = models.context_length(self._loaded.model)
         prompts: list[tuple[Request, str, list[int]]] = []
@@ -75,7 +78,8 @@ class LocalBackend:
         for kind in sorted({p[0].choices for p in prompts}):
             same = [p for p in prompts if p[0].choices == kind]
             for batch in self._batches(same):
-                keep(self._choose(batch) if kind else self._write(batch))
+                for _, replies in halves(batch, self._choose if kind else self._write):
+                    keep(replies)
 
     def _written(self, request: Request) -> int:
         return min(request.max_tokens, self._cfg.max_tokens + self._cfg.thought_tokens)
@@ -99,7 +103,7 @@ class LocalBackend:
                 batches.append([prompt])
         return batches
 
-    def _choose(self, batch: list[tuple[Request, str, list[int]]]) -> list[Judgement]:
+    def _choose(self, batch: Sequence[tuple[Request, str, list[int]]]) -> list[Judgement]:
         choices = batch[0][0].choices
         spelled = [self._spell(text, ids, choices) for _, text, ids in batch]
         assert len(set(spelled)) == 1, "choices are spelled alike after any generation prompt"
@@ -177,7 +181,7 @@ class LocalBackend:
         )
         return ids, mask
 
-    def _write(self, batch: list[tuple[Request, str, list[int]]]) -> list[Judgement]:
+    def _write(self, batch: Sequence[tuple[Request, str, list[int]]]) -> list[Judgement]:
         import torch
 
         if any(request.temperature > 0 for request, _, _ in batch):

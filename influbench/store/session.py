@@ -6,6 +6,8 @@ command cost, what it bought and what must be said of its numbers stand in one p
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -53,6 +55,8 @@ class Session:
             UserError: the stage cannot go on.
         """
         entry = self.store.run(stage, cfg, *inputs, label=label)
+        if not entry.cached:
+            free_device_memory()
         self.entries.setdefault((entry.key, label), entry)
         if entry.cached and entry.path.name not in self.paid:
             self.budget.spent += sum(row.money for row in entry.ledger())
@@ -73,3 +77,14 @@ class Session:
     def part(self) -> Session:
         """A session for one run of a study: the same store and budget, its own ledger and notes."""
         return Session(self.store, self.budget, paid=self.paid)
+
+
+def free_device_memory() -> None:
+    """Gives back what a stage's models held on a GPU, which other processes may be using too.
+
+    Trainers hold their models in cycles, and torch keeps for itself what it has once allocated.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -13,6 +13,7 @@ from influbench import models
 from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.store import Work
+from influbench.store.session import free_device_memory
 from influbench.student import LanguageStudent, StudentSettings, Told, load_student
 from influbench.student.losses import Encoded
 from influbench.training import trainer
@@ -39,6 +40,7 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
         max_length=cfg.max_length,
         learn=cfg.learn,
         moments=False,
+        token_budget=1,  # of no use here, and a GPU's would be measured
         told=Told(adapter="merge"),
     )
     held = load_student(student, settings)
@@ -63,12 +65,29 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
             learning_rate=cfg.learning_rate,
         )
 
+    steps = trainer.optimizer_steps(cfg, len(encoded))
+    micro_batch = trainer.divisor(cfg.batch_size, cfg.micro_batch)
+    log: list[dict[str, float]] | None = None
     with trainer.off_screen():
-        training = _sft_trainer(cfg, encoded, held, work)
-        steps = trainer.optimizer_steps(cfg, len(encoded))
-        rows = len(encoded) * cfg.epochs
-        with work.meter.phase("train", items=rows, models=[held.model]):
-            log = trainer.train(training, cfg, steps, work=work, keep=keep)
+        while log is None:
+            training = _sft_trainer(cfg, encoded, held, work, micro_batch)
+            try:
+                with work.meter.phase(
+                    "train", items=len(encoded) * cfg.epochs, models=[held.model]
+                ):
+                    log = trainer.train(training, cfg, steps, work=work, keep=keep)
+            except torch.OutOfMemoryError as error:
+                if micro_batch == 1:
+                    raise UserError(
+                        "SFT: the device has no memory left for one example: lower "
+                        "sft.max_length, or set sft.compute=bfloat16"
+                    ) from error
+            if log is None:
+                # From the start, or the last checkpoint: the step that failed has left its traces.
+                micro_batch = trainer.divisor(cfg.batch_size, micro_batch // 2)
+                del training
+                free_device_memory()
+                held = load_student(student, settings)
         models.save(held.model, held.tokenizer, work.folder("student"))
     work.meta.update(
         {
@@ -93,13 +112,16 @@ def _within(rows: Sequence[Encoded], limit: int) -> list[Encoded]:
 
 
 def _sft_trainer(
-    cfg: SFTConfig, encoded: Sequence[Encoded], held: LanguageStudent, work: Work
+    cfg: SFTConfig,
+    encoded: Sequence[Encoded],
+    held: LanguageStudent,
+    work: Work,
+    micro_batch: int,
 ) -> SFTTrainer:
     """TRL's trainer on rows that are tokenised as the student tokenises them everywhere."""
     from trl.trainer.sft_config import SFTConfig as TrainerSettings
     from trl.trainer.sft_trainer import SFTTrainer
 
-    micro_batch = trainer.divisor(cfg.batch_size, cfg.micro_batch)
     settings = TrainerSettings(
         **trainer.arguments(cfg, len(encoded), micro_batch, work),
         max_length=None,

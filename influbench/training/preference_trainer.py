@@ -15,12 +15,22 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
+from influbench.models.halving import Halves
 from influbench.student import Compute, packing
 from influbench.student.language_student import LanguageStudent
 from influbench.student.losses import Encoded, padded, response_positions, token_nll
 from influbench.training.pair_tokens import PairTokens
+from influbench.training.trainer import add_gradients
+
+DEVICE_TOKENS = 1 << 13
+"""Padded tokens of the pairs in one pass on a GPU, where starting a pass of one pair takes longer
+than the pass; without gradients four times as many."""
 
 METRICS = ("rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected")
+
+
+HINT = "lower dpo.max_length, or set dpo.method=lora or dpo.compute=bfloat16"
+"""What a device that is too small needs."""
 
 
 class Reader:
@@ -32,6 +42,8 @@ class Reader:
         pad = tokenizer.pad_token_id
         assert isinstance(pad, int)
         self._packs = packing.works(model)
+        # On a CPU a batch wins nothing, and a pair's last digits would depend on its neighbours.
+        self._together = model.device.type != "cpu"
         self._pad = pad
         # A student without optimizer: what is wanted is how it goes through a model.
         self._student = LanguageStudent(
@@ -47,9 +59,21 @@ class Reader:
 
     def log_probabilities(self, pairs: Sequence[PairTokens]) -> torch.Tensor:
         """Of chosen and rejected after the prompt, in nats, shape [pair, 2], fp32."""
-        if self._packs:
+        if self._packs and not self._together:
             return torch.stack([self._of(_rows(pair)) for pair in pairs])
         return self._of([row for pair in pairs for row in _rows(pair)]).view(-1, 2)
+
+    @torch.no_grad()
+    def measured(self, pairs: Sequence[PairTokens], at_once: int) -> torch.Tensor:
+        """The same of many, on the CPU: in the batches of the training, or as a GPU has room."""
+        parts = [pairs[start : start + at_once] for start in range(0, len(pairs), at_once)]
+        if self._together:
+            parts = within(pairs, 4 * DEVICE_TOKENS)
+        halves = Halves(HINT)
+        found = [
+            numbers.cpu() for part in parts for _, numbers in halves(part, self.log_probabilities)
+        ]
+        return torch.cat(found) if found else torch.zeros(0, 2)
 
     def _of(self, rows: Sequence[Encoded]) -> torch.Tensor:
         student = self._student
@@ -71,6 +95,21 @@ def _rows(pair: PairTokens) -> list[Encoded]:
         Encoded((*pair.prompt, *completion), ((start, start + len(completion)),))
         for completion in (pair.chosen, pair.rejected)
     ]
+
+
+def within(pairs: Sequence[PairTokens], tokens: int) -> list[Sequence[PairTokens]]:
+    """The pairs in order, in runs of so many padded tokens; a longer pair is one of its own."""
+    runs: list[list[PairTokens]] = []
+    longest = 0
+    for pair in pairs:
+        own = len(pair.prompt) + max(len(pair.chosen), len(pair.rejected))
+        longest = max(longest, own)
+        if runs and 2 * (len(runs[-1]) + 1) * longest <= tokens:
+            runs[-1].append(pair)
+        else:
+            runs.append([pair])
+            longest = own
+    return list(runs)
 
 
 def loss(
@@ -100,6 +139,7 @@ class PreferenceTrainer(Trainer):
         reference: torch.Tensor,
         beta: float,
         tokenizer: PreTrainedTokenizerBase,
+        tokens: int | None = None,
     ) -> None:
         """Prepares a training.
 
@@ -111,6 +151,8 @@ class PreferenceTrainer(Trainer):
             reference: their log-probabilities before the training, shape [pair, 2].
             beta: how far the teacher may go from there.
             tokenizer: saved beside the checkpoints.
+            tokens: most padded tokens in one pass, fewer where the device has no room; None = a
+                micro-batch, as it is.
         """
         numbers: Any = [{"pair": n} for n in range(len(pairs))]  # a list is Dataset enough
         super().__init__(
@@ -122,7 +164,40 @@ class PreferenceTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = False  # else gradients of micro-batches are summed
         self._reader, self._pairs, self._reference, self._beta = reader, pairs, reference, beta
+        self._tokens, self._halves = tokens, Halves(HINT)
         self._seen: list[torch.Tensor] = []
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor | Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The gradient of a micro-batch's mean loss, in passes of as many pairs as have room."""
+        if self._tokens is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        numbers: list[int] = inputs["pair"].tolist()
+        references = {id(self._pairs[n]): self._reference[n] for n in numbers}
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        share = 1 / (len(numbers) * self.current_gradient_accumulation_steps)
+
+        # A pass that runs out of memory half-way must leave no part of its gradient behind.
+        def derivative(part: Sequence[PairTokens]) -> tuple[torch.Tensor, torch.Tensor, Any]:
+            found = self._reader.log_probabilities(part)
+            reference = torch.stack([references[id(pair)] for pair in part])
+            values, rewards = loss(found, reference.to(found.device), self._beta)
+            total = values.sum() * share
+            gradients = torch.autograd.grad(total, weights, allow_unused=True)
+            return total.detach(), rewards, gradients
+
+        values: list[torch.Tensor] = []
+        for run in within([self._pairs[n] for n in numbers], self._tokens):
+            for _, (value, rewards, gradients) in self._halves(run, derivative):
+                values.append(value)
+                self._seen.append(rewards.cpu())
+                add_gradients(weights, gradients)
+        return torch.stack(values).sum()
 
     def compute_loss(
         self,

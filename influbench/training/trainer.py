@@ -8,12 +8,13 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -38,6 +39,15 @@ COMPLETE = "complete"
 
 Check = Callable[[int, Mapping[str, float]], None]
 """Called with the step just done and what the trainer logged of it."""
+
+
+def add_gradients(
+    weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]
+) -> None:
+    """Adds to ``.grad`` as ``backward`` does; None is a weight that had no part."""
+    for weight, gradient in zip(weights, gradients, strict=True):
+        if gradient is not None:
+            weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
 
 
 def optimizer_steps(cfg: TrainingConfig, rows: int) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import get_constant_schedule_with_warmup
@@ -14,8 +15,10 @@ from transformers import get_constant_schedule_with_warmup
 from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.files import digest
+from influbench.models.halving import Halves
 from influbench.store import Work
 from influbench.student import LanguageStudent, StudentSettings, Told, load_student
+from influbench.student.batch import TokenBatch
 from influbench.training import trainer
 from influbench.training.keeping import save_with_optimizer
 from influbench.training.settings import WarmupConfig
@@ -30,6 +33,9 @@ class _Progress:
     schedule: torch.optim.lr_scheduler.LRScheduler
     losses: list[float]
     """Mean loss of each step's batch so far, nats per response token."""
+    halves: Halves = field(
+        default_factory=lambda: Halves("lower warmup.max_length, or set warmup.compute=bfloat16")
+    )
 
 
 def warm_up(
@@ -112,11 +118,19 @@ def _step(progress: _Progress, batch: Sequence[Example], clip_norm: float | None
     """One optimizer step on the mean of the batch's per-example losses; returns that mean."""
     student, optimizer = progress.student, progress.optimizer
     optimizer.zero_grad()
+    trained = [w for w in student.model.parameters() if w.requires_grad]
     total = 0.0
     for laid_out in student.batches(batch, learning=True):
-        part = student.loss(laid_out)
-        (part.sum() / len(batch)).backward()
-        total += float(part.detach().sum())
+
+        def derivative(rows: Sequence[int], whole: TokenBatch = laid_out) -> tuple[float, Any]:
+            losses = student.loss(whole.take(rows))
+            mean = losses.sum() / len(batch)
+            gradients = torch.autograd.grad(mean, trained, allow_unused=True)
+            return float(losses.detach().sum()), gradients
+
+        for _, (part, gradients) in progress.halves(range(len(laid_out.rows)), derivative):
+            trainer.add_gradients(trained, gradients)
+            total += part
     weights = [w for w in student.model.parameters() if w.grad is not None]
     norm = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
     rate = optimizer.param_groups[0]["lr"]

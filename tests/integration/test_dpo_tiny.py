@@ -152,6 +152,50 @@ def trl_loss(loaded, reference, given, folder: Path) -> torch.Tensor:
     return theirs.compute_loss(theirs.model, batch)
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_on_a_gpu_several_pairs_in_a_pass_teach_what_one_a_pass_does(
+    tiny_ref: ModelRef, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = TEACH.model_copy(
+        update={"batch_size": 6, "micro_batch": 6, "epochs": 4, "method": method}
+    )
+    usual, gpus = at(tmp_path / "usual"), at(tmp_path / "gpus")
+    dpo(cfg, pairs(tiny_ref), tiny_ref, work=usual)
+    passes: list[int] = []
+    reading, training = Reader.log_probabilities, preference_trainer.PreferenceTrainer
+
+    def small(self, some):
+        if len(some) > 2 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        passes.append(len(some))
+        self._together = True
+        return reading(self, some)
+
+    monkeypatch.setattr(Reader, "log_probabilities", small)
+    monkeypatch.setattr(
+        dpo_module, "PreferenceTrainer", lambda *a, **k: training(*a, **{**k, "tokens": 600})
+    )
+    dpo(cfg, pairs(tiny_ref), tiny_ref, work=gpus)
+    assert set(passes) == {1, 2, 6}
+    assert gpus.meta["loss"] == pytest.approx(usual.meta["loss"], abs=1e-5)
+    assert gpus.meta["held_out"] == pytest.approx(usual.meta["held_out"], abs=1e-5)
+    before, after = weights(usual, "teacher"), weights(gpus, "teacher")
+    for name, weight in before.items():
+        assert torch.allclose(weight, after[name], atol=2e-4), name
+
+
+def test_runs_of_pairs_stay_within_their_tokens(tiny_ref: ModelRef) -> None:
+    tokenizer = models.load_tokenizer(tiny_ref)
+    given = [tokenise(tokenizer, pair, 1024) for pair in pairs(tiny_ref)]
+    runs = preference_trainer.within(given, 600)
+    assert [pair for run in runs for pair in run] == given
+    assert len(runs) > 1
+    for run in runs:
+        longest = max(len(t.prompt) + max(len(t.chosen), len(t.rejected)) for t in run)
+        assert len(run) == 1 or 2 * len(run) * longest <= 600
+    assert [len(run) for run in preference_trainer.within(given, 1)] == [1] * len(given)
+
+
 def test_dpo_in_bfloat16_keeps_weights_in_float32(tiny_ref: ModelRef, work: Work) -> None:
     dpo(TEACH.model_copy(update={"compute": "bfloat16"}), pairs(tiny_ref), tiny_ref, work=work)
     assert work.meta["loss"][0] == pytest.approx(math.log(2), abs=1e-2)

@@ -13,6 +13,7 @@ from influbench.evaluation.answers import AnswerConfig
 from influbench.evaluation.settings import AnswerSampling
 from influbench.generation import sampling
 from influbench.generation.attempts import GenerationConfig
+from influbench.generation.decoding import Reader
 from influbench.generation.sampling import Sampling, complete
 from influbench.models import LoadedModel
 from influbench.store import Meter, Store, Work
@@ -105,6 +106,50 @@ def test_the_models_generation_settings_do_not_leak(tiny: LoadedModel):
         assert tiny.model.generation_config is own
     finally:
         own.repetition_penalty = None
+
+
+def several(tiny: LoadedModel, stop: tuple[str, ...] = tuple("e<at1rs o"), limit: int = 30) -> list:
+    cfg = Sampling(temperature=1.5, presence_penalty=0.5, max_new_tokens=limit)
+    prompts = [f"prompt {n % 5}" + "." * (n % 3) for n in range(24)]
+    ids = [str(n) for n in range(24)]
+    return complete(*tiny, prompts, ids=ids, seed=3, sampling=cfg, batch_size=12, stop=stop)
+
+
+@pytest.mark.parametrize("every", [2, 8, 64])
+def test_looking_at_some_steps_only_writes_what_looking_at_all_does(
+    tiny: LoadedModel, every: int, monkeypatch: pytest.MonkeyPatch
+):
+    usual = several(tiny)
+    assert len({c.tokens for c in usual}) > 7  # rows end at many places
+    assert {c.finished for c in usual} == {True, False}
+    monkeypatch.setattr(sampling, "Reader", lambda model, pad, _: Reader(model, pad, every))
+    assert several(tiny) == usual
+
+
+def test_stop_strings_are_found_as_if_every_step_were_decoded(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+):
+    stops = ("</", "é", "a ", "\n")
+    usual = several(tiny, stops)
+    monkeypatch.setattr(sampling._End, "_may_be_last", lambda *_: True)
+    assert several(tiny, stops) == usual
+
+
+def test_a_batch_that_does_not_fit_is_written_in_halves(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+):
+    usual = several(tiny)
+    decode, rows = Reader.decode, []
+
+    def small(self, prompts, *more):
+        rows.append(len(prompts))
+        if len(prompts) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(self, prompts, *more)
+
+    monkeypatch.setattr(Reader, "decode", small)
+    assert several(tiny) == usual
+    assert rows == [12, 6, 3, 3, 3, 3, 3, 3, 3, 3]
 
 
 def test_a_prompt_beyond_the_context_is_named(tiny: LoadedModel):

@@ -4,13 +4,13 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from training_kit import EXAMPLES, FINE, WARM, at, ref, weights
+from training_kit import EXAMPLES, FINE, WARM, at, ref, same, weights
 
 from influbench import testing
 from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.store import Store, Work
-from influbench.student import StudentSettings, load_student
+from influbench.student import LanguageStudent, StudentSettings, load_student
 from influbench.training import WARM_UP, SFTConfig, WarmupConfig, fine_tuning, sft, warm_up, warming
 
 
@@ -72,7 +72,7 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_nothing(
 def test_sft_trains_on_the_tokens_of_the_student(tiny_ref: ModelRef, work: Work) -> None:
     held = load_student(tiny_ref, StudentSettings(device="cpu", max_length=1024))
     encoded = [held.encode(e) for e in EXAMPLES]
-    trainer = fine_tuning._sft_trainer(FINE, encoded, held, work)
+    trainer = fine_tuning._sft_trainer(FINE, encoded, held, work, 2)
     rows = trainer.train_dataset
     assert isinstance(rows, datasets.Dataset)
     for row, own in zip(rows, encoded, strict=True):
@@ -122,3 +122,46 @@ def test_sft_stops_when_the_loss_is_not_finite(tiny_ref: ModelRef, work: Work) -
     with pytest.raises(UserError, match=r"(loss|grad_norm) is (nan|inf) at step \d of 9"):
         sft(cfg, EXAMPLES, tiny_ref, work=work)
     assert not (work.path / "student").exists()
+
+
+def test_sft_out_of_memory_goes_on_with_half_the_rows_a_pass(
+    tiny_ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = FINE.model_copy(update={"micro_batch": 4, "epochs": 1})
+    usual, small = at(tmp_path / "usual"), at(tmp_path / "small")
+    sft(cfg.model_copy(update={"micro_batch": 1}), EXAMPLES, tiny_ref, work=usual)
+    train, tried = fine_tuning.trainer.train, []
+
+    def crowded(training, *more, **named):
+        rows = training.args.per_device_train_batch_size
+        tried.append(rows)
+        if rows > 1:  # as after a step half done
+            next(training.model.parameters()).data.zero_()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train(training, *more, **named)
+
+    monkeypatch.setattr(fine_tuning.trainer, "train", crowded)
+    sft(cfg, EXAMPLES, tiny_ref, work=small)
+    assert tried == [4, 2, 1]
+    assert small.meta == usual.meta
+    assert same(weights(small, "student"), weights(usual, "student"))
+
+
+def test_the_warm_up_out_of_memory_goes_on_with_half_the_rows_a_pass(
+    tiny_ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, small = at(tmp_path / "usual"), at(tmp_path / "small")
+    warm_up(WARM, EXAMPLES, tiny_ref, work=usual)
+    loss, sizes = LanguageStudent.loss, []
+
+    def crowded(self, batch):
+        sizes.append(len(batch.rows))
+        if len(batch.rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss(self, batch)
+
+    monkeypatch.setattr(LanguageStudent, "loss", crowded)
+    warm_up(WARM, EXAMPLES, tiny_ref, work=small)
+    assert sizes[:3] == [4, 2, 2]
+    assert 4 not in sizes[1:]
+    assert small.meta["loss"] == pytest.approx(usual.meta["loss"], abs=1e-5)
