@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu.clock import forward_flops, steady, timed
+from benchmarks.gpu.clock import forget, forward_flops, steady, timed
 from benchmarks.gpu.rows import Recorder
 from influbench.data.records import Example
 from influbench.derivatives import gradients, graphed
@@ -31,19 +32,18 @@ def gradient(
     seconds = steady(lambda: gradients.gradient(student, weights, example), device)
     record("gradient, eager", seconds, "s")
     if device.type == "cuda":
-        with record.guard("gradient, graph"):
-            graphs = graphed.GraphedGradients(student, weights, frequent=1)
-            row = student.encode(example)
-            found, first = timed(lambda: graphs(row), device)
-            assert found is not None, "no room for a graph"
-            error = difference(found[1], plain)
-            record(
-                "gradient, graph",
-                steady(lambda: graphs(row), device),
-                "s",
-                f"recorded in {first:.2f} s, relative difference {error:.1e}",
-            )
-            del graphs, found
+        for name, narrow in (("", True), (", dtype of the weights", False)):
+            with record.guard(f"gradient, graph{name}"):
+                graphs = graphed.GraphedGradients(student, weights, frequent=1, narrow=narrow)
+                row = student.encode(example)
+                found, first = timed(functools.partial(graphs, row), device)
+                assert found is not None, "no room for a graph, or it could not be recorded"
+                seconds = steady(functools.partial(graphs, row), device)
+                note = f"recorded in {first:.2f} s, relative difference from eager "
+                note += f"{difference(found[1], plain):.1e}"
+                record(f"gradient, graph{name}", seconds, "s", note)
+                del graphs, found
+            forget(device)
     if not several:
         return
     with record.guard("gradient, vmap of 4"):

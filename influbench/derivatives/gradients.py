@@ -200,6 +200,8 @@ def dot(left: Tensors, right: Tensors) -> float:
 
 
 def norm(tensors: Tensors) -> float:
-    """Euclidean norm over all weights."""
-    norms = torch.stack([torch.linalg.vector_norm(t) for t in tensors])
+    """Euclidean norm over all weights, in fp32 or wider."""
+    wide = [torch.promote_types(t.dtype, torch.float32) for t in tensors]
+    pairs = zip(tensors, wide, strict=True)
+    norms = torch.stack([torch.linalg.vector_norm(t, dtype=dtype) for t, dtype in pairs])
     return float(torch.linalg.vector_norm(norms.double()))

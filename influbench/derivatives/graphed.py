@@ -8,18 +8,22 @@ the next multiple of ``STEP`` tokens, of which nothing learns, so that few graph
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from influbench.data.records import Example
 from influbench.derivatives import gradients
 from influbench.derivatives.gradients import Tensors
+from influbench.derivatives.step import Cast
 from influbench.estimator import Student
 from influbench.store import passes
 from influbench.student import LanguageStudent
+from influbench.student.casting import linear_layers
 from influbench.student.losses import CHUNK, Encoded
 
 STEP = 64
@@ -83,10 +87,34 @@ def loss(student: LanguageStudent, row: Row) -> torch.Tensor:
     return (nll.double() * row.share).sum()
 
 
+def narrow_layers(student: LanguageStudent, weights: Tensors) -> dict[int, nn.Linear]:
+    """Layers, by number of their weight, that multiply in bf16 with a copy of an fp32 weight."""
+    layers = linear_layers(student.model) if student.compute == "bfloat16" else {}
+    return {n: layers[id(w)] for n, w in enumerate(weights) if id(w) in layers}
+
+
+def derivative(
+    student: LanguageStudent, weights: Tensors, row: Row, narrow: Mapping[int, nn.Linear]
+) -> tuple[torch.Tensor, Tensors]:
+    """Loss of a row, and its gradient by each weight.
+
+    By weights of ``narrow`` it is in bf16, as the product left it: autocast's would be the same
+    numbers in fp32, at twice the memory and three times the traffic.
+    """
+    leaves = list(weights)
+    with ExitStack() as stack:
+        for number, layer in narrow.items():
+            copy = nn.Parameter(layer.weight.detach().bfloat16())
+            stack.enter_context(Cast(layer, copy).used())
+            leaves[number] = copy
+        total = loss(student, row)
+        return total.detach(), list(torch.autograd.grad(total, leaves, materialize_grads=True))
+
+
 def one_by_one(student: Student, weights: Tensors) -> Callable[[Example], Tensors]:
     """Gradients of examples that are looked at one at a time.
 
-    What a call returns may be overwritten by the next one.
+    What a call returns may be overwritten by the next one, and be narrower than the weights.
     """
     if not isinstance(student, LanguageStudent) or student.model.device.type != "cuda":
         return lambda example: gradients.gradient(student, weights, example)
@@ -109,9 +137,18 @@ def one_by_one(student: Student, weights: Tensors) -> Callable[[Example], Tensor
 class GraphedGradients:
     """Gradients by replayed graphs; what one call returns is overwritten by the next."""
 
-    def __init__(self, student: LanguageStudent, weights: Tensors, frequent: int = FREQUENT):
+    def __init__(
+        self,
+        student: LanguageStudent,
+        weights: Tensors,
+        frequent: int = FREQUENT,
+        *,
+        narrow: bool = True,
+    ) -> None:
+        """Records nothing yet; ``narrow`` false: gradients in the dtype of the weights."""
         self._student = student
         self._weights = weights
+        self._narrow = narrow_layers(student, weights) if narrow else {}
         self._frequent = frequent
         self._seen: Counter[Size] = Counter()
         self._graphs: dict[Size, tuple[torch.cuda.CUDAGraph, Row]] = {}
@@ -155,8 +192,11 @@ class GraphedGradients:
         return True
 
     def _record(self, row: Row) -> tuple[torch.cuda.CUDAGraph, Row]:
+        weights = self._weights
         if self._out is None:
-            self._out = [torch.empty_like(w) for w in self._weights]
+            dtypes = [torch.bfloat16 if n in self._narrow else None for n in range(len(weights))]
+            pairs = zip(weights, dtypes, strict=True)
+            self._out = [torch.empty_like(w, dtype=dtype) for w, dtype in pairs]
         worker, aside = torch.cuda.current_stream(), self._aside
         graph = torch.cuda.CUDAGraph()
         with passes.uncounted():
@@ -172,10 +212,9 @@ class GraphedGradients:
     def _run(self, row: Row) -> None:
         assert self._out is not None
         with torch.enable_grad():
-            total = loss(self._student, row)
-            found = torch.autograd.grad(total, self._weights, materialize_grads=True)
+            total, found = derivative(self._student, self._weights, row, self._narrow)
         with torch.no_grad():
-            torch._foreach_copy_(self._out, list(found))  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]  # its only name
+            torch._foreach_copy_(self._out, found)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]  # its only name
             self._loss.copy_(total)
 
     def _room(self) -> bool:

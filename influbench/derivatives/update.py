@@ -170,7 +170,7 @@ def _norms(gradients: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.
     """Euclidean norm of each tensor, in ``dtype``."""
     if gradients[0].device.type != "cuda":
         return [torch.linalg.vector_norm(g, dtype=dtype) for g in gradients]
-    kinds = {g.dtype for g in gradients}  # a few launches a kind
+    kinds = dict.fromkeys(g.dtype for g in gradients)  # a few launches a kind, in one order
     lists = [[g for g in gradients if g.dtype == kind] for kind in kinds]
     norms = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]  # its only name
     return [norm for same in lists for norm in norms(same, 2, dtype=dtype)]

@@ -133,10 +133,11 @@ class Exact:
 
     def _divided(self, gradient: Tensors) -> Tensors:
         """The gradient that the step is taken with, clipping aside."""
-        if self.divide_by_workers > 1:
-            for tensor in gradient:
-                tensor.div_(self.divide_by_workers)
-        return gradient
+        if self.divide_by_workers == 1:
+            return gradient
+        # One in bf16 is the rounded sum of a product; its quotient is not to be rounded again.
+        wide = [g if g.dtype.itemsize > 2 else g.float() for g in gradient]
+        return [g.div_(self.divide_by_workers) for g in wide]
 
     def _student(self, ctx: Context) -> Student:
         if not self.pad_to:

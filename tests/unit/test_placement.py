@@ -211,6 +211,39 @@ def test_a_row_at_a_fixed_size_has_the_students_loss_and_gradient(tmp_path):
         assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, right, strict=True))
 
 
+def test_a_gradient_left_in_bf16_has_the_numbers_of_autocasts_in_fp32(tmp_path):
+    student = language_student(context(tmp_path, "bfloat16"))
+    weights: gradients.Tensors = list(student.model.parameters())
+    row = student.encode(CANDIDATES[0])
+    laid = graphed.padded(row, graphed.size_of(row), CPU, 0)
+    layers = graphed.narrow_layers(student, weights)
+    assert len(layers) == 14
+    own = {number: layer.weight for number, layer in layers.items()}
+    loss, wide = graphed.derivative(student, weights, laid, {})
+    narrow_loss, narrow = graphed.derivative(student, weights, laid, layers)
+    assert float(narrow_loss) == float(loss)
+    for number, (ours, right) in enumerate(zip(narrow, wide, strict=True)):
+        assert right.dtype == torch.float32
+        assert ours.dtype == (torch.bfloat16 if number in layers else torch.float32)
+        assert torch.equal(ours.float(), right)
+    assert all(layer.weight is own[number] for number, layer in layers.items())
+    assert all(w is weights[number] for number, w in own.items())
+
+
+def test_products_in_fp32_leave_no_gradient_narrow(tmp_path):
+    student = language_student(context(tmp_path))
+    assert not graphed.narrow_layers(student, list(student.model.parameters()))
+
+
+def test_a_narrow_gradient_is_measured_and_divided_as_a_wide_one():
+    narrow = [torch.randn(1000).bfloat16(), torch.randn(50)]
+    wide = [g.float() for g in narrow]
+    assert gradients.norm(narrow) == pytest.approx(gradients.norm(wide), rel=1e-6)
+    right = [g / 3 for g in wide]
+    for ours, theirs in zip(Exact(divide_by_workers=3)._divided(narrow), right, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_a_row_takes_the_place_of_another(tmp_path):
     student = language_student(context(tmp_path))
     one, two = (graphed.padded(student.encode(e), (256, 128), CPU, 0) for e in CANDIDATES[:2])
