@@ -40,10 +40,12 @@ class Receipt:
     pid: int = 0
     born: float = 0.0
     """When the process was started, by the system's clock; tells it from a later one."""
+    sweep: str = ""
+    """Which sweep it is of: the same begins a run anew that is put back or loses its worker."""
     seconds: float = 0.0
-    """Wall time of the attempt that made it; 0 where all was there before."""
+    """Wall time of the attempts of the sweep that made it; 0 where all was there before."""
     made: int = 0
-    """Stages that this attempt ran."""
+    """Stages that these attempts ran."""
     error: str = ""
     result: str = ""
     """The result file."""
@@ -71,11 +73,17 @@ class Receipt:
         return "stopped" if self.state == "running" and not self.alive else self.state
 
 
-def started(study: str, run: str) -> Receipt:
+def started(study: str, run: str, sweep: str = "") -> Receipt:
     """The receipt of a run that this process begins."""
     born = psutil.Process().create_time()
     return Receipt(
-        study=study, run=run, state="running", host=platform.node(), pid=os.getpid(), born=born
+        study=study,
+        run=run,
+        state="running",
+        host=platform.node(),
+        pid=os.getpid(),
+        born=born,
+        sweep=sweep,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -187,6 +188,7 @@ def chosen(study: Study, only: Sequence[str]) -> dict[str, Config]:
 
 
 def _tasks(study: Study, runs: Mapping[str, Config], store: Path, root: Path) -> dict[str, Task]:
+    sweep = uuid.uuid4().hex
     caps = [cap for cfg in study.runs.values() if (cap := _cap(cfg)) is not None]
     return {
         name: Task(
@@ -196,6 +198,7 @@ def _tasks(study: Study, runs: Mapping[str, Config], store: Path, root: Path) ->
             run=name,
             store=store.resolve(),
             results=root.resolve(),
+            sweep=sweep,
             cap=min(caps, default=None),
         )
         for name, cfg in runs.items()

@@ -12,7 +12,7 @@ from typing import Any
 from influbench.results import result_file
 from influbench.store import BusyError, Entry, MissingError, Store, receipts
 from influbench.store.budget import Budget
-from influbench.store.receipts import Receipt
+from influbench.store.receipts import Receipt, State
 from influbench.store.session import Session
 from influbench.studies import kind as kinds
 from influbench.terminal.progress import Progress, SilentProgress
@@ -29,6 +29,8 @@ class Task:
     run: str
     store: Path
     results: Path
+    sweep: str
+    """Which sweep it is of: what its attempts made that were put back or lost is told together."""
     cap: float | None = None
     """US dollars that the study's paid judges may cost."""
     progress: Progress | None = None
@@ -61,6 +63,52 @@ class Purse:
     paid: set[str] = dataclasses.field(default_factory=set)
 
 
+class _Attempt:
+    """What an attempt at a run leaves in the store as it goes."""
+
+    def __init__(self, task: Task, before: Receipt | None) -> None:
+        """Tells that it has begun, unless the run was done before."""
+        receipt = receipts.started(task.study, task.run, task.sweep)
+        if before is not None and before.sweep == task.sweep and before.state != "done":
+            # Put back, or its worker was lost: nobody else tells what that attempt made.
+            receipt = dataclasses.replace(receipt, made=before.made, seconds=before.seconds)
+        self._store, self._before, self._first = task.store, before, receipt
+        self.entries: dict[str, Entry] = {}
+        self._made: set[str] = set()
+        self._began = time.monotonic()
+        if before is None or before.state != "done":
+            receipts.write(task.store, receipt)
+
+    def heard(self, entry: Entry) -> None:
+        """An entry was read or made."""
+        if not entry.cached:
+            self._made.add(entry.path.name)
+        known = entry.path.name in self.entries
+        self.entries.setdefault(entry.path.name, entry)
+        if self._made and not known:
+            receipts.write(self._store, self._now("running"))
+
+    def ended(self, state: State, error: str = "", result: str = "") -> Receipt:
+        """It is over; a run that was done before and still is keeps what it said."""
+        before, now = self._before, self._now(state, error, result)
+        if before is None or before.state != "done" or now.made:
+            receipts.write(self._store, now)
+        elif _matters(before) != _matters(now):
+            receipts.write(self._store, dataclasses.replace(now, seconds=before.seconds))
+        return now
+
+    def _now(self, state: State, error: str = "", result: str = "") -> Receipt:
+        return dataclasses.replace(
+            self._first,
+            state=state,
+            entries=tuple(self.entries),
+            made=self._first.made + len(self._made),
+            seconds=self._first.seconds + time.monotonic() - self._began,
+            error=error,
+            result=result,
+        )
+
+
 def run_one(task: Task, purse: Purse, patient: bool) -> Done:
     """Runs a run and writes its result file.
 
@@ -78,54 +126,27 @@ def run_one(task: Task, purse: Purse, patient: bool) -> Done:
         raise BusyError(f"{task.run}: another process runs it")
     kind = kinds.load(task.kind)
     store = Store(task.store, task.progress or SilentProgress(), waits=1 if patient else 0)
-    receipt = receipts.started(task.study, task.run)
-    if before is None or before.state != "done":
-        receipts.write(task.store, receipt)
-    entries: dict[str, Entry] = {}
-    made: set[str] = set()
-
-    def heard(entry: Entry) -> None:
-        nonlocal receipt
-        if not entry.cached:
-            made.add(entry.path.name)
-        known = entry.path.name in entries
-        entries.setdefault(entry.path.name, entry)
-        if made and not known:
-            receipt = dataclasses.replace(receipt, entries=tuple(entries), made=len(made))
-            receipts.write(task.store, receipt)
-
+    attempt = _Attempt(task, before)
     budget = Budget(task.cap, purse.spent)
-    session = Session(store, budget, heard=heard, paid=set(purse.paid))
-    began = time.monotonic()
+    session = Session(store, budget, heard=attempt.heard, paid=set(purse.paid))
     try:
         found = kind.run(kind.settings.model_validate(task.settings), session, task.study, task.run)
         path = result_file.write_if_new(task.results, task.study, task.run, found)
     except BusyError:
-        receipts.write(task.store, dataclasses.replace(receipt, state="stopped"))
+        attempt.ended("stopped")
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:500]
-        receipts.write(task.store, dataclasses.replace(receipt, state="failed", error=said))
+        attempt.ended("failed", error=" ".join(str(error).split())[:500])
         raise
     finally:
         purse.spent, purse.paid = budget.spent, session.paid
-    seconds = time.monotonic() - began
-    whole = dataclasses.replace(
-        receipt,
-        state="done",
-        entries=tuple(entries),
-        made=len(made),
-        seconds=seconds if made or before is None else before.seconds,
-        result=str(path.resolve()),
-    )
-    if made or before is None or _matters(before) != _matters(whole):
-        receipts.write(task.store, whole)
+    whole = attempt.ended("done", result=str(path.resolve()))
     return Done(
         path=path,
-        seconds=seconds,
-        made=len(made),
-        kept=len(entries) - len(made),
-        cost={name: _cost(entry) for name, entry in entries.items()},
+        seconds=whole.seconds,
+        made=whole.made,
+        kept=len(attempt.entries) - whole.made,
+        cost={name: _cost(entry) for name, entry in attempt.entries.items()},
     )
 
 

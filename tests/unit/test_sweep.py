@@ -286,3 +286,37 @@ def test_a_receipt_that_is_damaged_is_none(tmp_path):
     assert json.loads(path.read_text())["state"] == "running"
     path.write_text("{")
     assert receipts.read(tmp_path, "s", "r") is None
+
+
+def test_stages_that_a_run_made_before_it_was_put_back_are_told(cheap, tmp_path, monkeypatch):
+    tried = set()
+
+    def put_back_once(cfg, session, study, run_id):
+        session.run(FIRST, Cheap(seed=cfg.seed, base=cfg.base), "salt")
+        if run_id not in tried:
+            tried.add(run_id)
+            raise BusyError("second: another process is working on it")
+        return run(cfg, session, study, run_id)
+
+    study = cheap("grid: {seed: [0, 1]}")
+    told = Kind(settings=Cheap, check=check, run=put_back_once)
+    monkeypatch.setattr(kind, "load", lambda _: told)
+    assert [done.made for done in swept(study, tmp_path).done.values()] == [2, 2]
+    assert [done.made for done in swept(study, tmp_path).done.values()] == [0, 0]
+
+
+def test_stages_of_an_earlier_sweep_are_not_told_as_made_by_this_one(cheap, tmp_path):
+    study = cheap("grid: {seed: [0]}")
+    swept(study, tmp_path)
+    (receipt,) = receipts.all_of(tmp_path / "store")
+    receipts.write(tmp_path / "store", Receipt(receipt, state="stopped"))
+    (done,) = swept(study, tmp_path).done.values()
+    assert (done.made, done.kept) == (0, 2)
+
+
+def test_a_run_that_fails_twice_says_so_twice(cheap, tmp_path):
+    study = cheap("grid: {arm: [a, wrong]}")
+    for _ in range(2):
+        swept(study, tmp_path)
+        said = standing(tmp_path / "store", "cheap").summary()
+        assert said.startswith("2 runs: 1 done, 1 failed")
