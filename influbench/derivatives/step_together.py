@@ -58,8 +58,19 @@ class Group:
     blocks: tuple[Blocks, ...]
 
 
-Places = tuple[int, ...]
-"""Addresses of result or direction, weight, first and second moment, gradient."""
+Seen = tuple[list[int], list[torch.dtype]]
+"""Addresses of all tensors, and the dtypes of those that a caller gives."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was launched last for one kind of call; it holds as long as the same is seen."""
+
+    seen: Seen
+    groups: list[Group]
+    places: list[torch.Tensor]
+    """By group, shape [tensor, 5]: addresses of result or direction, weight, both moments,
+    gradient."""
 
 
 class Together:
@@ -73,8 +84,10 @@ class Together:
         self._kernels = kernels
         self._width = width or kernels.WIDTH
         self._warps = warps
+        columns = zip(*[(s.master, *s.moments) for s in self._slots], strict=True)
+        self._held = [tensor for column in columns for tensor in column]
         self._groups: dict[tuple[Kind, ...], list[Group]] = {}
-        self._tables: dict[tuple[Kind, ...], tuple[list[Places], list[torch.Tensor]]] = {}
+        self._plans: dict[tuple[bool, ...], Plan] = {}
 
     def step(
         self,
@@ -87,8 +100,7 @@ class Together:
         """Writes the weights after the step, or (``add`` false) its change, into the targets."""
         # The targets' own memory is written: one that has no flat view is an error.
         flat = [t if t.is_contiguous() else t.view(-1) for t in targets]
-        kept = [float(add) - slot.lr * slot.weight_decay for slot in self._slots]
-        self._launch(flat, gradients, kept, factor, None)
+        self._launch(flat, gradients, factor, None, add=add)
 
     def dot(
         self,
@@ -98,9 +110,8 @@ class Together:
     ) -> torch.Tensor:
         """⟨direction, u(g)⟩, fp64 scalar on the device; u(g) exists nowhere."""
         along = [t.contiguous() for t in direction]
-        kept = [-slot.lr * slot.weight_decay for slot in self._slots]
         partials: list[torch.Tensor] = []
-        self._launch(along, gradients, kept, factor, partials)
+        self._launch(along, gradients, factor, partials, add=False)
         if not partials:  # no elements at all
             return torch.zeros((), dtype=torch.float64, device=self._slots[0].weight.device)
         return torch.cat(partials).sum(dtype=torch.float64)
@@ -109,25 +120,17 @@ class Together:
         self,
         others: Sequence[torch.Tensor],
         gradients: Sequence[torch.Tensor] | None,
-        kept: Sequence[float],
         factor: float | torch.Tensor,
         partials: list[torch.Tensor] | None,
+        *,
+        add: bool,
     ) -> None:
         device = self._slots[0].weight.device
         own = None if gradients is None else [g.contiguous() for g in gradients]
-        found, kinds = self._read(others, own, kept)
-        groups = self._groups.get(kinds)
-        if groups is None:
-            groups = self._groups[kinds] = self._grouped(kinds)
-        tables = self._tables.get(kinds)
-        if tables is None or tables[0] != found:
-            self._checked(others, own)
-            rows = [[found[n] for n in group.members] for group in groups]
-            tables = found, [torch.tensor(r, dtype=torch.int64).to(device) for r in rows]
-            self._tables[kinds] = tables
+        plan = self._plan(others, own, (add, own is None, partials is None))
         if not isinstance(factor, torch.Tensor):
             factor = torch.full((), factor, dtype=torch.float64, device=device)
-        for group, places in zip(groups, tables[1], strict=True):
+        for group, places in zip(plan.groups, plan.places, strict=True):
             for blocks in group.blocks:
                 programs = len(blocks.owners)
                 partial = None
@@ -148,29 +151,37 @@ class Together:
                     warps=self._warps,
                 )
 
-    def _read(
+    def _plan(
         self,
         others: Sequence[torch.Tensor],
         gradients: Sequence[torch.Tensor] | None,
-        kept: Sequence[float],
-    ) -> tuple[list[Places], tuple[Kind, ...]]:
-        """Address of everything, and the kinds that follow."""
-        found: list[Places] = []
+        call: tuple[bool, ...],
+    ) -> Plan:
+        """The last one of such calls, or one anew where anything lies elsewhere."""
+        given = [*others, *(gradients or ())]
+        seen = [t.data_ptr() for t in (*self._held, *given)], [t.dtype for t in given]
+        plan = self._plans.get(call)
+        if plan is not None and plan.seen == seen:
+            return plan
+        self._checked(others, gradients)
+        rows: list[tuple[int, ...]] = []
         kinds: list[Kind] = []
-        own = [None] * len(others) if gradients is None else gradients
-        for slot, other, g, share in zip(self._slots, others, own, kept, strict=True):
-            first, second = slot.moments
-            places = (
-                other.data_ptr(),
-                slot.master.data_ptr(),
-                first.data_ptr(),
-                second.data_ptr(),
-                0 if g is None else g.data_ptr(),
-            )
-            found.append(places)
-            aligned = not any(place % ALIGNED for place in places)
-            kinds.append(Kind(other.dtype, None if g is None else g.dtype, share, aligned))
-        return found, tuple(kinds)
+        own = gradients or [None] * len(others)
+        for slot, other, g in zip(self._slots, others, own, strict=True):
+            read = (other, slot.master, *slot.moments)
+            rows.append((*[t.data_ptr() for t in read], 0 if g is None else g.data_ptr()))
+            aligned = not any(place % ALIGNED for place in rows[-1])
+            kept = float(call[0]) - slot.lr * slot.weight_decay
+            kinds.append(Kind(other.dtype, None if g is None else g.dtype, kept, aligned))
+        key = tuple(kinds)
+        if key not in self._groups:
+            self._groups[key] = self._grouped(key)
+        groups = self._groups[key]
+        device = self._slots[0].weight.device
+        parts = [[rows[n] for n in group.members] for group in groups]
+        places = [torch.tensor(part, dtype=torch.int64).to(device) for part in parts]
+        plan = self._plans[call] = Plan(seen, groups, places)
+        return plan
 
     def _checked(
         self, others: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor] | None
