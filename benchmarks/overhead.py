@@ -1,9 +1,11 @@
 """``python -m benchmarks.overhead PRESET [KEY=VALUE …] [--out FOLDER]``: CPU time outside models.
 
 One run in a store of its own, in this process, whose ledger counts CPU seconds instead of wall
-time: what others do on the machine is in neither. Four shares of all CPU seconds since the process
-began: passes of models (phases that count any), reading models from disk, the rest of the stages
-(tokens, records, saved weights), and what is outside stages (imports, settings, results, tables).
+time: what others do on the machine is in neither. Five shares of all CPU seconds since the process
+began: passes of models (phases that count any), models read from disk and written to it (phases
+``load`` and ``save``), imports (all libraries before the run, which would else be in the first
+phase that needs each), the rest of the stages (tokens, records), and what is outside them (digests
+of files, settings, results, tables). The last three are the time outside models.
 
 The result file stays in ``FOLDER``, for ``python -m benchmarks.plan``.
 """
@@ -11,6 +13,7 @@ The result file stays in ``FOLDER``, for ``python -m benchmarks.plan``.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import tempfile
 import time
@@ -19,9 +22,13 @@ from typing import Any
 
 import torch
 
+from influbench.data import root_verbs
 from influbench.loop.reading import parse_options
 from influbench.store import ledger
 from influbench.studies import grid
+
+LIBRARIES = ("datasets", "peft", "transformers", "trl.trainer.sft_trainer")
+"""That stages import when they run; the tagger of root verbs too, where it is installed."""
 
 
 class CPUClock:
@@ -40,6 +47,9 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
+    for library in (*LIBRARIES, *(["textblob.en"] if root_verbs.available() else [])):
+        importlib.import_module(library)
+    imports = time.process_time()
     setattr(ledger, "time", CPUClock)  # noqa: B010  # a module's attribute
     with tempfile.TemporaryDirectory() as folder:
         root = args.out or Path(folder) / "results"
@@ -47,24 +57,27 @@ def main() -> None:
         study = grid.run(args.preset, settings, store=Path(folder) / "store", root=root)
         whole = time.process_time()
         (path,) = study.path.glob("*,*.json")
-        shares = shares_of(json.loads(path.read_text(encoding="utf-8"))["ledger"], whole)
+        table = json.loads(path.read_text(encoding="utf-8"))["ledger"]
+        shares = shares_of(table, imports, whole)
     print(f"{whole:.1f} CPU seconds, {torch.get_num_threads()} threads")
     for name, seconds in shares.items():
         print(f"{name:32} {seconds:8.1f} s {100 * seconds / whole:6.1f} %")
 
 
-def shares_of(table: dict[str, Any], whole: float) -> dict[str, float]:
-    """CPU seconds by kind; they add up to all of them."""
+def shares_of(table: dict[str, Any], imports: float, whole: float) -> dict[str, float]:
+    """CPU seconds by kind; the first five add up to all of them."""
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     passes = ("forward_passes", "backward_passes", "api_calls")
     inside = sum(r["seconds"] for r in rows)
     models = sum(r["seconds"] for r in rows if any(r[p] for p in passes))
-    loads = sum(r["seconds"] for r in rows if r["phase"] == "load")
+    disk = sum(r["seconds"] for r in rows if r["phase"] in ("load", "save"))
     return {
         "passes of models": models,
-        "reading students": loads,
-        "the rest of the stages": inside - models - loads,
-        "outside stages": whole - inside,
+        "models read and written": disk,
+        "imports": imports,
+        "the rest of the stages": inside - models - disk,
+        "outside stages": whole - imports - inside,
+        "outside models": whole - models - disk,
     }
 
 

@@ -191,7 +191,8 @@ def asked(
         items: how many questions it is about, for the ledger.
         budget: a spending cap shared with other stages; None = the judge's own.
     """
-    judge = judging.build(cfg.judge, cfg.archive, buyer=work.path.name, budget=budget)
+    with work.meter.phase("load"):
+        judge = judging.build(cfg.judge, cfg.archive, buyer=work.path.name, budget=budget)
     judge.shown(work.progress, work.title)
     with work.meter.phase("judge", items=items, models=judge.models) as phase:
         yield judge

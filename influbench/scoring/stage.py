@@ -160,7 +160,8 @@ STAGE = Stage("score", 2, score)
 def _judge(cfg: MethodConfig, work: Work, budget: Budget | None) -> ArchivedJudge:
     if cfg.judge is None:
         raise UserError(f"estimator '{cfg.estimator}' asks a judge: set judge.kind and judge.model")
-    return judging.build(cfg.judge, cfg.archive, buyer=work.path.name, budget=budget)
+    with work.meter.phase("load"):
+        return judging.build(cfg.judge, cfg.archive, buyer=work.path.name, budget=budget)
 
 
 @contextmanager

@@ -64,7 +64,8 @@ def dpo(cfg: DPOStageConfig, pairs: Sequence[Pair], teacher: ModelRef, *, work: 
             "candidates of one seed prompt to tell apart; use preferences.rule=best_worst or rank, "
             "or more candidates per seed prompt"
         )
-    loaded = models.load(teacher, dtype="float32", device=cfg.device)
+    with work.meter.phase("load"):
+        loaded = models.load(teacher, dtype="float32", device=cfg.device)
     _without_dropout(loaded.model)
     length = min(cfg.max_length, models.context_length(loaded.model))
     if cfg.no_chat_template:
@@ -168,7 +169,8 @@ def _teach(
             after = reader.measured(held_out, cfg.micro_batch)
         if cfg.method == "lora":
             model.merge_and_unload()  # a PeftModel
-        models.save(loaded.model, loaded.tokenizer, work.folder("teacher"))
+        with work.meter.phase("save"):
+            models.save(loaded.model, loaded.tokenizer, work.folder("teacher"))
     return log, _evaluation(lesson.held_out, after, before_held_out, cfg.beta)
 
 

@@ -43,7 +43,8 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
         token_budget=1,  # of no use here, and a GPU's would be measured
         told=Told(adapter="merge"),
     )
-    held = load_student(student, settings)
+    with work.meter.phase("load"):
+        held = load_student(student, settings)
     encoded = [held.encode(e) for e in examples]
     if cfg.response_tokens is not None:
         encoded = _within(encoded, cfg.response_tokens)
@@ -87,8 +88,10 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
                 micro_batch = trainer.divisor(cfg.batch_size, micro_batch // 2)
                 del training
                 free_device_memory()
-                held = load_student(student, settings)
-        models.save(held.model, held.tokenizer, work.folder("student"))
+                with work.meter.phase("load"):
+                    held = load_student(student, settings)
+        with work.meter.phase("save"):
+            models.save(held.model, held.tokenizer, work.folder("student"))
     work.meta.update(
         {
             "steps": steps,

@@ -66,7 +66,8 @@ def warm_up(
         moments=False,
         told=_kept(cfg.told),
     )
-    held = load_student(student, settings)
+    with work.meter.phase("load"):
+        held = load_student(student, settings)
     optimizer = torch.optim.AdamW(
         [weight for weight in held.model.parameters() if weight.requires_grad],
         lr=cfg.learning_rate,
@@ -79,7 +80,8 @@ def warm_up(
     with work.meter.phase("train", items=len(examples) * cfg.epochs, models=[held.model]):
         _run(progress, cfg, list(_batches(cfg, examples)), work)
     cut = sum(held.encode(e).cut for e in examples)
-    _save(progress, cfg, work.folder("student"))
+    with work.meter.phase("save"):
+        _save(progress, cfg, work.folder("student"))
     work.meta.update(steps=steps, loss=progress.losses, examples=len(examples), cut=cut)
 
 

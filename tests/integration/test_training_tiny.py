@@ -34,8 +34,9 @@ def test_warm_up_learns_and_leaves_its_optimizer(tiny_ref: ModelRef, work: Work)
     facts = json.loads((work.path / "student/warmup.json").read_text())
     assert facts["names"] == [n for n, _ in held.model.named_parameters()]
     assert (facts["step"], facts["lr"]) == (9, 1e-2)
-    assert [row.phase for row in work.meter.rows()] == ["train"]
-    assert work.meter.rows()[0].forward_passes == work.meter.rows()[0].backward_passes == 36
+    load, train, save = work.meter.rows()
+    assert (load.phase, train.phase, save.phase) == ("load", "train", "save")
+    assert train.forward_passes == train.backward_passes == 36
 
 
 def test_warm_up_is_one_adamw_step_as_torch_makes_it(tiny_ref: ModelRef, work: Work) -> None:
@@ -98,8 +99,8 @@ def test_sft_learns_quietly_and_is_metered(tiny_ref: ModelRef, work: Work, capfd
     assert capfd.readouterr() == ("", "")
     assert work.meta["steps"] == len(work.meta["loss"]) == 9
     assert work.meta["loss"][-1] < work.meta["loss"][0] - 0.1
-    (row,) = work.meter.rows()
-    assert (row.phase, row.items) == ("train", 36)
+    load, row, save = work.meter.rows()
+    assert (load.phase, row.phase, save.phase, row.items) == ("load", "train", "save", 36)
     assert row.forward_passes == row.backward_passes == 36
     assert not (work.path / "student/optimizer.pt").exists()
     testing.loss_of_each(load_student(ref(work, "student")), EXAMPLES[:1])

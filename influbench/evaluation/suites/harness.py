@@ -116,7 +116,8 @@ def measure(cfg: TaskConfig, content: str, student: ModelRef, *, work: Work) -> 
     Raises:
         UserError: see :func:`evaluate`.
     """
-    loaded = models.load(student, dtype=cfg.dtype, device=cfg.device)
+    with work.meter.phase("load"):
+        loaded = models.load(student, dtype=cfg.dtype, device=cfg.device)
     if cfg.gsm8k_train and cfg.gsm8k_test:
         shots = PAPER_SHOTS["gsm8k"] if cfg.shots is None else cfg.shots
         folder = work.folder("scratch")

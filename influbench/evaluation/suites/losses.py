@@ -67,7 +67,8 @@ def measure(
     from influbench.derivatives.gradients import losses
     from influbench.student import StudentSettings, load_student
 
-    held = load_student(student, StudentSettings(device=cfg.device, moments=False))
+    with work.meter.phase("load"):
+        held = load_student(student, StudentSettings(device=cfg.device, moments=False))
     outcomes: list[Outcome] = []
     for metric, examples in zip(METRICS, (evaluation, reference), strict=True):
         if not examples:

@@ -38,7 +38,9 @@ def opened(
         UserError: no such model, or no server.
     """
     if cfg.engine == "hf":
-        yield InProcess(models.load(model, dtype=dtype, device=device, chat_template=chat_template))
+        with work.meter.phase("load"):
+            loaded = models.load(model, dtype=dtype, device=device, chat_template=chat_template)
+        yield InProcess(loaded)
     elif cfg.engine == "server":
         yield Server(cfg, models.load_tokenizer(model, chat_template=chat_template))
     else:
