@@ -5,6 +5,9 @@ A page says where they stand, and everything between two comments is written by 
     <!-- study NAME: METRIC, METRIC -->          a table, one row an arm
     <!-- differences NAME: METRIC, METRIC -->    each arm minus the control, over seeds and prompts
     <!-- answer NAME: ARM, ARM -->               what the arms that count say of the held-out loss
+    <!-- cells NAME: METRIC, COST -->            one row an arm, one column a place on the axes; the
+                                                costs are those of the first place
+    <!-- ranking NAME: METRIC, OTHER -->         is the order of the arms that of the study OTHER?
     <!-- end -->
 
 The analysis is the one that the study files were written with: an arm is called better where the
@@ -14,6 +17,7 @@ called anything.
 
 from __future__ import annotations
 
+import itertools
 import re
 import statistics
 import sys
@@ -22,16 +26,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from influbench.report.cells import Cells, ordered
 from influbench.report.notes import base_verdict
-from influbench.results import Study, load_study
+from influbench.results import CEILING, Study, load_study
 from influbench.results.differences import differences
+from influbench.statistics.agreement import spearman
 from influbench.statistics.seeds import ENOUGH
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "docs" / "teaching.md",)
+PAGES = (ROOT / "docs" / "teaching.md", ROOT / "docs" / "results.md")
 BLOCK = re.compile(
-    r"(<!-- (study|differences|answer) (\w+): ([^>]*?) -->\n).*?(<!-- end -->)", re.S
+    r"(<!-- (study|differences|answer|cells|ranking) (\w+): ([^>]*?) -->\n).*?(<!-- end -->)", re.S
 )
 WIDTH = 100
 LOSS = "heldout_loss"
@@ -47,7 +54,11 @@ def filled(text: str, results: Path) -> str:
         if study is None:
             body = f"No results yet: `influbench sweep experiments/{name}.yaml`.\n"
             return f"{head}{'Not answered yet. ' if kind == 'answer' else ''}{body}{end}"
-        body = {"study": _table, "differences": _differences, "answer": _answer}[kind](study, told)
+        if kind == "ranking":
+            body = _ranking(study, load_study(told[1], results), told[0])
+        else:
+            made = {"study": _table, "differences": _differences, "answer": _answer}
+            body = (made | {"cells": _by_cell})[kind](study, told)
         return f"{head}{body}{end}"
 
     return BLOCK.sub(one, text)
@@ -120,6 +131,73 @@ def _answer(study: Study, arms: list[str]) -> str:
     return _wrapped(f"**{head}.** {'; '.join(said)}.") + "\n"
 
 
+Place = tuple[Any, ...]
+"""Where a cell stands on the axes of its study."""
+ORACLES = ("exact", CEILING)
+HELD = 0.8
+"""A rank correlation from which on an order is called kept."""
+
+
+def _cells(study: Study, metric: str) -> dict[Place, dict[str, Any]]:
+    """The numbers of every place on the axes, by arm."""
+    rows = [row for row in study.estimates.to_dict("records") if row["metric"] == metric]
+    everywhere = study.rows.to_dict("records")
+    places = dict.fromkeys(tuple(row[axis] for axis in study.axes) for row in everywhere)
+    found: dict[Place, dict[str, Any]] = {place: {} for place in places}
+    for place, row in itertools.product(places, rows):
+        own = [row[axis] for axis in study.axes]
+        if all(value is None or value == other for value, other in zip(own, place, strict=True)):
+            found[place][row["estimator"]] = row
+    return found
+
+
+def _by_cell(study: Study, metrics: list[str]) -> str:
+    """Arms by their mean over the cells, best first; the oracle's agreement with itself on top."""
+    metric, *costs = metrics
+    found = _cells(study, metric)
+    first = next(iter(found))
+    paid = {cost: _cells(study, cost)[first] for cost in costs}
+    arms = list(dict.fromkeys(arm for numbers in found.values() for arm in numbers))
+    mean = {a: statistics.fmean(n[a]["value"] for n in found.values() if a in n) for a in arms}
+    titles = [cost.replace("_", " ") for cost in costs]
+    lines = [_line([f"{metric} of", *map(_place, found), *titles]), _rule(len(found) + len(costs))]
+    for arm in sorted(arms, key=lambda arm: (arm not in ORACLES, -mean[arm])):
+        shown = [_shown(numbers.get(arm), 2) for numbers in found.values()]
+        shown += [f"{n['value']:.3g}" if (n := own.get(arm)) else "–" for own in paid.values()]
+        lines.append(_line([f"`{arm}`", *shown]))
+    seeds = sorted({row["seeds"] for numbers in found.values() for row in numbers.values()})
+    note = f"Seeds: {', '.join(map(str, seeds))}."
+    if study.missing:
+        note += f" {len(study.missing)} of {len(study.missing) + len(study.runs)} runs lack."
+    return "\n".join([*lines, "", note]) + "\n"
+
+
+def _ranking(study: Study, other: Study, metric: str) -> str:
+    """Cell by cell: is the order of the arms the other study's, and which arms moved?"""
+    (before,) = _cells(other, metric).values()
+    lines = [_line(["cell", f"rank correlation with {other.name}", "methods", "moved"]), _rule(3)]
+    held: list[bool] = []
+    for place, numbers in _cells(study, metric).items():
+        both = [arm for arm in numbers if arm in before and arm not in ORACLES]
+        pair = [np.array([cells[arm]["value"] for arm in both]) for cells in (before, numbers)]
+        order = spearman(pair[0], pair[1])
+        held.append(order >= HELD)
+        moved = [f"`{arm}`" for arm in both if _apart(before[arm], numbers[arm])]
+        told = [_place(place), f"{order:.2f}", str(len(both)), ", ".join(moved) or "–"]
+        lines.append(_line(told))
+    said = f"**The ranking holds in {sum(held)} of {len(held)} cells**"
+    return "\n".join([f"{said} (rank correlation {HELD} or more).", "", *lines]) + "\n"
+
+
+def _apart(a: Any, b: Any) -> bool:
+    """Whether two numbers' intervals have no number in common."""
+    return a["low"] > b["high"] or b["low"] > a["high"]
+
+
+def _place(place: Place) -> str:
+    return ", ".join(f"`{value}`" for value in place) or "all"
+
+
 def _call(row: Any) -> str:
     if row["seeds"] < ENOUGH:
         return f"not an answer with {row['seeds']} seed{'s' if row['seeds'] > 1 else ''}"
@@ -128,12 +206,11 @@ def _call(row: Any) -> str:
     return "worse" if row["low"] > 0 else "no difference shown"
 
 
-def _shown(number: Any) -> str:
+def _shown(number: Any, places: int = 3) -> str:
     if number is None:
         return "–"
-    if number["low"] != number["low"]:
-        return f"{number['value']:.3f}"
-    return f"{number['value']:.3f} [{number['low']:.3f}, {number['high']:.3f}]"
+    value, low, high = (f"{number[name]:.{places}f}" for name in ("value", "low", "high"))
+    return value if number["low"] != number["low"] else f"{value} [{low}, {high}]"
 
 
 def _line(cells: list[str]) -> str:

@@ -11,7 +11,8 @@ derivative of L_ref by the candidate's weight is its negative. Scores are divide
 
 Source: Bayesian influence functions, arXiv 2509.26544, and Daunce, arXiv 2505.23223. Deviation: the
 perturbed students are Gaussian around the student and drawn anew from the seed whenever they are
-needed; they run a chain of SGLD steps on the training set and keep its states.
+needed; they run a chain of SGLD steps on the training set and keep its states. Noise is drawn where
+the weights lie, so that a GPU's draws are others than a CPU's.
 Cost: draws·M passes to prepare, ``draws`` per candidate, and random numbers for all weights, draws
 times a chunk (a larger scoring.chunk_size shares them).
 """
@@ -99,14 +100,15 @@ class LossCovariance:
         import torch
 
         s, roots = spreads
+        device = trip.update.weights[0].device
         for number in range(self.draws):
             seed = int(digest(f"loss_covariance:{ctx.seed}:{number // 2}")[:12], 16)
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator(device).manual_seed(seed)
             sign = 1.0 if number % 2 == 0 else -1.0
             with trip.undone():
                 with torch.no_grad():
                     for weight, root in zip(trip.update.weights, roots, strict=True):
-                        noise = torch.randn(weight.shape, generator=generator)
+                        noise = torch.randn(weight.shape, generator=generator, device=device)
                         weight.add_(noise.to(weight) * root, alpha=sign * s)
                 yield number
 

@@ -44,6 +44,25 @@ def make(root: Path, seeds: int, gap: float, lacking: int = 0) -> None:
     write_manifest(root, "s", {run: {"seed": 0} for run in grid})
 
 
+def make_cells(root: Path, study: str, values: dict[str, list[dict[str, float]]]) -> None:
+    """Agreement of each arm, one seed a list entry, at each value of the one axis ``place``."""
+    manifest = {}
+    for place, seeds in values.items():
+        for seed, arms in enumerate(seeds):
+            run = f"none,seed={seed},place={place}"
+            config = {"scoring": {"estimator": "none"}, "place": place, "seed": seed}
+            rows = [
+                ResultRow(
+                    study=study, run=run, estimator=arm, round=1, seed=seed, metric="spearman",
+                    value=value, low=value - 0.05, high=value + 0.05, stderr=None, n=8, unit="",
+                )
+                for arm, value in {"ceiling": 0.97, **arms}.items()
+            ]  # fmt: skip
+            write(root, study, run, RunResult(config=config, provenance={}, rows=rows))
+            manifest[run] = config
+    write_manifest(root, study, manifest)
+
+
 def page(kind: str, told: str) -> str:
     return f"# Title\n\n<!-- {kind} s: {told} -->\nstale\n<!-- end -->\n"
 
@@ -85,6 +104,41 @@ def test_a_table_has_the_scatter_over_seeds_and_the_differences_their_intervals(
     (row,) = [line for line in gaps.splitlines() if line.startswith("| `first_order`")]
     assert row.startswith("| `first_order` | heldout_loss (nats/token) | `random` | -0.199 [-0.2")
     assert row.endswith("] | 3 | 4 |")
+
+
+FIRST = {"first_order": 0.9, "trak": 0.5, "random": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("second", "held", "row"),
+    [
+        (FIRST, 2, "| `b` | 1.00 | 3 | – |"),
+        (
+            {"first_order": 0.1, "trak": 0.5, "random": 0.9},
+            1,
+            "| `b` | -1.00 | 3 | `first_order`, ",
+        ),
+    ],
+)
+def test_the_ranking_is_called_held_cell_by_cell_and_what_moved_is_named(
+    tables, tmp_path, second, held, row
+):
+    make_cells(tmp_path, "first", {"a": [FIRST]})
+    make_cells(tmp_path, "s", {"a": [FIRST] * 3, "b": [second] * 3})
+    found = tables.filled(page("ranking", "spearman, first"), tmp_path)
+    assert f"**The ranking holds in {held} of 2 cells**" in found
+    assert row in found
+
+
+def test_arms_stand_in_one_row_with_a_column_a_cell_best_first(tables, tmp_path):
+    make_cells(tmp_path, "s", {"a": [FIRST] * 3, "b": [{**FIRST, "trak": 0.2}] * 3})
+    lines = tables.filled(page("cells", "spearman"), tmp_path).splitlines()
+    assert "| spearman of | `a` | `b` |" in lines
+    rows = [line for line in lines if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == ["ceiling", "first_order", "trak", "random"]
+    assert rows[2].startswith("| `trak` | 0.50 [")
+    assert "| 0.20 [" in rows[2]
+    assert "Seeds: 3." in lines
 
 
 def test_pages_hold_the_numbers_of_the_results(tables):

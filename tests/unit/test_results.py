@@ -230,7 +230,7 @@ def test_a_file_of_the_first_format_reads_as_the_second(tmp_path):
     assert path.read_bytes() == old
 
 
-@pytest.mark.parametrize("name", ["agreement", "quickstart", "planted", "adaptive_oracle"])
+@pytest.mark.parametrize("name", ["agreement_first", "quickstart", "planted", "adaptive_oracle"])
 def test_committed_results_are_read(name):
     study = load_study(name, Path(__file__).parents[2] / "results")
     assert not study.rows["metric"].str.contains(":").any()

@@ -59,7 +59,7 @@ def test_filtering_and_transfer_share_their_candidates_with_the_teaching_study()
 
 
 def test_the_shared_candidates_keep_the_settings_of_their_committed_results():
-    (file,) = (EXPERIMENTS.parent / "results" / "agreement").glob("none,seed=0.json")
+    (file,) = (EXPERIMENTS.parent / "results" / "agreement_first").glob("none,seed=0.json")
     written = json.loads(file.read_text())["config"]
     now = load_run(str(EXPERIMENTS / "smol_candidates.yaml")).model_dump(mode="json")
     for part in ("teacher", "student", "judge", "data", "sizes", "generation", "warmup"):
