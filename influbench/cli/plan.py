@@ -48,7 +48,7 @@ def plan(
     speeds = calibration.read(path) if device is None else sheets.speeds(device)
     from influbench.loop.plan import lengths, price, tasks
     from influbench.loop.plan.paper import beside
-    from influbench.loop.plan.prices import SHARDED
+    from influbench.loop.plan.prices import SHARDED, stand_ins
     from influbench.loop.reading import load_run
 
     cfg = load_run(config, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
@@ -64,7 +64,7 @@ def plan(
         highlight=False,
     )
     console.print(f"speeds: {speeds.where}", highlight=False, markup=False)
-    for text in known.assumed:
+    for text in [*known.assumed, *stand_ins(cfg)]:
         console.print(f"assumed: {text}", highlight=False, markup=False)
     if any(p.placement.startswith(SHARDED) for p in found):
         console.print(

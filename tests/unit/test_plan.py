@@ -205,6 +205,20 @@ def test_the_command_prints_the_table_and_runs_nothing(tmp_path):
     assert "--calibrate" in bad.stderr
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("generation.engine=vllm", "generation.engine = vllm: priced as Hugging Face"),
+        ("evaluation.turns.engine=server", "evaluation.turns.engine = server: priced as"),
+        ("judge.kind=vllm", "judge.kind = vllm: priced as Hugging Face"),
+    ],
+)
+def test_what_a_server_will_do_is_said_to_be_priced_as_hugging_face(tmp_path, setting, said):
+    words = ("plan", "quickstart", "--devices", "H100")
+    assert said in influbench(*words, "--set", setting, cwd=tmp_path).stdout
+    assert "priced as" not in influbench(*words, cwd=tmp_path).stdout
+
+
 def test_calibration_gives_speeds_that_a_plan_can_count_on(tmp_path):
     found = measure.calibrate("cpu", model="tiny")
     numbers = [*found.read.values(), *found.learn.values(), *found.write.values()]

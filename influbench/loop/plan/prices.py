@@ -61,6 +61,23 @@ def price(cfg: RunConfig, found: Sequence[Task], speeds: Speeds, devices: int = 
     ]
 
 
+def stand_ins(cfg: RunConfig) -> list[str]:
+    """What is priced as something else than will do it, in words."""
+    engines = {
+        "generation.engine": "hf" if cfg.teacher.kind == "endpoint" else cfg.generation.engine,
+        "evaluation.answers.engine": cfg.evaluation.answers.engine,
+        "evaluation.turns.engine": cfg.evaluation.turns.engine,
+        "judge.kind": "vllm" if cfg.judge.kind == "vllm" else "hf",
+    }
+    served = [f"{name} = {engine}" for name, engine in engines.items() if engine != "hf"]
+    if not served:
+        return []
+    return [
+        f"{', '.join(served)}: priced as Hugging Face in this process; what a server takes for the "
+        "same tokens, and every start of vLLM (minutes where it compiles), was not measured here"
+    ]
+
+
 def _priced(
     cfg: RunConfig, task: Task, shape: Shape | None, speeds: Speeds, devices: int
 ) -> Priced:
