@@ -16,9 +16,13 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from influbench.generation.choosing import Chooser
+from influbench.generation.recorded import FixedStep
 
 LEAVE = 8
 """Rows leave when an eighth of those present has ended: each time, all keys are copied."""
+
+WORTH = 16
+"""Steps from which recording one pays: it takes as long as a few."""
 
 EVERY = 8
 """Steps between two looks at what a GPU has written: to look, the host waits for it."""
@@ -33,6 +37,8 @@ class Reader:
     """Token that fills up shorter prompts, on the left."""
     every: int = 1
     """Steps between two looks at what was written; what a row writes after its end is left out."""
+    record: Callable[[FixedStep, torch.Tensor], Callable[[], torch.Tensor] | None] | None = None
+    """Makes a step that is faster than the usual one, such as ``recorded`` on a GPU."""
 
     @torch.inference_mode()
     def decode(
@@ -59,6 +65,10 @@ class Reader:
         present = list(range(len(prompts)))
         done = [False] * len(prompts)
         make_room(cache, limit)
+        rooms = [layer for layer in cache.layers if isinstance(layer, _Roomy)]
+        wanted = self.record is not None and len(rooms) == len(cache.layers) and limit >= WORTH
+        fixed = FixedStep.of(self.model, cache, [*rooms], mask) if wanted else None
+        replay: Callable[[], torch.Tensor] | None = None
         unseen: list[torch.Tensor] = []
         for step in range(limit):
             token = chooser.choose(logits)
@@ -70,19 +80,29 @@ class Reader:
                 places = [place for place, row in enumerate(present) if not done[row]]
                 if not places or step == limit - 1:
                     break
-                if (len(present) - len(places)) * LEAVE >= len(present):
+                if fixed is None and (len(present) - len(places)) * LEAVE >= len(present):
                     stay = torch.tensor(places, device=device)
                     present = [present[place] for place in places]
                     token, mask, positions = token[stay], mask[stay], positions[stay]
                     cache.batch_select_indices(stay)
                     chooser.keep(stay)
+            so_far = mask[:, : width + step + 1]
+            if fixed is not None:
+                fixed.put(token, positions + step, so_far)
+            if replay is not None:
+                logits = replay()
+                continue
             logits = self.model(
                 input_ids=token[:, None],
-                attention_mask=mask[:, : width + step + 1],
+                attention_mask=so_far,
                 position_ids=positions + step,
                 past_key_values=cache,
                 use_cache=True,
             ).logits[:, -1]
+            if fixed is not None:
+                assert self.record is not None
+                replay = self.record(fixed, logits)
+                fixed = fixed if replay is not None else None
         return written
 
     def _read(self, prompts: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, Cache, torch.Tensor]:
@@ -136,6 +156,8 @@ class _Roomy(DynamicLayer):
         assert layer.values is not None
         self.lazy_initialization(layer.keys, layer.values)
         self._used = layer.keys.shape[-2]
+        self._place: torch.Tensor | None = None
+        self._last: list[torch.Tensor] = []
         self._room = [_larger(part, tokens) for part in (layer.keys, layer.values)]
         self._show()
 
@@ -147,6 +169,10 @@ class _Roomy(DynamicLayer):
         **kwargs: Any,  # noqa: ARG002
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes the new keys and values after those there are; returns all."""
+        if self._place is not None:
+            for room, new in zip(self._room, (key_states, value_states), strict=True):
+                room.index_copy_(-2, self._place, new)
+            return self._show()
         end = self._used + key_states.shape[-2]
         for room, new in zip(self._room, (key_states, value_states), strict=True):
             room[..., self._used : end, :] = new
@@ -158,8 +184,20 @@ class _Roomy(DynamicLayer):
         self._room = [room[indices] for room in self._room]
         self._show()
 
+    def fix(self, place: torch.Tensor | None) -> None:
+        """See ``Fixable``."""
+        last = [room[..., self._used - 1 : self._used, :] for room in self._room]
+        if self._place is None:
+            self._last = [part.clone() for part in last]
+        if place is None:  # a step that said other things wrote other keys and values, too
+            for part, before in zip(last, self._last, strict=True):
+                part.copy_(before)
+        self._place = place
+        self._show()
+
     def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
-        self.keys, self.values = (room[..., : self._used, :] for room in self._room)
+        used = self._used if self._place is None else self._room[0].shape[-2]
+        self.keys, self.values = (room[..., :used, :] for room in self._room)
         return self.keys, self.values
 
 

@@ -18,6 +18,7 @@ from influbench.errors import UserError
 from influbench.generation.choosing import Chooser, Sampling
 from influbench.generation.completion import Completion
 from influbench.generation.decoding import EVERY, Reader
+from influbench.generation.recorded import recorded
 from influbench.models import context_length, conversation
 from influbench.models.halving import Halves
 
@@ -67,7 +68,8 @@ def complete(
     ends = _end_tokens(model, tokenizer)
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
-    reader = Reader(model, pad, 1 if model.device.type == "cpu" else EVERY)
+    cuda = model.device.type == "cuda"
+    reader = Reader(model, pad, EVERY, recorded) if cuda else Reader(model, pad)
     end = _End(tokenizer, frozenset(ends), stop)
 
     def write(batch: Sequence[_Row]) -> list[list[int]]:

@@ -14,6 +14,7 @@ from influbench.evaluation.settings import AnswerSampling
 from influbench.generation import sampling
 from influbench.generation.attempts import GenerationConfig
 from influbench.generation.decoding import Reader
+from influbench.generation.recorded import like, recorded
 from influbench.generation.sampling import Sampling, complete
 from influbench.models import LoadedModel
 from influbench.store import Meter, Store, Work
@@ -122,8 +123,48 @@ def test_looking_at_some_steps_only_writes_what_looking_at_all_does(
     usual = several(tiny)
     assert len({c.tokens for c in usual}) > 7  # rows end at many places
     assert {c.finished for c in usual} == {True, False}
-    monkeypatch.setattr(sampling, "Reader", lambda model, pad, _: Reader(model, pad, every))
+    monkeypatch.setattr(sampling, "Reader", lambda model, pad: Reader(model, pad, every))
     assert several(tiny) == usual
+
+
+def test_a_step_in_tensors_that_stay_where_they_are_writes_what_the_usual_one_does(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+):
+    usual = several(tiny)
+    alike: list[bool] = []
+
+    def unrecorded(step, logits):
+        alike.append(like(step.run(), logits))
+        return step.run
+
+    monkeypatch.setattr(sampling, "Reader", lambda model, pad: Reader(model, pad, 8, unrecorded))
+    assert several(tiny) == usual
+    assert alike == [True, True]
+    wrong: list[bool] = []
+
+    def blind(step, logits):
+        step.seen.fill_(True)
+        wrong.append(like(step.run(), logits))
+        for layer in step.layers:
+            layer.fix(None)
+
+    monkeypatch.setattr(sampling, "Reader", lambda model, pad: Reader(model, pad, 8, blind))
+    assert several(tiny) == usual  # goes on without
+    assert wrong == [False, False]
+
+
+def test_where_a_step_cannot_be_recorded_the_usual_one_goes_on_and_says_why(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+):
+    usual = several(tiny)
+    monkeypatch.setattr(sampling, "Reader", lambda model, pad: Reader(model, pad, 8, recorded))
+
+    def refused(_):
+        raise RuntimeError("no graphs here\nnor there")
+
+    monkeypatch.setattr("influbench.generation.recorded._recorded", refused)
+    with pytest.warns(UserWarning, match="without a CUDA graph: no graphs here$"):
+        assert several(tiny) == usual
 
 
 def test_stop_strings_are_found_as_if_every_step_were_decoded(
