@@ -11,6 +11,7 @@ import torch
 from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.estimator import HELD, Array, Batch, InParts, Student
+from influbench.models.halving import PATIENCE_S, waited
 from influbench.student import LanguageStudent
 from influbench.student.batch import TokenBatch
 
@@ -157,6 +158,7 @@ def _in_parts(
         yield batch, run(batch)
         return
     pending: list[TokenBatch] = [batch]
+    waits = iter(PATIENCE_S)
     while pending:
         part = pending.pop()
         tokens, learning = _padded_tokens(part), torch.is_grad_enabled()
@@ -169,7 +171,8 @@ def _in_parts(
                 yield part, result
                 continue
         # Only here the error, whose traceback holds what the pass had made, is gone.
-        pending += reversed(_halves(student, part))
+        single = len(part.rows) == 1
+        pending += [part] if single and waited(waits) else reversed(_halves(student, part))
 
 
 def _padded_tokens(batch: TokenBatch) -> int:

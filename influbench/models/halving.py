@@ -19,7 +19,27 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 PATIENCE_S = 2.0, 4.0, 8.0, 16.0, 32.0
-"""Waits before one item is tried again: what other processes hold now they may give back."""
+"""Waits before one item is tried again, where other processes may give back what they hold."""
+
+CONTEXT = 2 << 30
+"""Bytes of a GPU that are in nobody's batches: this process's context, and the driver's."""
+
+
+def crowded() -> bool:
+    """Whether other processes hold memory of the GPU in use."""
+    if not torch.cuda.is_available():
+        return False
+    free, total = torch.cuda.mem_get_info()
+    return total - free - torch.cuda.memory_reserved() > CONTEXT
+
+
+def waited(waits: Iterator[float]) -> bool:
+    """Waits for other processes on the GPU; False where there are none, or no patience is left."""
+    wait = next(waits, None) if crowded() else None
+    if wait is not None:
+        torch.cuda.empty_cache()
+        time.sleep(wait)
+    return wait is not None
 
 
 @dataclass
@@ -58,8 +78,6 @@ class Halves:
             if middle:
                 pending += [part[middle:], part[:middle]]
                 continue
-            wait = next(waits, None)
-            if wait is None:
+            if not waited(waits):
                 raise UserError(f"the device has no memory left for a batch of one: {self.hint}")
-            time.sleep(wait)
             pending.append(part)

@@ -32,6 +32,7 @@ def test_one_item_waits_for_other_processes_and_then_says_what_to_do(
 ):
     waited: list[float] = []
     monkeypatch.setattr(halving.time, "sleep", waited.append)
+    monkeypatch.setattr(halving, "crowded", lambda: True)
     seen: list[int] = []
 
     def crowded(items):
@@ -41,6 +42,10 @@ def test_one_item_waits_for_other_processes_and_then_says_what_to_do(
     assert waited == [2.0, 4.0]
     with pytest.raises(UserError, match="no memory left for a batch of one: buy a larger one"):
         list(Halves("buy a larger one")(range(2), device(0, seen)))
+    assert waited[2:] == list(halving.PATIENCE_S)
+    monkeypatch.setattr(halving, "crowded", lambda: False)
+    with pytest.raises(UserError, match="no memory left"):
+        list(Halves("")(range(2), device(0, seen)))
     assert waited[2:] == list(halving.PATIENCE_S)
 
 

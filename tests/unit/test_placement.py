@@ -20,6 +20,7 @@ from influbench.estimators.first_order import FirstOrder
 from influbench.estimators.gradient_dot import GradientDot
 from influbench.estimators.less import Less
 from influbench.executors import team
+from influbench.models import halving
 from influbench.scoring import holding
 from influbench.store import Store
 from influbench.store.session import Session
@@ -394,6 +395,22 @@ def test_one_example_without_room_is_one_clear_line(tmp_path, monkeypatch):
         scores(Exact(), ctx)
     assert "placement = offloaded" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_one_example_waits_for_other_processes_on_the_gpu(tmp_path, monkeypatch):
+    ctx = context(tmp_path)
+    whole = scores(FirstOrder(), ctx)
+    waits = []
+    monkeypatch.setattr(halving, "crowded", lambda: True)
+    with full(monkeypatch, 0) as device:
+
+        def sleep(seconds):
+            waits.append(seconds)
+            device.rows = 1
+
+        monkeypatch.setattr(halving.time, "sleep", sleep)
+        assert np.abs(scores(FirstOrder(), ctx) - whole).max() < 1e-4 * np.ptp(whole)
+    assert waits == [2.0]
 
 
 def test_a_budget_is_what_two_passes_say_a_token_costs():
