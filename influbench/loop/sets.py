@@ -42,6 +42,11 @@ def check(cfg: RunConfig) -> Sets:
     for name in cfg.scoring.compare:
         registry.build(name)
     _check_scores_only(cfg)
+    if cfg.keep_checkpoints and cfg.sft.method == "lora":
+        raise UserError(
+            f"keep_checkpoints = {cfg.keep_checkpoints}: expected sft.method = full, since states "
+            "of the student are kept with the moments of all weights, got lora"
+        )
     names = [model.name for model in (cfg.student, *cfg.students)]
     if len(set(names)) < len(names):
         raise UserError(

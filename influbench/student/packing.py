@@ -9,7 +9,7 @@ a decoder works on tokens. What it saves: ``python -m benchmarks.packing``, and 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ def packing(rows: Sequence[Encoded], device: torch.device) -> Packing:
 def hidden(model: PreTrainedModel, layout: Packing) -> torch.Tensor:
     """Last hidden states after the final norm, shape [token, width]."""
     decoder = model.get_decoder()
-    with _our_attention(decoder):
+    with _attending(decoder, ATTENTION):
         out = decoder(
             input_ids=layout.ids[None],
             position_ids=layout.time[None],
@@ -160,11 +160,22 @@ def _attention(
 AttentionInterface.register(ATTENTION, _attention)
 
 
+def again(
+    decoder: PreTrainedModel,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What a layer of a pass under way is run in now, and when it is run again going back.
+
+    By then :func:`hidden` is over, and the decoder would attend in its own way.
+    """
+    config: Any = decoder.config
+    return nullcontext(), _attending(decoder, config._attn_implementation)
+
+
 @contextmanager
-def _our_attention(decoder: PreTrainedModel) -> Generator[None]:
+def _attending(decoder: PreTrainedModel, kind: str) -> Generator[None]:
     config: Any = decoder.config
     before = config._attn_implementation
-    config._attn_implementation = ATTENTION
+    config._attn_implementation = kind
     try:
         yield
     finally:

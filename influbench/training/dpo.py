@@ -20,6 +20,7 @@ from influbench.models.chat import without_template
 from influbench.store import Work
 from influbench.training import trainer
 from influbench.training.keeping import folder_of
+from influbench.training.low_memory import recomputed, with_adapter
 from influbench.training.pair_tokens import PairTokens, tokenise
 from influbench.training.preference_trainer import (
     DEVICE_TOKENS,
@@ -137,7 +138,11 @@ def _teach(
             # Before its training the teacher is its own reference, and an adapter changes nothing.
             before = reader.measured(learn, cfg.micro_batch)
             before_held_out = reader.measured(held_out, cfg.micro_batch)
-        model: Any = _with_adapter(cfg, loaded) if cfg.method == "lora" else loaded.model
+        model: Any = loaded.model
+        if cfg.method == "lora":
+            model = with_adapter(
+                loaded.model, rank=cfg.lora_rank, alpha=cfg.lora_alpha, seed=cfg.seed
+            )
         training = PreferenceTrainer(
             model,
             TrainingArguments(
@@ -162,7 +167,10 @@ def _teach(
             whole: Any = copy.deepcopy(model).merge_and_unload() if lora else loaded.model  # type: ignore[operator]  # a PeftModel
             models.save(whole, loaded.tokenizer, work.folder(folder_of(step)))
 
-        with work.meter.phase("train", items=len(learn) * cfg.epochs, models=used):
+        with (
+            recomputed(loaded.model, cfg.gradient_checkpointing, "dpo.gradient_checkpointing"),
+            work.meter.phase("train", items=len(learn) * cfg.epochs, models=used),
+        ):
             log = trainer.train(training, cfg, steps, work=work, keep=keep, check=check)
         with work.meter.phase("evaluate", items=len(held_out), models=used):
             loaded.model.eval()
@@ -179,20 +187,6 @@ def _without_dropout(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-
-
-def _with_adapter(cfg: DPOStageConfig, loaded: models.LoadedModel) -> Any:
-    """The model with a LoRA adapter in its layers; only the adapter learns."""
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(cfg.seed)
-    lora = LoraConfig(
-        r=cfg.lora_rank,
-        lora_alpha=cfg.lora_alpha,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(loaded.model, lora)
 
 
 def _check_first_loss(step: int, logs: Mapping[str, float], *, tolerance: float) -> None:

@@ -18,6 +18,7 @@ from influbench.student import LanguageStudent, StudentSettings, Told, load_stud
 from influbench.student.losses import Encoded
 from influbench.training import trainer
 from influbench.training.keeping import folder_of, save_with_optimizer
+from influbench.training.low_memory import recomputed, with_adapter
 from influbench.training.settings import SFTConfig
 
 if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
@@ -69,12 +70,17 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
     steps = trainer.optimizer_steps(cfg, len(encoded))
     micro_batch = trainer.divisor(cfg.batch_size, cfg.micro_batch)
     log: list[dict[str, float]] | None = None
+    learner: Any = None
     with trainer.off_screen():
         while log is None:
             training = _sft_trainer(cfg, encoded, held, work, micro_batch)
+            learner = training.model
             try:
-                with work.meter.phase(
-                    "train", items=len(encoded) * cfg.epochs, models=[held.model]
+                with (
+                    recomputed(
+                        held.model, cfg.gradient_checkpointing, "sft.gradient_checkpointing"
+                    ),
+                    work.meter.phase("train", items=len(encoded) * cfg.epochs, models=[held.model]),
                 ):
                     log = trainer.train(training, cfg, steps, work=work, keep=keep)
             except torch.OutOfMemoryError as error:
@@ -86,10 +92,13 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
             if log is None:
                 # From the start, or the last checkpoint: the step that failed has left its traces.
                 micro_batch = trainer.divisor(cfg.batch_size, micro_batch // 2)
+                learner = None
                 del training
                 free_device_memory()
                 with work.meter.phase("load"):
                     held = load_student(student, settings)
+        if cfg.method == "lora":
+            learner.merge_and_unload()
         with work.meter.phase("save"):
             models.save(held.model, held.tokenizer, work.folder("student"))
     work.meta.update(
@@ -131,9 +140,12 @@ def _sft_trainer(
         # Otherwise TRL would template, cut and drop rows by rules of its own.
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+    model: Any = held.model
+    if cfg.method == "lora":
+        model = with_adapter(model, rank=cfg.lora_rank, alpha=cfg.lora_alpha, seed=cfg.seed)
     rows = datasets.Dataset.from_list([_row(e) for e in encoded])
     training = SFTTrainer(
-        model=held.model,
+        model=model,
         args=settings,
         train_dataset=rows,
         processing_class=held.tokenizer,

@@ -48,6 +48,9 @@ class TrainingSettings(Config):
     compute: Products = Field(
         default="float32", description="matrix products; weights and moments stay in float32"
     )
+    gradient_checkpointing: bool = transport(
+        False, "layers are computed again going back: less memory, a third more time"
+    )
     checkpoint_seconds: float = transport(60.0, "a kill loses at most about this much", ge=0)
 
 
@@ -56,6 +59,11 @@ class SFTSettings(TrainingSettings):
 
     learn: Learn = Field(default="all", description="assistant turns that are learnt")
     micro_batch: int = transport(4, "most rows in one forward pass", ge=1)
+    method: Literal["full", "lora"] = seldom(
+        "full", "lora: an adapter in every linear layer learns, and is merged into the student"
+    )
+    lora_rank: int = seldom(8, "of method = lora", ge=1)
+    lora_alpha: int = seldom(16, "of method = lora", ge=1)
     response_tokens: int | None = Field(
         default=None,
         ge=1,

@@ -21,12 +21,13 @@ def stages(tiny_ref: ModelRef) -> dict[str, tuple]:
     return {
         "warm_up": (warm_up, WARM, EXAMPLES, "student"),
         "sft": (sft, FINE, EXAMPLES, "student"),
+        "sft lora": (sft, FINE.model_copy(update={"method": "lora"}), EXAMPLES, "student"),
         "dpo": (dpo, TEACH, pairs(tiny_ref), "teacher"),
         "dpo lora": (dpo, lora, pairs(tiny_ref), "teacher"),
     }
 
 
-@pytest.mark.parametrize("name", ["warm_up", "sft", "dpo", "dpo lora"])
+@pytest.mark.parametrize("name", ["warm_up", "sft", "sft lora", "dpo", "dpo lora"])
 def test_twice_the_same_and_the_same_after_a_kill(
     tiny_ref: ModelRef, tmp_path: Path, name: str
 ) -> None:

@@ -205,6 +205,26 @@ def test_the_command_prints_the_table_and_runs_nothing(tmp_path):
     assert "--calibrate" in bad.stderr
 
 
+def test_layers_computed_again_take_less_memory_and_a_third_more_passes():
+    def dpo(*more):
+        cfg, found = planned("paper_8b", "rounds=1", *more)
+        return price(cfg, [one(found, "dpo", "exact")], devices.speeds(devices.DEVICES["H200"]))[0]
+
+    usual, again = (dpo(f"dpo.gradient_checkpointing={on}") for on in (False, True))
+    assert again.memory < usual.memory - 1e10
+    assert usual.seconds < again.seconds < usual.seconds * 4 / 3
+
+
+def test_an_adapter_of_the_student_is_cheaper_than_all_of_it():
+    found = [planned("paper_8b", f"sft.method={m}") for m in ("full", "lora")]
+    full, lora = (
+        price(cfg, [one(work, "sft", "none")], devices.speeds(devices.DEVICES["H200"]))[0]
+        for cfg, work in found
+    )
+    assert lora.memory < full.memory / 2
+    assert lora.seconds < full.seconds
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

@@ -115,6 +115,7 @@ def seconds_of(task: Task, shape: Shape, speeds: Speeds) -> float:
     size = BYTES[task.compute] * shape.parameters
     seconds = (task.read + task.prompt * (task.who == "judge")) * work / speeds.read[task.compute]
     passes = 2 if task.trains == "lora" else 3  # a frozen weight needs no gradient of its own
+    passes += task.again
     seconds += passes * task.learn * work / speeds.learn[task.compute]
     if task.steps:
         compute = "bfloat16" if task.compute == "bfloat16" else "float32"
@@ -128,13 +129,14 @@ def seconds_of(task: Task, shape: Shape, speeds: Speeds) -> float:
 def _memory(task: Task, shape: Shape, room: float, devices: int) -> tuple[float, str]:
     weights = shape.parameters
     if task.trains == "full":
-        whole = TRAINING * weights + _activations(shape)
+        held = _activations(shape, again=task.again)
+        whole = TRAINING * weights + held
         if whole <= room or devices == 1:
             return whole, "device" if whole <= room else "does not fit one device"
-        part = TRAINING * weights / devices + _activations(shape)
+        part = TRAINING * weights / devices + held
         return part, f"{SHARDED} {devices}" if part <= room else "does not fit"
     if task.trains == "lora":
-        whole = 4.3 * weights + _activations(shape)
+        whole = 4.3 * weights + _activations(shape, again=task.again)
         return whole, "device" if whole <= room else "does not fit one device"
     if task.stage in ("score", "noise_floor") and task.learn:
         whole = SCORING * weights + _activations(shape)
@@ -147,6 +149,11 @@ def _memory(task: Task, shape: Shape, room: float, devices: int) -> tuple[float,
     return whole, "device" if whole <= room else "does not fit one device"
 
 
-def _activations(shape: Shape) -> float:
-    """Of 2048 tokens in one pass with gradients, layers and logits."""
-    return 2048 * (shape.layers * shape.width * 34 * 2 + shape.vocabulary * 8)
+def _activations(shape: Shape, *, again: bool = False) -> float:
+    """Of 2048 tokens in one pass with gradients, layers and logits.
+
+    Where layers are computed again: of one layer at a time, and what goes into each.
+    """
+    layers = shape.width * 34 * 2
+    kept = shape.layers * shape.width * 4 + layers if again else shape.layers * layers
+    return 2048 * (kept + shape.vocabulary * 8)

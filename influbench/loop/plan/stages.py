@@ -17,7 +17,7 @@ from influbench.loop import arms
 from influbench.loop.plan import lengths as texts
 from influbench.loop.plan.kept import with_kept
 from influbench.loop.plan.lengths import JUDGED, TASK, TEMPLATE, Lengths, Set
-from influbench.loop.plan.task import Task
+from influbench.loop.plan.task import Task, updates
 from influbench.loop.settings import RunConfig
 from influbench.scoring.settings import ORACLE
 
@@ -74,8 +74,9 @@ class _Stages:
                 items=rows,
                 passes=3 * passes,
                 learn=passes * (self.known.written.tokens + TEMPLATE) * texts.PADDING,
-                updates=math.ceil(rows / cfg.sft.batch_size) * cfg.sft.epochs,
-                trains="full",
+                updates=updates(rows, cfg.sft),
+                trains=cfg.sft.method,
+                again=cfg.sft.gradient_checkpointing,
                 saved=1,
             )
             yield from self._evaluated(name, model, against=against)
@@ -212,10 +213,9 @@ class _Stages:
             passes=pairs * (2 + 6 * cfg.epochs),
             read=tokens,
             learn=tokens * cfg.epochs,
-            updates=math.ceil(pairs / cfg.batch_size)
-            * cfg.epochs
-            * (0.02 if cfg.method == "lora" else 1),
+            updates=updates(pairs, cfg),
             trains=cfg.method,
+            again=cfg.gradient_checkpointing,
             saved=1,
         )
 

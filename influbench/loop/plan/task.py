@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from influbench.training.settings import DPOSettings, SFTSettings
 
 Who = Literal["teacher", "student", "judge"]
 
@@ -40,8 +43,15 @@ class Task:
     replies: float = 0
     """Tokens that come back."""
     trains: Literal["", "full", "lora"] = ""
+    again: bool = False
+    """Layers are computed again going back (gradient checkpointing)."""
     shared: bool = False
     """Several devices can share its items today."""
     saved: float = 0
     """Copies of the weights that stay in the store, in units of fp32 weights."""
     note: str = ""
+
+
+def updates(rows: int, cfg: SFTSettings | DPOSettings) -> float:
+    """Times that a training changes all weights; an adapter has a fiftieth of them."""
+    return math.ceil(rows / cfg.batch_size) * cfg.epochs * (0.02 if cfg.method == "lora" else 1)
