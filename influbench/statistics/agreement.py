@@ -65,9 +65,22 @@ def measures(
 
 def spearman(x: Array, y: Array) -> float:
     """Rank correlation of two vectors of shape [candidate]; NaN where one is constant."""
-    from scipy import stats  # half a second, which a plan does not wait for
+    return _pearson(_ranks(x), _ranks(y))
 
-    return _pearson(stats.rankdata(x), stats.rankdata(y))
+
+def _ranks(values: Array) -> Array:
+    """Ranks from 1, ties sharing their mean, shape [candidate].
+
+    ``scipy.stats.rankdata`` gives the same in six times the time for a few dozen values, and a
+    bootstrap asks two thousand times.
+    """
+    order = values.argsort()
+    ordered = values[order]
+    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    edges = np.append(np.flatnonzero(first), len(values))
+    ranks = np.empty(len(values))
+    ranks[order] = ((edges[:-1] + edges[1:] + 1) / 2)[first.cumsum() - 1]
+    return ranks
 
 
 def _pearson(x: Array, y: Array) -> float:

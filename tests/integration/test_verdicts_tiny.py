@@ -91,6 +91,16 @@ def test_sanity_study_tells_what_a_score_hangs_on(tmp_path):
     assert len(list((tmp_path / ".influbench").glob("warm_up-*/manifest.json"))) == 4
 
 
+def test_sanity_study_refuses_a_warm_up_whose_half_is_one_step_before_it_scores(tmp_path):
+    (tmp_path / "study.yaml").write_text(
+        yaml.safe_dump({"name": "small", "kind": "sanity", "set": STUDENT})
+    )
+    done = influbench("sweep", "study.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "the shorter warm-up would have 1 optimizer step from 4 examples" in done.stderr
+    assert not list(tmp_path.glob(".influbench/score-*"))
+
+
 def test_released_code_study_has_a_row_a_quirk(tmp_path):
     found, _ = sweep(tmp_path, kind="released_code", base="tiny", set={"first": 8})
     assert found["corrected", 0, "spearman"]["value"] == pytest.approx(1.0)

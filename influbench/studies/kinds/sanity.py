@@ -14,6 +14,7 @@ them; what a user should know is by how much.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -76,9 +77,20 @@ def cases(cfg: SanityConfig) -> dict[str, Case]:
 
 
 def check(cfg: SanityConfig) -> None:
-    """Refuses unknown methods and sources that are too small."""
+    """Refuses unknown methods, and sources and warm-ups that are too small.
+
+    Raises:
+        UserError: likewise.
+    """
     scored_student.check(cfg)
-    cases(cfg)
+    least = min(len(sets.warmup) for _, sets in cases(cfg).values())
+    steps = math.ceil(least / cfg.warmup.batch_size) * cfg.warmup.epochs
+    if steps < 2:
+        raise UserError(
+            f"the shorter warm-up would have {steps} optimizer step from {least} examples in "
+            f"batches of {cfg.warmup.batch_size}: expected 2 at least, so that Adam has moments; "
+            "raise num_warmup or lower warmup.batch_size"
+        )
 
 
 def run(cfg: SanityConfig, session: Session, study: str, run_id: str) -> RunResult:
