@@ -61,6 +61,8 @@ def test_layers_computed_again_teach_the_same(
     assert sum(layers) == 2 * once
     for name, weight in usual.items():
         assert torch.equal(weight, again[name]), name
+    one, two = (next((tmp_path / name).glob("*/config.json")) for name in ("usual", "again"))
+    assert one.read_text() == two.read_text()
 
 
 def test_an_adapter_moves_linear_layers_by_its_rank_and_nothing_else(
