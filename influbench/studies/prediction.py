@@ -25,10 +25,8 @@ from pydantic import Field
 
 from influbench import training
 from influbench.config import Config
-from influbench.data.records import Example, ModelRef, Outcome, ResultRow
+from influbench.data.records import Example, ModelRef, ResultRow
 from influbench.errors import UserError
-from influbench.evaluation.suites.losses import STAGE as LOSSES
-from influbench.evaluation.suites.losses import LossConfig
 from influbench.files import digest
 from influbench.results import row_of
 from influbench.statistics.agreement import spearman
@@ -36,7 +34,7 @@ from influbench.statistics.bootstrap import interval
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.seeds import over_seeds
 from influbench.store.session import Session
-from influbench.training import SFTConfig, SFTSettings
+from influbench.training import Heard, SFTConfig, SFTSettings, Subset
 
 PARTS = ("top", "middle", "bottom")
 Correlation = Callable[[np.ndarray, np.ndarray], float]
@@ -78,17 +76,30 @@ class Trainings:
     session: Session
     device: str = "auto"
 
-    def gain(self, part: str, ids: Sequence[str], seed: int) -> Trained:
-        """Trains on the candidates named and measures the drop of the held-out loss."""
-        examples = [self.candidates[name] for name in sorted(ids)]
-        sft = self.cfg.sft.into(SFTConfig, seed=seed, device=self.device)
-        entry = self.session.run(training.SFT, sft, examples, self.student, label=part)
-        after = self._loss(entry.model("student"))
-        return Trained(part, seed, tuple(sorted(ids)), self._loss(self.student) - after, after)
+    def gains(self, parts: Sequence[tuple[str, Sequence[str]]], seed: int) -> list[Trained]:
+        """Trains on each of the named parts and measures how far the held-out loss drops.
 
-    def _loss(self, student: ModelRef) -> float:
-        entry = self.session.run(LOSSES, LossConfig(device=self.device), self.held_out, [], student)
-        return float(np.mean([o.value for o in entry.records("outcomes", Outcome)]))
+        Parts are told apart by their place, so that several may have one name.
+        """
+        told = [tuple(sorted(ids)) for _, ids in parts]
+        before, *after = self._losses([(), *told], seed, parts[0][0])
+        return [
+            Trained(part, seed, ids, before - loss, loss)
+            for (part, _), ids, loss in zip(parts, told, after, strict=True)
+        ]
+
+    def _losses(self, subsets: Sequence[tuple[str, ...]], seed: int, label: str) -> list[float]:
+        """Held-out loss after a training on each subset, nats per response token."""
+        entry = self.session.run(
+            training.SHORT_TRAININGS,
+            self.cfg.sft.into(SFTConfig, seed=seed, device=self.device),
+            [Subset(ids=ids) for ids in subsets],
+            list(self.candidates.values()),
+            self.held_out,
+            self.student,
+            label=label,
+        )
+        return [heard.loss for heard in entry.records("losses", Heard)]
 
 
 def thirds(scores: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
@@ -137,18 +148,19 @@ def predict(
     for seed in seeds:
         names = subset(list(scores), trainings.cfg.share, f"prediction:{seed}")
         drawn = {name: scores[name] for name in names}
-        parts = thirds(drawn) | shares(drawn, trainings.cfg.curve)
-        found += [trainings.gain(part, ids, seed) for part, ids in parts.items()]
+        parts = (thirds(drawn) | shares(drawn, trainings.cfg.curve)).items()
+        # All that was drawn is the same for every method: a stage of its own, made once.
+        for whole in (False, True):
+            if own := [(part, ids) for part, ids in parts if (len(ids) == len(drawn)) is whole]:
+                found += trainings.gains(own, seed)
     return found
 
 
 def bank(trainings: Trainings, seed: int) -> list[Trained]:
     """Trainings on random subsets, shared by all methods."""
     names, share = sorted(trainings.candidates), trainings.cfg.bank_share
-    return [
-        trainings.gain("bank", subset(names, share, f"bank:{seed}:{number}"), seed)
-        for number in range(trainings.cfg.bank)
-    ]
+    drawn = [subset(names, share, f"bank:{seed}:{n}") for n in range(trainings.cfg.bank)]
+    return trainings.gains([("bank", ids) for ids in drawn], seed) if drawn else []
 
 
 def result_rows(

@@ -14,16 +14,20 @@ if TYPE_CHECKING:
         WarmupConfig,
         WarmupSettings,
     )
-    from influbench.training.stages import DPO, SFT, WARM_UP
+    from influbench.training.stages import DPO, SFT, SHORT_TRAININGS, WARM_UP
+    from influbench.training.subsets import Heard, Subset
     from influbench.training.warming import warm_up
 
 _HOMES = {
     "DPO": "stages",
     "SFT": "stages",
+    "SHORT_TRAININGS": "stages",
     "WARM_UP": "stages",
     "DPOStageConfig": "settings",
+    "Heard": "subsets",
     "SFTConfig": "settings",
     "SFTSettings": "settings",
+    "Subset": "subsets",
     "WarmupConfig": "settings",
     "WarmupSettings": "settings",
     "sft": "fine_tuning",
@@ -34,10 +38,13 @@ _HOMES = {
 __all__ = [
     "DPO",
     "SFT",
+    "SHORT_TRAININGS",
     "WARM_UP",
     "DPOStageConfig",
+    "Heard",
     "SFTConfig",
     "SFTSettings",
+    "Subset",
     "WarmupConfig",
     "WarmupSettings",
     "sft",

@@ -36,16 +36,8 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
     """
     if not examples:
         raise UserError("SFT: expected at least one example to train on, got none: generate some")
-    settings = StudentSettings(
-        device=cfg.device,
-        max_length=cfg.max_length,
-        learn=cfg.learn,
-        moments=False,
-        token_budget=1,  # of no use here, and a GPU's would be measured
-        told=Told(adapter="merge"),
-    )
     with work.meter.phase("load"):
-        held = load_student(student, settings)
+        held = loaded(cfg, student)
     encoded = [held.encode(e) for e in examples]
     if cfg.response_tokens is not None:
         encoded = _within(encoded, cfg.response_tokens)
@@ -55,6 +47,54 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
             f"SFT: {cut} of {len(encoded)} examples have more than {held.max_length} tokens: "
             "shorten them, raise sft.max_length, or set sft.overlong=cut"
         )
+    held, log = learnt(cfg, encoded, held, student, work=work)
+    with work.meter.phase("save"):
+        models.save(held.model, held.tokenizer, work.folder("student"))
+    work.meta.update(
+        {
+            "steps": trainer.optimizer_steps(cfg, len(encoded)),
+            "examples": len(encoded),
+            "response_tokens": sum(len(row.learned) for row in encoded),
+            "cut": cut,
+            "loss": [row["loss"] for row in log],
+            "learning_rate": [row["learning_rate"] for row in log],
+        }
+    )
+
+
+def loaded(cfg: SFTConfig, student: ModelRef) -> LanguageStudent:
+    """The student as it is trained."""
+    settings = StudentSettings(
+        device=cfg.device,
+        max_length=cfg.max_length,
+        learn=cfg.learn,
+        moments=False,
+        token_budget=1,  # of no use here, and a GPU's would be measured
+        told=Told(adapter="merge"),
+    )
+    return load_student(student, settings)
+
+
+def learnt(
+    cfg: SFTConfig,
+    encoded: Sequence[Encoded],
+    held: LanguageStudent,
+    student: ModelRef,
+    *,
+    work: Work,
+) -> tuple[LanguageStudent, list[dict[str, float]]]:
+    """The student after the training, and what was logged of each step.
+
+    Args:
+        cfg: the training.
+        encoded: the rows that it learns.
+        held: the student, trained in place unless the device has no room for so many rows at once.
+        student: what it was loaded from.
+        work: keeps checkpoints, and the states that are wanted.
+
+    Raises:
+        UserError: no room for one example, or a loss that is not finite.
+    """
 
     def keep(step: int, optimizer: torch.optim.Optimizer) -> None:
         save_with_optimizer(
@@ -96,21 +136,10 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
                 del training
                 free_device_memory()
                 with work.meter.phase("load"):
-                    held = load_student(student, settings)
+                    held = loaded(cfg, student)
         if cfg.method == "lora":
             learner.merge_and_unload()
-        with work.meter.phase("save"):
-            models.save(held.model, held.tokenizer, work.folder("student"))
-    work.meta.update(
-        {
-            "steps": steps,
-            "examples": len(encoded),
-            "response_tokens": sum(len(row.learned) for row in encoded),
-            "cut": cut,
-            "loss": [row["loss"] for row in log],
-            "learning_rate": [row["learning_rate"] for row in log],
-        }
-    )
+    return held, log
 
 
 def _within(rows: Sequence[Encoded], limit: int) -> list[Encoded]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from influbench.data.records import Example, ModelRef, Pair
 from influbench.store import Stage, Work
 from influbench.training.settings import DPOStageConfig, SFTConfig, WarmupConfig
+from influbench.training.subsets import Subset
 
 
 def _warm_up(
@@ -29,6 +30,21 @@ def _dpo(cfg: DPOStageConfig, pairs: Sequence[Pair], teacher: ModelRef, *, work:
     dpo(cfg, pairs, teacher, work=work)
 
 
+def _short_trainings(
+    cfg: SFTConfig,
+    subsets: Sequence[Subset],
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    student: ModelRef,
+    *,
+    work: Work,
+) -> None:
+    from influbench.training.short_trainings import short_trainings
+
+    short_trainings(cfg, subsets, examples, held_out, student, work=work)
+
+
 WARM_UP = Stage("warm_up", 2, _warm_up)
 SFT = Stage("sft", 3, _sft)
 DPO = Stage("dpo", 4, _dpo)
+SHORT_TRAININGS = Stage("short_trainings", 1, _short_trainings)

@@ -63,9 +63,9 @@ def test_prediction_study_trains_thirds_from_one_state(tmp_path):
         assert min(gains) > 0  # any training on English helps a random model
         difference = found[method, 0, "gain_top_minus_bottom"]["value"]
         assert difference == pytest.approx(gains[0] - gains[1])
-    trainings = list((tmp_path / ".influbench").glob("sft-*/manifest.json"))
-    # Methods and seeds: thirds, top 25 % and the rest; shared: all of a seed's rows, and the bank.
-    assert len(trainings) == 2 * 2 * (3 + 2) + 2 + 3
+    # The bank, and of each of two seeds all that was drawn, once, and each method's parts.
+    assert len(list((tmp_path / ".influbench").glob("short_trainings-*"))) == 1 + 2 * (1 + 2)
+    assert not list((tmp_path / ".influbench").glob("short_trainings-*/**/*.safetensors"))
     tops = [found[m, 0, "addition_100/heldout_loss"]["value"] for m in STUDENT["methods"]]
     assert tops[0] == tops[1]
     assert ("random", 0, "removal_25/heldout_loss") in found
