@@ -1,12 +1,14 @@
 """Speed and truth of the exact influence, against the released algorithm and brute force.
 
     python -m benchmarks.oracle [--references 48] [--candidates 8] [--released 1] [--file F]
-        [--profile]
+        [--profile | --adaptive]
 
 Ours is timed on all candidates, the released algorithm on few (its cost a candidate does not depend
 on the candidate, since all are padded to 1,024 tokens). Brute force is ``torch.optim.AdamW`` on a
 deep copy of model and optimizer, references one at a time through the whole model. Everything runs
-on SmolLM2-135M-Instruct in fp32, from the same weights and moments.
+on SmolLM2-135M-Instruct in fp32, from the same weights and moments. ``--adaptive`` compares the
+whole way to best-worst pairs (``benchmarks.pairs``), with candidates of the starter set's seed
+pairs unless ``--alike`` names another file.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import torch
 from scipy.stats import spearmanr
 from torch.nn import functional
 
-from benchmarks import released_oracle
+from benchmarks import pairs, released_oracle
 from influbench import data, models, testing
 from influbench.data import DataConfig
 from influbench.data.records import Example
@@ -47,7 +49,12 @@ def main() -> None:
     parser.add_argument("--released", type=int, default=1, help="candidates of the slow algorithm")
     parser.add_argument("--file", default="starter", help="pairs: references, candidates, warm-up")
     parser.add_argument("--profile", action="store_true", help="operators of one reference pass")
+    parser.add_argument("--adaptive", action="store_true", help="to pairs, by the racing oracle")
+    parser.add_argument("--alike", help="file of the candidates of --adaptive")
     args = parser.parse_args()
+    if args.adaptive:
+        to_pairs(args)
+        return
     pool = data.load_reference(DataConfig(reference=args.file))
     cuts = np.cumsum([args.references, args.candidates, WARMUP])
     assert len(pool) >= cuts[-1], f"expected {cuts[-1]} pairs, got {len(pool)}"
@@ -83,6 +90,21 @@ def main() -> None:
         f"achieved {achieved / 1e9:.0f} GFLOP/s of {peak / 1e9:.0f} measured for a matrix product: "
         f"{achieved / peak:.2f}"
     )
+
+
+def to_pairs(args: argparse.Namespace) -> None:
+    """Runs ``--adaptive``."""
+    references = data.load_reference(DataConfig(reference=args.file, num_reference=args.references))
+    pool = data.load_examples(args.alike) if args.alike else data.load_starter("seed")
+    warmup, candidates = pool[:WARMUP], pairs.grouped(pool[WARMUP : WARMUP + args.candidates])
+    assert len(candidates) >= args.candidates - 3, f"expected more pairs, got {len(pool)}"
+    student = smollm2(warmup)
+    print(f"device: CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, fp32")
+    for name, rows in (("references", references), ("candidates", candidates)):
+        lengths = [len(student.encode(e).ids) for e in rows]
+        print(f"{name}: {len(lengths)}, mean {np.mean(lengths):.0f} tokens")
+    with tempfile.TemporaryDirectory() as folder:
+        pairs.compare(student, references, candidates, warmup, Path(folder), args.released)
 
 
 def smollm2(warmup: Sequence[Example]) -> LanguageStudent:

@@ -96,15 +96,15 @@ def test_adaptive_leaves_the_language_model_as_it_was(tmp_path):
 
 def test_a_belief_joins_prior_and_measurements():
     misses = settling.Misses(mean=1.0, between=4.0, within=4.0, freedom=7)
-    belief = settling.Belief(np.array([10.0, 12.0]), [])
+    belief = settling.Belief(11.0, 2)
     assert belief.estimate(misses) == (12.0, 4.0)
     belief.measured.append(
-        16.0
+        (16.0, 10.0)
     )  # a miss of 6 on the first of two clusters: variance 4/1 · (1 - 1/2)
     mean, variance = belief.estimate(misses)
     assert mean == pytest.approx(11 + (6 / 2 + 1 / 4) / (1 / 2 + 1 / 4))
     assert variance == pytest.approx(1 / (1 / 2 + 1 / 4))
-    belief.measured.append(13.0)
+    belief.measured.append((13.0, 12.0))
     assert belief.estimate(misses) == (14.5, 0.0)
 
 
@@ -115,13 +115,14 @@ def test_the_difference_estimator_is_unbiased():
     means = []
     for _ in range(4000):
         order = rng.permutation(6)
-        means.append(settling.Belief(h[order], list(f[order][:2])).estimate(flat)[0])
+        seen = [(float(f[i]), float(h[i])) for i in order[:2]]
+        means.append(settling.Belief(float(h.mean()), 6, seen).estimate(flat)[0])
     assert np.mean(means) == pytest.approx(f.mean(), abs=4 * np.std(means) / 4000**0.5)
 
 
 def test_doubts_name_the_closest_rivals_first():
     misses = settling.Misses(mean=0.0, between=1.0, within=1.0, freedom=1000)
-    beliefs = [settling.Belief(np.array([x]), []) for x in (0.0, 5.0, 4.0, 9.0)]
+    beliefs = [settling.Belief(x, 1) for x in (0.0, 5.0, 4.0, 9.0)]
     doubts = settling.doubts(beliefs, misses, "best_worst")
     assert [members for _, members in doubts][:2] in ([[3, 1], [2, 0]], [[2, 0], [3, 1]])
     assert len(doubts) == 5  # all pairs but the two in the middle

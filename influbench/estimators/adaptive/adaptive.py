@@ -19,7 +19,7 @@ registered names: write ``influbench.estimators.adaptive:Adaptive``.
 Source: difference estimators of survey sampling (Särndal, Swensson and Wretman, Model Assisted
 Survey Sampling, 1992), with the exact influence of Montessori-Instruct, arXiv 2410.14208.
 Cost: (4 + probes) M + 3 probes passes to prepare, 3 + the measured clusters' references per
-candidate. Memory: a gradient for each cluster and for each sibling of one group.
+candidate. Memory: a gradient for each cluster, for all of them and for each sibling of one group.
 """
 
 from __future__ import annotations
@@ -101,14 +101,13 @@ class Adaptive:
     ) -> list[settling.Belief]:
         """Beliefs of which the answer follows with confidence."""
         steps = [known.gradient(e) for e in siblings]
-        beliefs = [settling.Belief(known.predict(step), []) for step in steps]
-        settling.settle(
-            beliefs,
-            misses,
-            self.goal,
-            self.confidence,
-            lambda member, cluster: known.measure(steps[member], [cluster])[0],
-        )
+        beliefs = [settling.Belief(known.whole(step), len(known.clusters)) for step in steps]
+
+        def measure(member: int, cluster: int) -> tuple[float, float]:
+            step = steps[member]
+            return known.measure(step, [cluster])[0], float(known.predict(step, [cluster])[0])
+
+        settling.settle(beliefs, misses, self.goal, self.confidence, measure)
         return beliefs
 
 
@@ -134,9 +133,8 @@ class Clustered:
         def score(examples: Examples) -> Scores:
             table = np.empty((len(examples), len(ctx.reference)))
             for row, example in zip(table, examples, strict=True):
-                for members, value in zip(
-                    known.clusters, known.raw(known.gradient(example)), strict=True
-                ):
+                found = known.raw(known.gradient(example), range(len(known.clusters)))
+                for members, value in zip(known.clusters, found, strict=True):
                     row[members] = value
             return Scores(value=table.mean(axis=1), per_reference=table)
 
@@ -166,20 +164,29 @@ class _Known:
     """Its product with the empty step, shape [cluster]."""
     null: Array
     """Losses after the empty step, shape [reference]."""
+    mean: Tensors
+    """Mean gradient of all references after the empty step."""
+    null_whole: float
+    """Its product with the empty step."""
 
     def gradient(self, example: Example) -> Tensors:
         from influbench.derivatives import gradients
 
         return gradients.gradient(self.ctx.student, self.trip.update.weights, example)
 
-    def predict(self, step: Tensors) -> Array:
-        """First-order scores of one candidate, h, shape [cluster], weighted by size."""
-        return self._weighted(self.raw(step))
+    def whole(self, step: Tensors) -> float:
+        """First-order score of one candidate on all references: one product, not one a cluster."""
+        return self.null_whole - self.trip.update.dot(self.mean, step)
 
-    def raw(self, step: Tensors) -> Array:
-        """First-order scores of one candidate by cluster, shape [cluster]."""
+    def predict(self, step: Tensors, clusters: Sequence[int] | None = None) -> Array:
+        """First-order scores of one candidate, h, shape [cluster], weighted by size."""
+        chosen = range(len(self.clusters)) if clusters is None else clusters
+        return self._weighted(self.raw(step, chosen), chosen)
+
+    def raw(self, step: Tensors, clusters: Sequence[int]) -> Array:
+        """First-order scores of one candidate on some clusters, shape [cluster]."""
         delta = self.trip.update.delta(step)
-        return self.null_dot - np.array([_dot(g, delta) for g in self.gradients])
+        return np.array([self.null_dot[c] - _dot(self.gradients[c], delta) for c in clusters])
 
     def measure(self, step: Tensors, clusters: Sequence[int]) -> list[float]:
         """Exact scores of one candidate, f, on some clusters."""
@@ -197,11 +204,10 @@ class _Known:
         """How many references the first clusters hold."""
         return sum(map(len, self.clusters[:clusters]))
 
-    def _weighted(self, values: Array, clusters: Sequence[int] | None = None) -> Array:
+    def _weighted(self, values: Array, clusters: Sequence[int]) -> Array:
         """Cluster means weighted so that their plain mean is the mean over references."""
         sizes = np.array(list(map(len, self.clusters)))
-        chosen = sizes if clusters is None else sizes[list(clusters)]
-        return values * chosen * len(sizes) / sizes.sum()
+        return values * sizes[list(clusters)] * len(sizes) / sizes.sum()
 
 
 def _prepare(ctx: Context, clusters: int, *, clip: bool) -> _Known:
@@ -214,14 +220,21 @@ def _prepare(ctx: Context, clusters: int, *, clip: bool) -> _Known:
     trip = step.excursion(step.next_update(ctx.student, clip=clip))
     empty = trip.update.delta(None)
     kept: list[Tensors] = []
+    mean: Tensors = []
     with trip.stepped(None):
         null = gradients.losses(ctx.student, list(ctx.reference))
         for part in clustered:
             found = gradients.mean_gradient(ctx.student, trip.update.weights, part)
             kept.append([g.bfloat16() if g.dtype == torch.float32 else g for g in found])
+            share = len(part) / len(ctx.reference)
+            if not mean:
+                mean = [torch.zeros_like(g) for g in found]
+            for whole, own in zip(mean, found, strict=True):
+                whole.add_(own, alpha=share)
     null_dot = np.array([_dot(g, empty) for g in kept])
     batches = [ctx.student.batches(part) for part in clustered]
-    return _Known(ctx, trip, members, batches, kept, null_dot, null)
+    null_whole = trip.update.dot(mean, None)
+    return _Known(ctx, trip, members, batches, kept, null_dot, null, mean, null_whole)
 
 
 def _dot(left: Tensors, right: Tensors) -> float:

@@ -15,7 +15,7 @@ by their precision, and is exact when all clusters are measured.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Literal
 
@@ -61,27 +61,31 @@ def learn(misses: Array) -> Misses:
 class Belief:
     """What is known of one candidate's score."""
 
-    predicted: Array
-    """h, shape [cluster]."""
-    measured: list[float]
-    """f of the first clusters, in their order."""
+    base: float
+    """Mean over all clusters of h."""
+    clusters: int
+    measured: list[tuple[float, float]] = field(default_factory=list)
+    """f and h of the first clusters, in their order: no other h is ever needed by itself."""
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to measure."""
-        return len(self.measured) == len(self.predicted)
+        return len(self.measured) == self.clusters
 
     def estimate(self, misses: Misses) -> tuple[float, float]:
         """Mean and variance of the score."""
-        base, count, clusters = self.predicted.mean(), len(self.measured), len(self.predicted)
+        count = len(self.measured)
         if not count:
-            return float(base + misses.mean), misses.between
-        observed = float(np.mean(np.array(self.measured) - self.predicted[:count]))
-        variance = misses.within / count * (1 - count / clusters)
-        if self.complete or misses.between + variance == 0:
-            return float(base + observed), 0.0
+            return self.base + misses.mean, misses.between
+        exact, foreseen = np.array(self.measured).T
+        if self.complete:
+            return float(exact.mean()), 0.0
+        observed = float((exact - foreseen).mean())
+        variance = misses.within / count * (1 - count / self.clusters)
+        if misses.between + variance == 0:
+            return self.base + observed, 0.0
         weight = misses.between / (misses.between + variance)
-        return float(base + weight * observed + (1 - weight) * misses.mean), weight * variance
+        return self.base + weight * observed + (1 - weight) * misses.mean, weight * variance
 
 
 def settle(
@@ -89,7 +93,7 @@ def settle(
     misses: Misses,
     goal: Goal,
     confidence: float,
-    measure: Callable[[int, int], float],
+    measure: Callable[[int, int], tuple[float, float]],
 ) -> None:
     """Measures, one cluster at a time, whatever the answer most hangs on, until it is settled.
 
@@ -98,7 +102,7 @@ def settle(
         misses: what probes taught.
         goal: see :func:`doubts`.
         confidence: of the whole answer about these siblings; for ``sign``, of each one's.
-        measure: f of a sibling on a cluster.
+        measure: f and h of a sibling on a cluster.
     """
     while True:
         found = doubts(beliefs, misses, goal)

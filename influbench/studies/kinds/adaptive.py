@@ -155,14 +155,14 @@ class Replay:
         """Settles every group from nothing."""
         wrong, stated, measured = 0, 0.0, 0
         for group in groups:
-            beliefs = [settling.Belief(self.predicted[i], []) for i in group]
-            settling.settle(
-                beliefs,
-                self.misses,
-                "best_worst",
-                confidence,
-                lambda member, cluster, group=group: float(self.exact[group[member], cluster]),
-            )
+            clusters = self.predicted.shape[1]
+            beliefs = [settling.Belief(float(self.predicted[i].mean()), clusters) for i in group]
+
+            def known(member: int, cluster: int, group: list[int] = group) -> tuple[float, float]:
+                place = group[member], cluster
+                return float(self.exact[place]), float(self.predicted[place])
+
+            settling.settle(beliefs, self.misses, "best_worst", confidence, known)
             left = settling.doubts(beliefs, self.misses, "best_worst")
             stated += min(1.0, sum(chance for chance, _ in left))
             found = np.array([belief.estimate(self.misses)[0] for belief in beliefs])
