@@ -107,9 +107,11 @@ class LossCovariance:
             sign = 1.0 if number % 2 == 0 else -1.0
             with trip.undone():
                 with torch.no_grad():
-                    for weight, root in zip(trip.update.weights, roots, strict=True):
+                    for slot, root in zip(trip.update.slots, roots, strict=True):
+                        weight, master = slot.weight, slot.master.to(device)
                         noise = torch.randn(weight.shape, generator=generator, device=device)
-                        weight.add_(noise.to(weight) * root, alpha=sign * s)
+                        # From the master: a bf16 weight would round most of the noise away.
+                        weight.copy_(master.add(noise.to(master) * root, alpha=sign * s))
                 yield number
 
 

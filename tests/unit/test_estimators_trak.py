@@ -9,7 +9,9 @@ from influbench.derivatives import gradients
 from influbench.derivatives.adapters import random_adapters
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores
+from influbench.estimators.trak.checkpoints import following
 from influbench.estimators.trak.trak import Trak
+from influbench.testing import student_state
 
 pytest.importorskip("trak", reason="needs the extra 'trak'")
 
@@ -52,6 +54,77 @@ def test_without_projection_it_is_the_exact_kernel(tiny):
         got.per_reference, expected * unit, rtol=2e-3, atol=1e-3 * unit * np.abs(expected).max()
     )
     assert got.diagnostics["projection_dim"] == sum(w.numel() for w in weights)
+
+
+@pytest.mark.parametrize("kernel", ["each", "summed", "joint"])
+def test_several_checkpoints_meet_in_the_kernel_that_is_told(tiny, kernel):
+    student, share = tiny.student, 0.2
+    weights = [p for n, p in student.model.named_parameters() if "norm" in n]
+    candidates = testing.tiny_examples("candidate", 5)
+    before = student_state.snapshot(student)
+    phis, wrong = [], []
+    for state in following(tiny, 2):
+        with state.placed():
+            rows = [*tiny.warmup, *tiny.reference, *candidates]
+            found = [torch.autograd.grad(margins(student, e)[0], weights) for e in rows]
+            phis.append(np.stack([torch.cat(g).double().numpy() for g in found]))
+            wrong.append([margins(student, c)[1] for c in candidates])
+    assert student_state.same(before, student_state.snapshot(student))
+    assert not np.allclose(phis[0], phis[1], rtol=1e-3)
+
+    def scores(fitted, told):
+        matrix = fitted.T @ fitted
+        inverse = np.linalg.inv(
+            matrix + share * np.trace(matrix) / len(matrix) * np.eye(len(matrix))
+        )
+        inverse /= np.abs(inverse).mean()  # traker's own scale
+        return told[-5:] @ inverse @ told[len(tiny.warmup) : -5].T
+
+    w = len(tiny.warmup)
+    if kernel == "joint":
+        expected = scores(np.hstack([p[:w] for p in phis]), np.hstack(phis))
+    else:
+        whole = np.vstack([p[:w] for p in phis])
+        expected = sum(scores(whole if kernel == "summed" else p[:w], p) for p in phis)
+    expected = expected * np.mean(wrong, axis=0)[:, None]
+
+    method = Trak(
+        proj_dim=None, parameters="norm", regularisation=share, checkpoints=2, kernel=kernel
+    )
+    got = as_scores(method.prepare(tiny)(candidates), 5)
+    assert got.per_reference is not None
+    unit = got.per_reference[0, 0] / expected[0, 0]
+    assert unit > 0
+    limit = 2e-3 * unit * np.abs(expected).max()
+    np.testing.assert_allclose(got.per_reference, expected * unit, rtol=5e-3, atol=limit)
+    assert student_state.same(before, student_state.snapshot(student))
+
+
+def test_the_log_likelihood_has_the_gradient_of_the_loss(tiny):
+    candidates = testing.tiny_examples("candidate", 4)
+    weights = [p for n, p in tiny.student.model.named_parameters() if "norm" in n]
+
+    def features(examples):
+        found = [gradients.gradient(tiny.student, weights, e) for e in examples]
+        return np.stack([torch.cat([t.flatten() for t in g]).double().numpy() for g in found])
+
+    phi = features(tiny.warmup)
+    matrix = phi.T @ phi
+    inverse = np.linalg.inv(matrix + 0.1 * np.trace(matrix) / len(matrix) * np.eye(len(matrix)))
+    expected = features(candidates) @ inverse @ features(tiny.reference).T
+    method = Trak(proj_dim=None, parameters="norm", output="log_likelihood")
+    assert method.facts.passes == ("3W + 3M", "3")
+    got = as_scores(method.prepare(tiny)(candidates), 4).per_reference
+    assert got is not None
+    unit = got[0, 0] / expected[0, 0]
+    assert unit > 0
+    np.testing.assert_allclose(
+        got, expected * unit, rtol=2e-3, atol=1e-3 * unit * np.abs(expected).max()
+    )
+
+
+def test_further_checkpoints_keep_the_contract():
+    testing.check_estimator(Trak(parameters="lora", proj_dim=32, checkpoints=2, kernel="joint"))
 
 
 def test_projection_keeps_the_order_of_the_exact_kernel(tiny):

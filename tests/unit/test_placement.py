@@ -16,9 +16,11 @@ from influbench.errors import UserError
 from influbench.estimator import Context, as_scores, granting
 from influbench.estimators.adam_jvp import AdamJvp
 from influbench.estimators.exact import Exact
+from influbench.estimators.excess_loss import ExcessLoss
 from influbench.estimators.first_order import FirstOrder
 from influbench.estimators.gradient_dot import GradientDot
 from influbench.estimators.less import Less
+from influbench.estimators.loss_covariance import LossCovariance
 from influbench.executors import team
 from influbench.models import halving
 from influbench.scoring import holding
@@ -57,6 +59,23 @@ def test_an_offloaded_student_gives_the_scores_of_one_on_the_device(method, comp
     )
     # In bf16 the gradient is kept as it was computed, where autocast's sum of two tied ones is not.
     assert np.abs(away - whole).max() <= (1e-6 if compute == "float32" else 1e-3) * np.ptp(whole)
+
+
+@pytest.mark.parametrize("method", [ExcessLoss(), LossCovariance(draws=8, scale=0.02)])
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_methods_that_move_the_weights_themselves_do_so_from_the_masters(method, compute, tmp_path):
+    whole, away = (context(tmp_path, compute, kind) for kind in ("device", "offloaded"))
+    before = student_state.snapshot(away.student)
+    found = [scores(method, ctx) for ctx in (whole, away)]
+    assert student_state.same(before, student_state.snapshot(away.student))
+    # In bf16 embeddings and norms are rounded too, where autocast rounds what linear layers read.
+    limit = 1e-5 if compute == "float32" else 0.05
+    assert np.abs(found[0] - found[1]).max() <= limit * np.ptp(found[0])
+
+
+def test_several_steps_of_excess_loss_refuse_masters_elsewhere(tmp_path):
+    with pytest.raises(UserError, match="several steps in a row need"):
+        scores(ExcessLoss(k=2), context(tmp_path, "bfloat16", "offloaded"))
 
 
 @pytest.mark.parametrize("kept", [True, False])

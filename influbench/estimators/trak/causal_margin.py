@@ -72,6 +72,25 @@ class CausalMargin(AbstractModelOutput):
             return torch.func.vmap(wrongness)(*batch)[:, None]
 
 
+class CausalLogLikelihood(CausalMargin):
+    """Mean log-likelihood of the response tokens: the loss with its sign changed, and Q = 1."""
+
+    @staticmethod
+    def get_output(
+        model: torch.nn.Module,
+        weights: dict[str, torch.Tensor],
+        buffers: dict[str, torch.Tensor],
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        targets: torch.Tensor,
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """f(z, θ) of one example (no batch axis), a scalar; arguments as for the margin."""
+        logits = _logits(model, {**weights, **buffers}, ids[None], positions)[0]
+        found = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+        return (found * mask).sum() / mask.sum()
+
+
 def _logits(
     model: torch.nn.Module, weights: dict[str, torch.Tensor], ids: torch.Tensor, positions: Any
 ) -> torch.Tensor:

@@ -16,12 +16,23 @@ The embedding, a tied head and the norms are then left out: ``parameter_share`` 
 diagnostics says how much remains. ``auto`` takes ``all`` up to half a million parameters or where
 the student is itself a LoRA model.
 
-Source: Park et al., TRAK, arXiv 2303.14186, and its package ``traker`` 0.3. Deviations: one
-checkpoint, the student; candidates are no training examples of the kernel, which is fitted on the
-warm-up set; attention by the math kernel in the weights' own precision. Scores are in traker's
-arbitrary unit.
-Cost: 3(W + M) passes to prepare, 4 per candidate; with ``lora`` no weight gradients, so a backward
-costs about one forward.
+With several ``checkpoints`` (the student, and where its training would come to next) ``kernel``
+says how their features meet:
+
+    each     one K a checkpoint, scores averaged (TRAK's ensemble)
+    summed   one K for all, the sum of theirs
+    joint    features of all checkpoints side by side, one K over them: it also sees what two
+             checkpoints have in common
+
+and Q is averaged over checkpoints. ``output`` is f: the margin, or the mean log-likelihood with
+Q = 1, the loss that every other row takes the gradient of.
+
+Source: Park et al., TRAK, arXiv 2303.14186, and its package ``traker`` 0.3. Deviations: candidates
+are no training examples of the kernel, which is fitted on the warm-up set; checkpoints are states
+of one training, not of several; attention by the math kernel in the weights' own precision. Scores
+are in traker's arbitrary unit.
+Cost: 3(W + M) passes to prepare and 4 per candidate, a checkpoint, and 3W for all further ones;
+with ``lora`` no weight gradients, so a backward costs about one forward.
 """
 
 from __future__ import annotations
@@ -30,10 +41,10 @@ import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from influbench.errors import UserError, require
-from influbench.estimator import Context, Examples, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Need, Scorer, Scores
 from influbench.files import digest
 
 if TYPE_CHECKING:
@@ -41,6 +52,7 @@ if TYPE_CHECKING:
 
     from influbench.student import LanguageStudent
 
+Output = Literal["margin", "log_likelihood"]
 SMALL = 500_000
 """Up to so many trainable parameters ``auto`` takes them all."""
 WIDEST = 8192
@@ -74,16 +86,29 @@ class Trak:
     """λ as a share of the kernel's mean eigenvalue; > 0."""
     min_share: float = 0.0
     """Refuse to attribute a smaller share of the parameters; 0, as projections are partial."""
+    checkpoints: int = 1
+    """States of the student."""
+    kernel: Literal["each", "summed", "joint"] = "each"
+    """How the features of several checkpoints meet."""
+    output: Output = "margin"
+    """What gradients are taken of."""
 
-    facts = Facts(
-        "signed",
-        "TRAK, arXiv 2303.14186 (traker)",
-        {"gradients", "language_model", "warmup"},
-        ("3W + 3M", "4"),
-        stderr=True,
-    )
+    @property
+    def facts(self) -> Facts:
+        """Moments where further checkpoints are stepped to."""
+        needs: set[Need] = {"gradients", "language_model", "warmup"}
+        count = self.checkpoints
+        if count > 1:
+            needs.add("moments")
+        # The log-likelihood has Q = 1: no pass to know it.
+        each = 4 if self.output == "margin" else 3
+        fitting = 3 if count == 1 else 3 * count + 3
+        passes = f"{fitting}W + {3 * count}M", f"{each * count}"
+        return Facts("signed", "TRAK, arXiv 2303.14186 (traker)", needs, passes, stderr=True)
 
     def __post_init__(self) -> None:
+        if self.checkpoints < 1:
+            raise ValueError(f"option 'checkpoints' must be at least 1, got {self.checkpoints}")
         if self.regularisation <= 0:
             raise ValueError(f"option 'regularisation' must be > 0, got {self.regularisation}")
 
@@ -94,18 +119,63 @@ class Trak:
         from trak.score_computers import BasicScoreComputer
 
         from influbench.derivatives.similarity import mean_over_references
+        from influbench.estimators.trak import checkpoints
         from influbench.student.placement import check_whole
 
         student = ctx.language_student()
         check_whole(student, "trak")
         warmup = ctx.warmup_of(1)
         seed = int(digest(f"trak:{ctx.seed}")[:7], 16)
-        with self._attributed(student, seed) as chosen:
-            share = ctx.share(chosen.share, self.min_share)
-            project = self._projection(student, chosen, seed)
-            phi = _features(student, chosen, project, warmup)
-            targets = _features(student, chosen, project, ctx.reference)
+        states = checkpoints.following(ctx, self.checkpoints)
+        fitted: list[torch.Tensor] = []
+        asked: list[torch.Tensor] = []
+        share, project = 0.0, None
+        for state in states:
+            with state.placed(), self._attributed(student, seed) as chosen:
+                share = ctx.share(chosen.share, self.min_share)
+                project = project or self._projection(student, chosen, seed)
+                fitted.append(_features(student, chosen, self.output, project, warmup))
+                asked.append(_features(student, chosen, self.output, project, ctx.reference))
         device = student.model.device
+        targets = self._solved(fitted, asked, device)
+        computer = BasicScoreComputer(torch.float32, device, logging_level=30)
+
+        def score(examples: Examples) -> Scores:
+            table = torch.zeros(len(examples), len(ctx.reference))
+            wrongness = torch.zeros(len(examples), 1)
+            for state, target in zip(states, targets, strict=True):
+                with state.placed(), self._attributed(student, seed) as now:
+                    features = _features(student, now, self.output, project, examples)
+                    wrongness += _out_to_loss(student, now, self.output, examples).cpu()
+                computer.get_scores(features, target, accumulator=table)
+            table, wrongness = table / len(states), wrongness / len(states)
+            facts = {"parameter_share": share, "projection_dim": float(targets[0].shape[1])}
+            return mean_over_references((table * wrongness).double().numpy(), facts)
+
+        return score
+
+    def _solved(
+        self, fitted: list[torch.Tensor], asked: list[torch.Tensor], device: torch.device
+    ) -> list[torch.Tensor]:
+        """(K + λI)⁻¹ φ(r) for each checkpoint, shape [reference, feature]."""
+        import torch
+
+        if self.kernel == "joint":
+            width = fitted[0].shape[1]
+            solved = self._inverted(torch.cat(fitted, 1), torch.cat(asked, 1), device)
+            return list(solved.split(width, dim=1))
+        if self.kernel == "summed":
+            solved = self._inverted(torch.cat(fitted), torch.cat(asked), device)
+            return list(solved.split(len(asked[0])))
+        return [self._inverted(f, a, device) for f, a in zip(fitted, asked, strict=True)]
+
+    def _inverted(
+        self, phi: torch.Tensor, targets: torch.Tensor, device: torch.device
+    ) -> torch.Tensor:
+        """The same for one kernel, fitted on the rows of ``phi``."""
+        import torch
+        from trak.score_computers import BasicScoreComputer
+
         kernel = BasicScoreComputer(torch.float32, device, logging_level=30).get_xtx(phi)
         computer = BasicScoreComputer(
             torch.float32,
@@ -113,18 +183,7 @@ class Trak:
             logging_level=30,
             lambda_reg=self.regularisation * float(kernel.trace()) / len(kernel),
         )
-        targets = computer.get_x_xtx_inv(targets, kernel)
-
-        def score(examples: Examples) -> Scores:
-            with self._attributed(student, seed) as now:
-                features = _features(student, now, project, examples)
-                wrongness = _out_to_loss(student, now, examples)
-            table = torch.zeros(len(examples), len(targets))
-            computer.get_scores(features, targets, accumulator=table)
-            facts = {"parameter_share": share, "projection_dim": float(phi.shape[1])}
-            return mean_over_references((table * wrongness.cpu()).double().numpy(), facts)
-
-        return score
+        return computer.get_x_xtx_inv(targets, kernel)
 
     @contextmanager
     def _attributed(self, student: LanguageStudent, seed: int) -> Generator[Attributed]:
@@ -175,10 +234,14 @@ class Trak:
 
 
 def _features(
-    student: LanguageStudent, chosen: Attributed, projector: Any, examples: Examples
+    student: LanguageStudent,
+    chosen: Attributed,
+    output: Output,
+    projector: Any,
+    examples: Examples,
 ) -> torch.Tensor:
     """Projected gradients of f, shape [example, proj_dim], fp32."""
-    computer = _gradient_computer(student, chosen)
+    computer = _gradient_computer(student, chosen, output)
     scale = computer.grad_dim**-0.5  # traker's own normalisation
 
     def one(batch: Any) -> torch.Tensor:
@@ -189,22 +252,28 @@ def _features(
     return _by_batch(student, examples, one)
 
 
-def _out_to_loss(student: LanguageStudent, chosen: Attributed, examples: Examples) -> torch.Tensor:
+def _out_to_loss(
+    student: LanguageStudent, chosen: Attributed, output: Output, examples: Examples
+) -> torch.Tensor:
     """Q of each example, shape [example, 1]."""
-    computer = _gradient_computer(student, chosen)
+    import torch
+
+    if output == "log_likelihood":
+        return torch.ones(len(examples), 1)
+    computer = _gradient_computer(student, chosen, output)
     return _by_batch(student, examples, computer.compute_loss_grad)
 
 
-def _gradient_computer(student: LanguageStudent, chosen: Attributed) -> Any:
+def _gradient_computer(student: LanguageStudent, chosen: Attributed, output: Output) -> Any:
     import torch
     from trak.gradient_computers import FunctionalGradientComputer
 
-    from influbench.estimators.trak.causal_margin import CausalMargin
+    from influbench.estimators.trak.causal_margin import CausalLogLikelihood, CausalMargin
 
     # The constructor copies all parameters of its model to count them: it gets an empty one.
     computer = FunctionalGradientComputer(
         model=torch.nn.Linear(1, 1, device="meta"),
-        task=CausalMargin(),
+        task=CausalMargin() if output == "margin" else CausalLogLikelihood(),
         grad_dim=sum(w.numel() for w in chosen.weights.values()),
         dtype=torch.float32,
         device=student.model.device,
