@@ -6,7 +6,9 @@ values, and :func:`checked` makes a configuration of it or says in one line what
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -205,7 +207,7 @@ def parse_yaml(text: str, where: str) -> Tree:
         UserError: it holds something else.
     """
     try:
-        tree = yaml.safe_load(text)
+        tree = copy.deepcopy(_loaded(text))
     except yaml.YAMLError as error:
         raise UserError(f"{where}: expected YAML, got: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
@@ -213,6 +215,11 @@ def parse_yaml(text: str, where: str) -> Tree:
             f"{where}: expected settings as 'key: value' lines, got {type(tree).__name__}"
         )
     return tree
+
+
+@functools.lru_cache(maxsize=64)  # the runs of a study share their preset
+def _loaded(text: str) -> Any:
+    return yaml.safe_load(text)
 
 
 def _scalar(text: str) -> Any:

@@ -105,7 +105,7 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Estimator:
             )
     try:
         # Validates against the annotations without asking authors to know pydantic.
-        return TypeAdapter(method).validate_python(options)
+        return _checker(method).validate_python(options)
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "value_error":  # the method's own words
@@ -115,6 +115,11 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Estimator:
             f"estimator '{name}', option '{'.'.join(map(str, first['loc']))}': {first['msg']}, "
             f"got {first.get('input')!r}"
         ) from error
+
+
+@functools.cache  # a run builds each of its methods several times
+def _checker(method: type) -> TypeAdapter[Any]:
+    return TypeAdapter(method)
 
 
 def module_docstring(method: type) -> str:
