@@ -28,6 +28,7 @@ from influbench.generation.instructions import (
 from influbench.generation.settings import GenerationSettings, Sampling
 from influbench.models.chat import chat_prompt
 from influbench.store import Work
+from influbench.store.budget import Budget
 
 
 class GenerationConfig(GenerationSettings):
@@ -86,13 +87,15 @@ class Teacher:
     work: Work
     ends: ExitStack
     """Ends what was started for it."""
+    budget: Budget
+    """What may be spent on a server."""
 
     @cached_property
     def writer(self) -> Engine | Endpoint:
         """What writes."""
         cfg = self.cfg
         if cfg.endpoint:
-            return Endpoint(cfg, self.ref.path)
+            return Endpoint(cfg, self.ref.path, budget=self.budget)
         found = opened(
             cfg,
             self.ref,
@@ -100,6 +103,7 @@ class Teacher:
             device=cfg.device,
             chat_template=cfg.chat_template,
             work=self.work,
+            budget=self.budget,
         )
         return self.ends.enter_context(found)
 

@@ -40,6 +40,24 @@ class ServerSettings(Config):
     server_completion_price: float = transport(
         0.0, "US dollars per million completion tokens", ge=0
     )
+    server_max_dollars: float | None = transport(
+        None, "spending cap of the command; the lowest of this and judge.max_dollars holds", gt=0
+    )
+
+    @model_validator(mode="after")
+    def _priced_cap(self) -> Self:
+        if self.server_max_dollars is not None and not self.server_price(1, 1):
+            raise ValueError(
+                f"server_max_dollars={self.server_max_dollars} needs server_prompt_price and "
+                "server_completion_price (US dollars per million tokens): without prices nothing "
+                "can be capped"
+            )
+        return self
+
+    def server_price(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """US dollars for so many tokens."""
+        prompt, completion = self.server_prompt_price, self.server_completion_price
+        return (prompt_tokens * prompt + completion_tokens * completion) / 1e6
 
 
 class EngineSettings(ServerSettings):

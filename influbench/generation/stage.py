@@ -20,6 +20,7 @@ from influbench.files import digest
 from influbench.generation.attempts import Attempt, GenerationConfig, Plan, Teacher
 from influbench.generation.instructions import Novelty
 from influbench.store import Stage, Work
+from influbench.store.budget import Budget
 from influbench.terminal.progress import SilentProgress
 
 __all__ = ["STAGE", "GenerationConfig", "write_candidates"]
@@ -32,6 +33,7 @@ def write_candidates(
     salt: str,
     *,
     work: Work,
+    budget: Budget | None = None,
 ) -> None:
     """Writes ``candidates``: ``cfg.num_candidates`` pairs, in the order written.
 
@@ -46,9 +48,11 @@ def write_candidates(
         teacher: the model.
         salt: begins every id, so that two calls in one run share neither ids nor random numbers.
         work: where to write.
+        budget: what the command may spend; ``cfg.server_max_dollars`` holds for it too.
 
     Raises:
-        UserError: too few seed prompts, or too few of the teacher's attempts pass.
+        UserError: too few seed prompts, too few of the teacher's attempts pass, or the cap is
+            reached.
     """
     seeds = [s for s in seed_prompts if len(s.instruction) <= cfg.max_seed_characters]
     if len(seeds) < cfg.num_shots:
@@ -57,8 +61,11 @@ def write_candidates(
             f"{cfg.max_seed_characters} characters, got {len(seeds)} of {len(seed_prompts)}: give "
             "more, or lower generation.num_shots"
         )
+    budget = budget or Budget()
+    budget.cap(cfg.server_max_dollars)
+    budget.spent += sum(row.money for row in work.meter.rows())  # what killed attempts have paid
     with contextlib.ExitStack() as ends:
-        attempts = _written(cfg, seeds, Teacher(cfg, teacher, work, ends), salt, work)
+        attempts = _written(cfg, seeds, Teacher(cfg, teacher, work, ends, budget), salt, work)
     # The last instruction may have more responses than are wanted.
     accepted = [a for a in attempts if not a.dropped][: cfg.num_candidates]
     work.write("candidates", [_candidate(a) for a in accepted])

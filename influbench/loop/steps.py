@@ -91,7 +91,7 @@ class Steps:
             **self._everywhere,
         )
         inputs = self.sets.seeds if seeds is None else seeds, teacher, salt
-        entry = self.session.run(generation.STAGE, cfg, *inputs, label=label or salt)
+        entry = self.session.ask(generation.STAGE, cfg, *inputs, label=label or salt)
         if unfinished := entry.meta["unfinished_responses"]:
             done = "dropped" if cfg.unfinished == "drop" else "kept, without an end of turn"
             self.session.note(

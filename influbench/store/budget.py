@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Budget:
-    """A spending cap in US dollars, shared by all that one command asks of paid judges."""
+    """A spending cap in US dollars, shared by all that one command asks of paid servers."""
 
     limit: float | None = None
     spent: float = 0.0
@@ -16,7 +16,7 @@ class Budget:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def cap(self, limit: float | None) -> None:
-        """Lowers the cap to ``limit``; None leaves it. Every judge that states one is heeded."""
+        """Lowers the cap to ``limit``; None leaves it. Everyone who states one is heeded."""
         if limit is not None:
             self.limit = limit if self.limit is None else min(self.limit, limit)
 

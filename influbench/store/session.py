@@ -25,7 +25,7 @@ class Session:
 
     store: Store
     budget: Budget = field(default_factory=Budget)
-    """The cap on what all paid judges of the command may cost; none by default."""
+    """The cap on what all paid servers that the command asks may cost; none by default."""
     entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
     """What was run, by key and label, in order of first use."""
     notes: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Session:
         return entry
 
     def ask(self, stage: Stage, cfg: Config, *inputs: Input, label: str = "") -> Entry:
-        """:meth:`run` for a stage that asks a judge and takes the ``budget`` that it may spend."""
+        """:meth:`run` for a stage that may pay a server and takes the ``budget`` that it has."""
         function: Callable[..., None] = partial(stage.function, budget=self.budget)
         return self.run(replace(stage, function=function), cfg, *inputs, label=label)
 

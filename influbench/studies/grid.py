@@ -15,6 +15,7 @@ from influbench.config import Config
 from influbench.errors import MethodError, UserError
 from influbench.executors import ExecutorConfig, Outcome
 from influbench.executors.executor import attempt
+from influbench.generation.settings import ServerSettings
 from influbench.judging import JudgeConfig
 from influbench.loop.reading import load_run
 from influbench.results import result_file, write_manifest
@@ -101,7 +102,7 @@ def run_all(
     Every name and folder is checked before the first run starts, and so are all settings; a run
     whose settings cannot work, or that fails later, is told at the end and stops no other. A file
     that holds this very result already stays as it is, date and commit included: a number keeps the
-    origin that it was first measured at. What paid judges cost is capped for the study, not for
+    origin that it was first measured at. What paid servers cost is capped for the study, not for
     each of its runs.
 
     Args:
@@ -120,8 +121,8 @@ def run_all(
     tasks = _tasks(study, runs, store, root)
     if executor.kind != "local" and any(task.cap is not None for task in tasks.values()):
         raise UserError(
-            f"--executor {executor.kind}: judge.max_dollars caps what the judges of all runs cost "
-            "together, which one process must count: use --executor local"
+            f"--executor {executor.kind}: judge.max_dollars and generation.server_max_dollars cap "
+            "what all runs cost together, which one process must count: use --executor local"
         )
     for name in runs:
         result_file.claim(root, study.name, name)
@@ -212,5 +213,9 @@ def _refused(study: Study, cfg: Config) -> Outcome | None:
 
 
 def _cap(cfg: Config) -> float | None:
-    judge = getattr(cfg, "judge", None)
-    return judge.max_dollars if isinstance(judge, JudgeConfig) else None
+    judge, written = getattr(cfg, "judge", None), getattr(cfg, "generation", None)
+    caps = [
+        judge.max_dollars if isinstance(judge, JudgeConfig) else None,
+        written.server_max_dollars if isinstance(written, ServerSettings) else None,
+    ]
+    return min((cap for cap in caps if cap is not None), default=None)

@@ -15,6 +15,7 @@ from influbench.loop.pipeline import Run
 from influbench.loop.plan import Speeds, lengths, price, tasks
 from influbench.loop.reading import load_run
 from influbench.store import Store
+from influbench.store.ledger import Meter
 from influbench.store.session import Session
 
 KEY = "sk-never-to-be-seen-0123456789"
@@ -130,6 +131,40 @@ def test_a_key_that_is_not_set_is_named(strong, tmp_path):
     told = ["scoring.estimator=none", "generation.server_key_variable=STRONG_KEY"]
     with pytest.raises(UserError, match=r"key in \$STRONG_KEY, which is not set"):
         pipeline.run(load_run("tiny", settings(url, *told)), Session(Store(tmp_path)))
+
+
+def test_a_cap_is_never_exceeded_and_what_was_paid_for_is_kept(strong, tmp_path):
+    kind, url = strong
+    prices = ["generation.server_completion_price=9", "scoring.estimator=none"]
+    told = settings(url, *prices, "generation.server_concurrency=4")
+
+    def run(cap: float) -> Session:
+        session = Session(Store(tmp_path))
+        cfg = load_run("tiny", [*told, f"generation.server_max_dollars={cap}"])
+        pipeline.run(cfg, session)
+        return session
+
+    before = len(kind.bodies)
+    with pytest.raises(UserError, match=r"not asked further: \$0\.00\d\d of \$0.006 are spent"):
+        run(0.006)
+    first = len(kind.bodies) - before
+    ledgers = [Meter(path).rows() for path in tmp_path.glob("generate*/ledger.jsonl")]
+    paid = sum(row.money for rows in ledgers for row in rows)
+    assert first > 4
+    assert sum(row.api_calls for rows in ledgers for row in rows) == first
+    assert 0 < paid <= 0.006
+    with pytest.raises(UserError, match="are spent"):  # what was paid before counts
+        run(0.006)
+    assert len(kind.bodies) - before <= first + 1
+    session = run(1.0)
+    written = [row for row in session.ledger if row.stage == "generate"]
+    assert sum(row.api_calls for row in written) == len(kind.bodies) - before
+    assert session.budget.spent == pytest.approx(sum(row.money for row in written))
+
+
+def test_a_cap_without_prices_is_refused():
+    with pytest.raises(UserError, match=r"server_max_dollars=1\.0 needs server_prompt_price"):
+        load_run("tiny", ["generation.server_max_dollars=1"])
 
 
 def test_the_plan_names_its_money(strong):

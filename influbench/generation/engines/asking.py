@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
@@ -21,6 +22,7 @@ from influbench.errors import UserError
 from influbench.files import digest
 from influbench.generation.completion import Completion
 from influbench.generation.settings import Sampling, ServerSettings
+from influbench.store.budget import Budget
 from influbench.store.ledger import Phase
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Asking(ABC):
 
     cfg: ServerSettings
     networks: Sequence[nn.Module] = field(default=(), kw_only=True)
+    budget: Budget = field(default_factory=Budget, kw_only=True)
+    """What the command may spend."""
     stopped: threading.Event = field(default_factory=threading.Event, kw_only=True)
 
     def complete(
@@ -60,30 +64,54 @@ class Asking(ABC):
         """See ``Engine``.
 
         Raises:
-            UserError: no server, one that refuses, or an answer that is no completion.
+            UserError: no server, one that refuses, an answer that is no completion, or a request
+                that might cost more than the cap leaves.
         """
         self.stopped.clear()
+        answered: list[Usage] = []
 
-        def one(row: tuple[str, str]) -> tuple[Completion, Usage]:
+        def one(row: tuple[str, str]) -> Completion:
             try:
-                return self.one(*row, seed, sampling, stop)
+                completion, used = self._within_budget(*row, seed, sampling, stop)
             except BaseException:
                 self.stopped.set()  # nothing new is asked
                 raise
+            answered.append(used)
+            return completion
 
         # Back-pressure: no more than ``server_concurrency`` requests are under way.
         with ThreadPoolExecutor(self.cfg.server_concurrency, "engine") as pool:
             try:
-                found = list(pool.map(one, zip(ids, prompts, strict=True)))
+                return list(pool.map(one, zip(ids, prompts, strict=True)))
             except BaseException:
                 self.stopped.set()
                 pool.shutdown(cancel_futures=True)
                 raise
-        for _, used in found:
-            sent, written = used.prompt_tokens, used.completion_tokens
-            money = sent * self.cfg.server_prompt_price + written * self.cfg.server_completion_price
-            phase.add_api(1, sent, written, money / 1e6)
-        return [completion for completion, _ in found]
+            finally:  # what was answered is paid, whatever became of the others
+                for used in answered:
+                    sent, written = used.prompt_tokens, used.completion_tokens
+                    phase.add_api(1, sent, written, self.cfg.server_price(sent, written))
+
+    def _within_budget(
+        self, name: str, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str]
+    ) -> tuple[Completion, Usage]:
+        # A token is at least a byte, so this can only be too high: the cap is never exceeded.
+        most = self.cfg.server_price(len(prompt.encode()) + 16, sampling.max_new_tokens)
+        while not self.budget.reserve(name, most):
+            if self.stopped.is_set() or not self.budget.waiting:
+                raise UserError(
+                    f"the server at {self.url} is not asked further: ${self.budget.spent:.4f} of "
+                    f"${self.budget.limit} are spent, and the next request may cost ${most:.4f}; "
+                    "what was written is kept, raise generation.server_max_dollars to go on"
+                )
+            time.sleep(0.02)
+        money = 0.0
+        try:
+            completion, used = self.one(name, prompt, seed, sampling, stop)
+            money = self.cfg.server_price(used.prompt_tokens, used.completion_tokens)
+            return completion, used
+        finally:
+            self.budget.settle(name, money)
 
     @abstractmethod
     def one(

@@ -12,6 +12,7 @@ from influbench.generation.engines.engine import Engine, InProcess
 from influbench.generation.engines.server import Server
 from influbench.generation.settings import EngineSettings
 from influbench.store import Work
+from influbench.store.budget import Budget
 
 
 @contextmanager
@@ -23,6 +24,7 @@ def opened(
     device: str,
     chat_template: str | None = None,
     work: Work,
+    budget: Budget | None = None,
 ) -> Generator[Engine]:
     """The engine that ``cfg`` names, for a model.
 
@@ -33,6 +35,7 @@ def opened(
         device: where they stand.
         chat_template: for a model without one.
         work: of the stage that asks.
+        budget: what may be spent on a server that is running; None = without a cap.
 
     Raises:
         UserError: no such model, or no server.
@@ -42,7 +45,8 @@ def opened(
             loaded = models.load(model, dtype=dtype, device=device, chat_template=chat_template)
         yield InProcess(loaded)
     elif cfg.engine == "server":
-        yield Server(cfg, models.load_tokenizer(model, chat_template=chat_template))
+        tokenizer = models.load_tokenizer(model, chat_template=chat_template)
+        yield Server(cfg, tokenizer, budget=budget or Budget())
     else:
         with vllm.started(
             cfg,
