@@ -120,6 +120,9 @@ class Facts:
     spends: str = ""
     """The option with which it spends more passes for a better answer, or fewer; in a method that
     needs a warm-up set it counts examples of that set."""
+    at_once: int = 8
+    """Candidates that it is given at one time unless ``scoring.chunk_size`` says how many; more
+    where it does something once a call, such as moving the weights."""
 
     def __post_init__(self) -> None:
         if self.scale not in get_args(Scale):

@@ -77,7 +77,9 @@ class AdamJvp:
         if self.method == "central_difference" and self.step is None:
             needs.add("warmup")
         source = "In-Run Data Shapley, arXiv 2406.11011"
-        return Facts("signed", source, needs, ("3M", "2"), objectives=True)
+        # A difference moves all weights twice a call.
+        many = 64 if self.method == "central_difference" else 8
+        return Facts("signed", source, needs, ("3M", "2"), objectives=True, at_once=many)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Computes the direction, and chooses a step where one is needed."""

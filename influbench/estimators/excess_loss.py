@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from influbench.estimator import Context, Examples, Facts, Scorer
+from influbench.estimator import Context, Examples, Facts, Need, Scorer
 
 if TYPE_CHECKING:
     from influbench.derivatives.gradients import Tensors
@@ -48,7 +48,9 @@ class ExcessLoss:
     def facts(self) -> Facts:
         """A gradient over all references a step."""
         passes = f"{3 * self.k}M", "2"
-        return Facts("signed", "Forward-INF, arXiv 2402.08922", {"gradients", "moments"}, passes)
+        needs: set[Need] = {"gradients", "moments"}
+        # Weights are put in place twice a call.
+        return Facts("signed", "Forward-INF, arXiv 2402.08922", needs, passes, at_once=64)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Takes the steps, keeps where they lead, and puts the weights back."""

@@ -14,7 +14,7 @@ perturbed students are Gaussian around the student and drawn anew from the seed 
 needed; they run a chain of SGLD steps on the training set and keep its states. Noise is drawn where
 the weights lie, so that a GPU's draws are others than a CPU's.
 Cost: draws·M passes to prepare, ``draws`` per candidate, and random numbers for all weights, draws
-times a chunk (a larger scoring.chunk_size shares them).
+times a call.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class LossCovariance:
         if self.preconditioner == "adam":
             needs.add("moments")
         source = "Bayesian influence functions, arXiv 2509.26544"
-        return Facts("signed", source, needs, (f"{self.draws}M", f"{self.draws}"), spends="draws")
+        passes = f"{self.draws}M", f"{self.draws}"
+        # Noise for all weights is drawn in every call.
+        return Facts("signed", source, needs, passes, spends="draws", at_once=64)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Measures the reference loss of every perturbed student."""

@@ -72,7 +72,9 @@ class ScoringSettings(Config):
         "layers compiled for passes without gradients, on CUDA; auto = where many passes pay for "
         "it; changes last bits, as another device does",
     )
-    chunk_size: int = transport(8, "candidates between two safe points", gt=0)
+    chunk_size: int | None = transport(
+        None, "candidates between two safe points; None = as many as suit the method", gt=0
+    )
     workers: int = transport(
         1, "processes that share the candidates of a method without a judge; GPUs are dealt", gt=0
     )

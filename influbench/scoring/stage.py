@@ -15,7 +15,7 @@ import numpy as np
 from influbench import judging
 from influbench.data.records import Example, ModelRef, Score
 from influbench.errors import MethodError, UserError
-from influbench.estimator import Context, Scorer, Scores, as_scores, granting, registry
+from influbench.estimator import Context, Facts, Scorer, Scores, as_scores, granting, registry
 from influbench.executors import team
 from influbench.executors.shares import Share, device_of, shared
 from influbench.files import write_bytes
@@ -27,6 +27,9 @@ from influbench.store.budget import Budget
 
 FACTS = "diagnostics.json"
 """What the method says of itself, beside its scores."""
+
+SHARED = 8
+"""Most candidates of a chunk where several processes share them, unless a number is set."""
 
 NOTES = "notes-{}.json"
 """What a reader must know of the student's passes, by the process that made them."""
@@ -62,11 +65,11 @@ def score(
     method = registry.build(cfg.estimator, cfg.options)
     if cfg.placement == "sharded":
         check_sharded(cfg, method.facts)
-        size = cfg.chunk_size
+        size = _chunk(cfg, method.facts)
         left = frozenset(work.left("scores", list(candidates), size=size, kind=Score))
         if left:
             team.call(share_of_scores, *args, share=Share(only=left))
-    chunks = -(-len(candidates) // cfg.chunk_size)
+    chunks = -(-len(candidates) // _chunk(cfg, method.facts))
     asked = 1 if cfg.executor.kind == "local" else cfg.workers
     workers = min(asked, chunks - work.finished("scores"))
     if workers > 1:
@@ -145,7 +148,12 @@ def share_of_scores(
         return _records(examples, scores)
 
     records = work.chunks(
-        "scores", list(candidates), chunk, size=cfg.chunk_size, kind=Score, owns=share.owns
+        "scores",
+        list(candidates),
+        chunk,
+        size=_chunk(cfg, method.facts),
+        kind=Score,
+        owns=share.owns,
     )
     if judge is not None:
         with work.meter.phase("score") as phase:  # with what a killed attempt had bought
@@ -155,6 +163,12 @@ def share_of_scores(
 
 
 STAGE = Stage("score", 2, score)
+
+
+def _chunk(cfg: MethodConfig, facts: Facts) -> int:
+    """Candidates between two safe points; a few where several processes share them."""
+    few = min(SHARED, facts.at_once) if cfg.workers > 1 else facts.at_once
+    return cfg.chunk_size or few
 
 
 def _judge(cfg: MethodConfig, work: Work, budget: Budget | None) -> ArchivedJudge:
