@@ -19,7 +19,8 @@ registered names: write ``influbench.estimators.adaptive:Adaptive``.
 Source: difference estimators of survey sampling (Särndal, Swensson and Wretman, Model Assisted
 Survey Sampling, 1992), with the exact influence of Montessori-Instruct, arXiv 2410.14208.
 Cost: (4 + probes) M + 3 probes passes to prepare, 3 + the measured clusters' references per
-candidate. Memory: a gradient for each cluster, for all of them and for each sibling of one group.
+candidate. Memory: a gradient for each cluster and for all of them, a step for each sibling of one
+group.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Adaptive:
         known = _prepare(ctx, self.clusters, clip=self.clip)
         missed = []
         for example in probes:
-            step = known.gradient(example)
+            step = known.step(example)
             exact = known.measure(step, range(len(known.clusters)))
             missed.append(np.array(exact) - known.predict(step))
         misses = settling.learn(np.stack(missed))
@@ -100,7 +101,7 @@ class Adaptive:
         self, known: _Known, misses: settling.Misses, siblings: Examples
     ) -> list[settling.Belief]:
         """Beliefs of which the answer follows with confidence."""
-        steps = [known.gradient(e) for e in siblings]
+        steps = [known.step(e) for e in siblings]
         beliefs = [settling.Belief(known.whole(step), len(known.clusters)) for step in steps]
 
         def measure(member: int, cluster: int) -> tuple[float, float]:
@@ -133,7 +134,7 @@ class Clustered:
         def score(examples: Examples) -> Scores:
             table = np.empty((len(examples), len(ctx.reference)))
             for row, example in zip(table, examples, strict=True):
-                found = known.raw(known.gradient(example), range(len(known.clusters)))
+                found = known.raw(known.step(example), range(len(known.clusters)))
                 for members, value in zip(known.clusters, found, strict=True):
                     row[members] = value
             return Scores(value=table.mean(axis=1), per_reference=table)
@@ -169,14 +170,16 @@ class _Known:
     null_whole: float
     """Its product with the empty step."""
 
-    def gradient(self, example: Example) -> Tensors:
+    def step(self, example: Example) -> Tensors:
+        """What a step on the candidate adds to the weights: all that is used of its gradient."""
         from influbench.derivatives import gradients
 
-        return gradients.gradient(self.ctx.student, self.trip.update.weights, example)
+        update = self.trip.update
+        return update.delta(gradients.gradient(self.ctx.student, update.weights, example))
 
     def whole(self, step: Tensors) -> float:
         """First-order score of one candidate on all references: one product, not one a cluster."""
-        return self.null_whole - self.trip.update.dot(self.mean, step)
+        return self.null_whole - _dot(self.mean, step)
 
     def predict(self, step: Tensors, clusters: Sequence[int] | None = None) -> Array:
         """First-order scores of one candidate, h, shape [cluster], weighted by size."""
@@ -185,15 +188,19 @@ class _Known:
 
     def raw(self, step: Tensors, clusters: Sequence[int]) -> Array:
         """First-order scores of one candidate on some clusters, shape [cluster]."""
-        delta = self.trip.update.delta(step)
-        return np.array([self.null_dot[c] - _dot(self.gradients[c], delta) for c in clusters])
+        return np.array([self.null_dot[c] - _dot(self.gradients[c], step) for c in clusters])
 
     def measure(self, step: Tensors, clusters: Sequence[int]) -> list[float]:
         """Exact scores of one candidate, f, on some clusters."""
+        import torch
+
         from influbench.derivatives import gradients
 
         student, out = self.ctx.student, []
-        with self.trip.stepped(step):
+        with self.trip.undone():
+            with torch.no_grad():
+                for slot, moved in zip(self.trip.update.slots, step, strict=True):
+                    slot.weight.copy_(slot.master.to(moved.device) + moved)
             for cluster in clusters:
                 members = self.clusters[cluster]
                 losses = gradients.losses_of(student, self.batches[cluster])
@@ -233,7 +240,7 @@ def _prepare(ctx: Context, clusters: int, *, clip: bool) -> _Known:
                 whole.add_(own, alpha=share)
     null_dot = np.array([_dot(g, empty) for g in kept])
     batches = [ctx.student.batches(part) for part in clustered]
-    null_whole = trip.update.dot(mean, None)
+    null_whole = _dot(mean, empty)
     return _Known(ctx, trip, members, batches, kept, null_dot, null, mean, null_whole)
 
 
