@@ -4,9 +4,8 @@ Stage by stage, the tokens and seconds of the ledger of a study's results (``res
 of one result file, or of the finished stages in a store, and those that the plan says. A study's
 arms are planned one by one, and a stage that several share counts once, as it does in the store.
 
-The speeds are those that ``influbench plan --calibrate`` kept; on a CPU they are CPU seconds over
-the threads. A ledger's seconds are wall time, which on a machine that others use is longer: only
-the sum of the plan can then be compared, with ``(user + system) / threads`` of the run.
+The speeds are those that ``influbench plan --calibrate`` kept: of free cores. A ledger's seconds
+are wall time, which on a machine that others use is longer.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ SLOW = Speeds(
     write={"float32": 1e9, "bfloat16": 1e9},
     update=1e9,
     load=1e9,
+    save=1e9,
     start=0.0,
     memory=1e10,
 )

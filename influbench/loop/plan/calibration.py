@@ -32,6 +32,8 @@ class Speeds:
     """Weights a second that an AdamW step changes."""
     load: float
     """Bytes a second of loading weights."""
+    save: float
+    """Bytes a second of writing them."""
     start: float
     """Seconds of one pass, however short."""
     memory: float

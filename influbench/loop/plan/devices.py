@@ -76,6 +76,7 @@ def speeds(device: Device) -> Speeds:
         write={"float32": READS * device.fp32, "bfloat16": READS * device.bf16},
         update=STREAMS * device.bandwidth / 28,
         load=2e9,
+        save=1e9,
         start=LAUNCHES_S,
         memory=device.memory,
     )

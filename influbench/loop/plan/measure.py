@@ -1,14 +1,16 @@
 """Measures how fast this machine works, with the small model that comes in a package (a minute).
 
-On a CPU seconds are CPU seconds of this process over its threads: what the work takes where the
-cores are free, measured on a machine that others use too. A plan made of them is to be read
-beside ``user + system`` of a run divided by its threads. On a GPU they are wall time.
+On a CPU seconds are CPU seconds of the thread that asks, which does its share of every product and
+alone what lies between them: the wall time that the work takes where the cores are free, measured
+on a machine that others use too. On a GPU they are wall time.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -40,7 +42,7 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
     learn: dict[str, float] = {}
     write: dict[str, float] = {}
     stream: dict[str, float] = {}
-    update = load = 0.0
+    update = load = save = 0.0
     weights = shape_of(model).parameters
     ref = models.resolve(model)
     place = models.device_of(device)
@@ -48,6 +50,8 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
         began = _now(place)
         net, tokenizer = models.load(ref, dtype=name, device=device)
         load = 4 * weights / (_now(place) - began)
+        if name == "float32":
+            save = 4 * weights / _saved(net, tokenizer, place)
         ids = torch.randint(0, 200, (ROWS, LENGTH), device=net.device)
         flops = 2 * weights * ids.numel()
         read[name] = flops / _timed(lambda net=net, ids=ids: _forward(net, ids), place)
@@ -68,7 +72,7 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
             update = weights / _timed(optimizer.step, place)
         del net
     read["tf32"], learn["tf32"] = read["float32"], learn["float32"]
-    spent = f", CPU seconds over {torch.get_num_threads()} threads" if place == "cpu" else ""
+    spent = f", CPU seconds of one of {torch.get_num_threads()} threads" if place == "cpu" else ""
     return Speeds(
         where=f"this machine ({models.device_in_words(place)}), measured with {model}{spent}",
         read=read,
@@ -77,6 +81,7 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
         write=write,
         update=update,
         load=load,
+        save=save,
         start=0.0,
         memory=_memory(place),
     )
@@ -87,7 +92,7 @@ def _now(device: str) -> float:
     if device != "cpu":
         torch.cuda.synchronize()
         return time.perf_counter()
-    return time.process_time() / torch.get_num_threads()
+    return time.thread_time()
 
 
 def _timed(work: Callable[[], object], device: str) -> float:
@@ -99,6 +104,14 @@ def _timed(work: Callable[[], object], device: str) -> float:
         work()
         seconds.append(_now(device) - began)
     return min(seconds)
+
+
+def _saved(net: Any, tokenizer: Any, device: str) -> float:
+    """Seconds of writing a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = _now(device)
+        models.save(net, tokenizer, Path(folder))
+        return _now(device) - began
 
 
 @torch.no_grad()

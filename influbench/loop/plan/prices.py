@@ -16,6 +16,8 @@ SCORING, OFFLOADED, TRAINING = 20, 6, 16
 gradient alone; weights, gradient and moments."""
 
 
+SCORED = ("score", "noise_floor")
+"""Stages that hold a student with its optimizer."""
 SHARDED = "would need shards:"
 """A training that does not fit one device; priced over all, though trainings use one today."""
 REQUEST_S = 4.0
@@ -122,8 +124,10 @@ def seconds_of(task: Task, shape: Shape, speeds: Speeds) -> float:
         seconds += task.steps * (size / speeds.stream[compute] + speeds.start)
         seconds += task.decoded * work / speeds.write[compute]
     seconds += task.updates * (shape.parameters / speeds.update + speeds.start)
-    idle = not (task.read or task.learn or task.steps or task.prompt)
-    return seconds + (0 if idle else 4 * shape.parameters / speeds.load)
+    if task.read or task.learn or task.steps or task.prompt:
+        moments = task.stage in SCORED and task.updates > 0
+        seconds += (12 if moments else 4) * shape.parameters / speeds.load
+    return seconds + task.saved * 4 * shape.parameters / speeds.save
 
 
 def _memory(task: Task, shape: Shape, room: float, devices: int) -> tuple[float, str]:
@@ -138,7 +142,7 @@ def _memory(task: Task, shape: Shape, room: float, devices: int) -> tuple[float,
     if task.trains == "lora":
         whole = 4.3 * weights + _activations(shape, again=task.again)
         return whole, "device" if whole <= room else "does not fit one device"
-    if task.stage in ("score", "noise_floor") and task.learn:
+    if task.stage in SCORED and task.learn:
         whole = SCORING * weights + _activations(shape)
         if whole <= room:
             return whole, "device"

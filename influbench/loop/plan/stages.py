@@ -90,14 +90,14 @@ class _Stages:
         cfg, known = self.cfg.generation, self.known
         question = known.written.question
         asked = count / responses * texts.ATTEMPTS
-        shots = self._shots()
-        chunk = min(cfg.batch_size, cfg.prompts_per_chunk * cfg.instructions_per_seed)
+        chunks = math.ceil(asked / (cfg.prompts_per_chunk * cfg.instructions_per_seed))
         kinds = (
-            ("instructions", asked, TEMPLATE + TASK + shots, cfg.instruction, question),
+            ("instructions", asked, TEMPLATE + TASK + self._shots(), cfg.instruction, question),
             ("responses", float(count), TEMPLATE + question, cfg.response, known.written.answer),
         )
         for phase, rows, prompt, sampling, mean in kinds:
-            batch = max(1, min(chunk, math.ceil(rows)))
+            together = math.ceil(rows / chunks)
+            batch = min(cfg.batch_size, together)
             distinct = rows / cfg.instructions_per_seed if phase == "instructions" else rows
             longest = min(sampling.max_new_tokens, 2.5 * mean)
             yield Task(
@@ -109,7 +109,7 @@ class _Stages:
                 passes=distinct,
                 read=distinct * prompt,
                 decoded=rows * mean,
-                steps=math.ceil(rows / batch) * longest,
+                steps=(chunks + texts.SHORT) * math.ceil(together / batch) * longest,
                 rows=batch,
             )
 
