@@ -172,7 +172,7 @@ def test_the_plan_names_its_money(strong):
     rates = {"float32": 1e9, "bfloat16": 1e9, "tf32": 1e9}
     speeds = Speeds(
         where="a test", read=rates, learn=rates, stream=rates, write=rates, update=1e9, load=1e9,
-        start=0.0, memory=1e10,
+        save=1e9, start=0.0, memory=1e10,
     )  # fmt: skip
     found = price(cfg, tasks(cfg, lengths.lengths(cfg.data, cfg.generation)), speeds)
     written = [p for p in found if p.task.stage == "generate"]

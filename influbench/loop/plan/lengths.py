@@ -35,7 +35,8 @@ ATTEMPTS = 1.6
 """Instructions asked for a pair that is kept; SmolLM2-135M: 1.3 to 1.9 (quickstart)."""
 SHORT = 0.5
 """Chunks of the teacher's beyond those that would do in the mean: the last one falls short in half
-of the cases, and a few rows more take as many decoding steps as many."""
+of the cases, and a few rows more take as many decoding steps as many. Chosen beside quickstart's
+ledger, which is no independent test of it."""
 PADDING = 1.25
 """Positions of a training batch over its tokens: rows are padded to the longest."""
 GRADE_READS = 1
