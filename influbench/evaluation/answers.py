@@ -11,10 +11,11 @@ from typing import Literal
 from influbench.config import transport
 from influbench.data.records import Answer, ModelRef, Question
 from influbench.evaluation.settings import AnswerSettings
-from influbench.generation.engines import Engine, opened
+from influbench.generation.engines import Engine, opened, purse
 from influbench.generation.settings import Sampling
 from influbench.models.chat import chat_prompt
 from influbench.store import Stage, Work
+from influbench.store.budget import Budget
 from influbench.store.ledger import Phase
 
 
@@ -43,18 +44,26 @@ class _Written:
 
 
 def answer_questions(
-    cfg: AnswerConfig, questions: Sequence[Question], student: ModelRef, *, work: Work
+    cfg: AnswerConfig,
+    questions: Sequence[Question],
+    student: ModelRef,
+    *,
+    work: Work,
+    budget: Budget | None = None,
 ) -> None:
     """Writes ``answers``: one a question, in order; earlier turns are in a turn's prompt.
 
     ``work.meta`` counts the turns that are empty and those that were cut at the limit of tokens;
     both are kept.
 
+    ``budget`` is what the command may spend on a server; ``cfg.server_max_dollars`` holds too.
+
     Raises:
-        UserError: a conversation does not fit the model's context.
+        UserError: a conversation does not fit the model's context, or the cap is reached.
     """
     with ExitStack() as ends:
-        opening = opened(cfg, student, dtype=cfg.dtype, device=cfg.device, work=work)
+        own = purse(cfg, budget, work)
+        opening = opened(cfg, student, dtype=cfg.dtype, device=cfg.device, work=work, budget=own)
         engine = functools.cache(lambda: ends.enter_context(opening))  # if a chunk is left
 
         def chunk(part: list[Question]) -> list[_Written]:

@@ -150,7 +150,8 @@ class Sitting:
     def _answers(self, turns: str, who: str, model: ModelRef) -> list[Answer]:
         questions = self.material.of(turns)
         label = f"{who}-turns" if turns == "two" else who
-        entry = self.run(answering.STAGE, self.decoding[turns], questions, model, label=label)
+        cfg = self.decoding[turns]
+        entry = self.session.ask(answering.STAGE, cfg, questions, model, label=label)
         self.notes.extend(answering.said_of(entry.meta, label, questions))
         return entry.records("answers", Answer)
 

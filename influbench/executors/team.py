@@ -104,4 +104,5 @@ def _waiting() -> ProcessGroup:
 def _leave() -> None:
     from torch import distributed
 
+    _waiting.cache_clear()  # else a group with threads of its own would live on to the exit
     distributed.destroy_process_group()

@@ -18,6 +18,7 @@ from influbench.data.records import Candidate, ModelRef, SeedPrompt
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.generation.attempts import Attempt, GenerationConfig, Plan, Teacher
+from influbench.generation.engines import purse
 from influbench.generation.instructions import Novelty
 from influbench.store import Stage, Work
 from influbench.store.budget import Budget
@@ -61,11 +62,9 @@ def write_candidates(
             f"{cfg.max_seed_characters} characters, got {len(seeds)} of {len(seed_prompts)}: give "
             "more, or lower generation.num_shots"
         )
-    budget = budget or Budget()
-    budget.cap(cfg.server_max_dollars)
-    budget.spent += sum(row.money for row in work.meter.rows())  # what killed attempts have paid
     with contextlib.ExitStack() as ends:
-        attempts = _written(cfg, seeds, Teacher(cfg, teacher, work, ends, budget), salt, work)
+        writer = Teacher(cfg, teacher, work, ends, purse(cfg, budget, work))
+        attempts = _written(cfg, seeds, writer, salt, work)
     # The last instruction may have more responses than are wanted.
     accepted = [a for a in attempts if not a.dropped][: cfg.num_candidates]
     work.write("candidates", [_candidate(a) for a in accepted])

@@ -213,9 +213,15 @@ def _refused(study: Study, cfg: Config) -> Outcome | None:
 
 
 def _cap(cfg: Config) -> float | None:
-    judge, written = getattr(cfg, "judge", None), getattr(cfg, "generation", None)
-    caps = [
-        judge.max_dollars if isinstance(judge, JudgeConfig) else None,
-        written.server_max_dollars if isinstance(written, ServerSettings) else None,
-    ]
-    return min((cap for cap in caps if cap is not None), default=None)
+    """The lowest cap that a run states, wherever it does."""
+    told: list[object] = [cfg]
+    caps: list[float] = []
+    while told:
+        one = told.pop()
+        if isinstance(one, JudgeConfig):
+            caps += [one.max_dollars] if one.max_dollars else []
+        elif isinstance(one, Config):
+            told += dict(one).values()
+            if isinstance(one, ServerSettings) and one.server_max_dollars:
+                caps.append(one.server_max_dollars)
+    return min(caps, default=None)

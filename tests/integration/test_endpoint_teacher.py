@@ -9,6 +9,7 @@ import pytest
 
 from influbench.data.records import Candidate
 from influbench.errors import UserError
+from influbench.executors import ExecutorConfig
 from influbench.files import digest, read_jsonl
 from influbench.loop import pipeline, publish
 from influbench.loop.pipeline import Run
@@ -17,6 +18,8 @@ from influbench.loop.reading import load_run
 from influbench.store import Store
 from influbench.store.ledger import Meter
 from influbench.store.session import Session
+from influbench.studies import grid
+from influbench.studies.study_file import one_run
 
 KEY = "sk-never-to-be-seen-0123456789"
 
@@ -165,6 +168,14 @@ def test_a_cap_is_never_exceeded_and_what_was_paid_for_is_kept(strong, tmp_path)
 def test_a_cap_without_prices_is_refused():
     with pytest.raises(UserError, match=r"server_max_dollars=1\.0 needs server_prompt_price"):
         load_run("tiny", ["generation.server_max_dollars=1"])
+
+
+@pytest.mark.parametrize("where", ["generation", "evaluation.turns"])
+def test_a_sweep_on_other_processes_refuses_a_cap_that_one_must_count(where, tmp_path):
+    told = [f"{where}.server_max_dollars=1", f"{where}.server_prompt_price=3"]
+    cfg = load_run("tiny", [*settings("http://x/v1", "scoring.estimator=none"), *told])
+    with pytest.raises(UserError, match=r"generation\.server_max_dollars cap what all runs cost"):
+        grid.run_all(one_run(cfg), tmp_path, tmp_path, ExecutorConfig(kind="pool", workers=2))
 
 
 def test_the_plan_names_its_money(strong):

@@ -245,6 +245,24 @@ def test_students_answer_on_a_server_with_the_records_of_this_process(llama, smo
         assert (one.id, one.turns, len(one.responses)) == (other.id, other.turns, 2)
 
 
+def test_answers_of_a_paid_server_stop_at_the_cap(scripted, tmp_path):
+    kind, url = scripted
+    usage = {"prompt_tokens": 10, "completion_tokens": 4}
+    kind.replies = [(200, {"choices": [{"text": "x", "finish_reason": "stop"}], "usage": usage})]
+    cfg = AnswerConfig(
+        engine="server",
+        server_url=url,
+        server_concurrency=1,
+        server_completion_price=1000.0,  # 4 tokens: 0.004 dollars, and 0.006 at most
+        server_max_dollars=0.015,
+        sampling=AnswerSampling(temperature=0, max_new_tokens=6),
+    )
+    questions = [Question(id=f"q{i}", category="c", turns=("Name a sea.",)) for i in range(8)]
+    with pytest.raises(UserError, match=r"\$0\.0120 of \$0\.015 are spent"):
+        Store(tmp_path).run(answers.STAGE, cfg, questions, models.resolve("tiny"))
+    assert len(kind.bodies) == 3
+
+
 def test_a_running_server_cannot_be_taught():
     cfg = load_run("tiny", ["generation.engine=server", "generation.server_url=http://x/v1"])
     with pytest.raises(UserError, match="has one teacher"):

@@ -28,8 +28,8 @@ class CausalMargin(AbstractModelOutput):
     def __init__(self) -> None:
         pass
 
-    @staticmethod
     def get_output(  # pyright: ignore[reportIncompatibleMethodOverride]  # traker passes what it wants
+        self,
         model: torch.nn.Module,
         weights: dict[str, torch.Tensor],
         buffers: dict[str, torch.Tensor],
@@ -50,9 +50,13 @@ class CausalMargin(AbstractModelOutput):
             mask: shape [token], 1 for real tokens and 0 for padding.
         """
         logits = _logits(model, {**weights, **buffers}, ids[None], positions)[0]
+        return (self.of(logits, targets) * mask).sum() / mask.sum()
+
+    def of(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """What is said of each token, shape [token], from logits of shape [token, vocabulary]."""
         correct = logits.gather(-1, targets[:, None])[:, 0]
         others = logits.scatter(-1, targets[:, None], -torch.inf).logsumexp(-1)
-        return ((correct - others) * mask).sum() / mask.sum()
+        return correct - others
 
     def get_out_to_loss_grad(  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
         self,
@@ -75,20 +79,9 @@ class CausalMargin(AbstractModelOutput):
 class CausalLogLikelihood(CausalMargin):
     """Mean log-likelihood of the response tokens: the loss with its sign changed, and Q = 1."""
 
-    @staticmethod
-    def get_output(
-        model: torch.nn.Module,
-        weights: dict[str, torch.Tensor],
-        buffers: dict[str, torch.Tensor],
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        targets: torch.Tensor,
-        mask: torch.Tensor,
-    ) -> torch.Tensor:
-        """f(z, θ) of one example (no batch axis), a scalar; arguments as for the margin."""
-        logits = _logits(model, {**weights, **buffers}, ids[None], positions)[0]
-        found = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
-        return (found * mask).sum() / mask.sum()
+    def of(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """See ``CausalMargin``."""
+        return logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
 
 
 def _logits(

@@ -22,6 +22,7 @@ from influbench.errors import UserError
 from influbench.files import digest
 from influbench.generation.completion import Completion
 from influbench.generation.settings import Sampling, ServerSettings
+from influbench.store import Work
 from influbench.store.budget import Budget
 from influbench.store.ledger import Phase
 
@@ -38,6 +39,17 @@ class Usage(BaseModel):
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+
+def purse(cfg: ServerSettings, budget: Budget | None, work: Work) -> Budget:
+    """What a stage may spend: the command's budget under the settings' cap.
+
+    What killed attempts at the stage have paid is spent already.
+    """
+    found = budget or Budget()
+    found.cap(cfg.server_max_dollars)
+    found.spent += sum(row.money for row in work.meter.rows())
+    return found
 
 
 @dataclass(frozen=True)
