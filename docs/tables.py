@@ -4,6 +4,8 @@ A page says where they stand, and everything between two comments is written by 
 
     <!-- study NAME: METRIC, METRIC -->          a table, one row an arm
     <!-- differences NAME: METRIC, METRIC -->    each arm minus the control, over seeds and prompts
+    <!-- by_seed NAME: METRIC, METRIC -->        each arm minus the control, by the t of the seeds,
+                                                where arms share no items
     <!-- answer NAME: ARM, ARM -->               what the arms that count say of the held-out loss
     <!-- cells NAME: METRIC, COST -->            one row an arm, one column a place on the axes; the
                                                 costs are those of the first place
@@ -31,14 +33,17 @@ import numpy as np
 from influbench.report.cells import Cells, ordered
 from influbench.report.notes import base_verdict
 from influbench.results import CEILING, Study, load_study
-from influbench.results.differences import differences
+from influbench.results.differences import CONTROL, differences
 from influbench.statistics.agreement import spearman
-from influbench.statistics.seeds import ENOUGH
+from influbench.statistics.estimate import Estimate
+from influbench.statistics.seeds import ENOUGH, over_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "docs" / "teaching.md", ROOT / "docs" / "results.md")
 BLOCK = re.compile(
-    r"(<!-- (study|differences|answer|cells|ranking) (\w+): ([^>]*?) -->\n).*?(<!-- end -->)", re.S
+    r"(<!-- (study|differences|by_seed|answer|cells|ranking) (\w+): ([^>]*?) -->\n)"
+    r".*?(<!-- end -->)",
+    re.S,
 )
 WIDTH = 100
 LOSS = "heldout_loss"
@@ -58,7 +63,8 @@ def filled(text: str, results: Path) -> str:
             body = _ranking(study, load_study(told[1], results), told[0])
         else:
             made = {"study": _table, "differences": _differences, "answer": _answer}
-            body = (made | {"cells": _by_cell})[kind](study, told)
+            made |= {"cells": _by_cell, "by_seed": _seed_by_seed}
+            body = made[kind](study, told)
         return f"{head}{body}{end}"
 
     return BLOCK.sub(one, text)
@@ -112,6 +118,28 @@ def _differences(study: Study, metrics: list[str]) -> str:
     for row in found:
         head = [f"`{row['label']}`", f"{row['metric']} ({row['unit']})", f"`{row['against']}`"]
         lines.append(_line([*head, _shown(row), str(row["seeds"]), str(row["prompts"])]))
+    return "\n".join(lines) + "\n"
+
+
+def _seed_by_seed(study: Study, metrics: list[str]) -> str:
+    lines = [_line(["arm", "metric", "minus", "difference", "seed by seed"]), _rule(4)]
+    rows = study.rows.to_dict("records")
+    for metric in metrics:
+        found: dict[str, dict[int, float]] = {}
+        own = [row for row in rows if row["metric"] == metric]
+        for row in own:
+            found.setdefault(row["estimator"], {})[row["seed"]] = row["value"]
+        control = found.get(CONTROL, {})
+        for arm, values in found.items():
+            gaps = [values[seed] - control[seed] for seed in sorted(values.keys() & control.keys())]
+            if arm == CONTROL or not gaps:
+                continue
+            number = over_seeds([Estimate(value=gap, n=1) for gap in gaps])
+            shown = number.value, number.low, number.high
+            told = f"{shown[0]:.3f}" if None in shown else "{:.3f} [{:.3f}, {:.3f}]".format(*shown)
+            each = ", ".join(f"{gap:.3f}" for gap in gaps)
+            head = [f"`{arm}`", f"{metric} ({own[0]['unit']})", f"`{CONTROL}`"]
+            lines.append(_line([*head, told, each]))
     return "\n".join(lines) + "\n"
 
 

@@ -146,3 +146,12 @@ def test_pages_hold_the_numbers_of_the_results(tables):
         text = path.read_text()
         assert tables.BLOCK.search(text)
         assert text == tables.filled(text, ROOT / "results"), "run python docs/tables.py"
+
+
+def test_seeds_that_share_no_items_are_compared_seed_by_seed(tables, tmp_path):
+    make(tmp_path, seeds=3, gap=0.5)
+    page = "<!-- by_seed s: heldout_loss -->\nold\n<!-- end -->"
+    said = tables.filled(page, tmp_path)
+    # Gaps of 0.500, 0.501, 0.502: t of two degrees of freedom is 4.303, the error 0.001 / sqrt 3.
+    assert "| `first_order` | heldout_loss (nats/token) | `random` | 0.501 [0.499, 0.503] |" in said
+    assert "0.500, 0.501, 0.502" in said
