@@ -4,8 +4,9 @@ A page says where they stand, and everything between two comments is written by 
 
     <!-- study NAME: METRIC, METRIC -->          a table, one row an arm
     <!-- differences NAME: METRIC, METRIC -->    each arm minus the control, over seeds and prompts
-    <!-- by_seed NAME: METRIC, METRIC -->        each arm minus the control, by the t of the seeds,
-                                                where arms share no items
+    <!-- by_seed NAME: METRIC, METRIC -->        each arm minus the control, and minus itself
+                                                flipped, by the t of the seeds, where arms share no
+                                                items
     <!-- answer NAME: ARM, ARM -->               what the arms that count say of the held-out loss
     <!-- cells NAME: METRIC, COST -->            one row an arm, one column a place on the axes; the
                                                 costs are those of the first place
@@ -47,6 +48,7 @@ BLOCK = re.compile(
 )
 WIDTH = 100
 LOSS = "heldout_loss"
+FLIPPED = "flipped:"
 
 
 def filled(text: str, results: Path) -> str:
@@ -124,22 +126,30 @@ def _differences(study: Study, metrics: list[str]) -> str:
 def _seed_by_seed(study: Study, metrics: list[str]) -> str:
     lines = [_line(["arm", "metric", "minus", "difference", "seed by seed"]), _rule(4)]
     rows = study.rows.to_dict("records")
+    axes = [axis for axis in study.axes if axis != "rule"]  # a rule names its arms
     for metric in metrics:
-        found: dict[str, dict[int, float]] = {}
         own = [row for row in rows if row["metric"] == metric]
+        found: dict[tuple[Any, ...], dict[str, dict[int, float]]] = {}
         for row in own:
-            found.setdefault(row["estimator"], {})[row["seed"]] = row["value"]
-        control = found.get(CONTROL, {})
-        for arm, values in found.items():
-            gaps = [values[seed] - control[seed] for seed in sorted(values.keys() & control.keys())]
-            if arm == CONTROL or not gaps:
-                continue
-            number = over_seeds([Estimate(value=gap, n=1) for gap in gaps])
-            shown = number.value, number.low, number.high
-            told = f"{shown[0]:.3f}" if None in shown else "{:.3f} [{:.3f}, {:.3f}]".format(*shown)
-            each = ", ".join(f"{gap:.3f}" for gap in gaps)
-            head = [f"`{arm}`", f"{metric} ({own[0]['unit']})", f"`{CONTROL}`"]
-            lines.append(_line([*head, told, each]))
+            arms = found.setdefault(tuple(row[axis] for axis in axes), {})
+            arms.setdefault(row["estimator"], {})[row["seed"]] = row["value"]
+        for place, arms in sorted(found.items()):
+            head = f"{metric} ({own[0]['unit']})"
+            head += "".join(f", {axis} {at:g}" for axis, at in zip(axes, place, strict=True))
+            against = [(arm, CONTROL) for arm in arms if arm != CONTROL]
+            against += [(arm, FLIPPED + arm) for arm in arms if FLIPPED + arm in arms]
+            for arm, other in against:
+                shared = sorted(arms[arm].keys() & arms.get(other, {}).keys())
+                gaps = [arms[arm][seed] - arms[other][seed] for seed in shared]
+                if not gaps:
+                    continue
+                number = over_seeds([Estimate(value=gap, n=1) for gap in gaps])
+                shown = number.value, number.low, number.high
+                told = (
+                    f"{shown[0]:.3f}" if None in shown else "{:.3f} [{:.3f}, {:.3f}]".format(*shown)
+                )
+                each = ", ".join(f"{gap:.3f}" for gap in gaps)
+                lines.append(_line([f"`{arm}`", head, f"`{other}`", told.format(*shown), each]))
     return "\n".join(lines) + "\n"
 
 
