@@ -16,6 +16,8 @@ R = TypeVar("R")
 MANIFEST, LEDGER = "manifest.json", "ledger.jsonl"
 UNFINISHED = ("chunks", "scratch")
 """Folders that go when the entry is whole."""
+BEFORE = 16
+"""Bytes of the digests that older entries have."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def damage(path: Path, key: str | None = None, *, thorough: bool = False) -> lis
         elif file.stat().st_size != fact["size"]:
             problems.append(f"{file}: {file.stat().st_size} bytes, expected {fact['size']}")
         elif (thorough or "/" not in name or _touched(file, fact)) and (
-            _digest(file) != fact["digest"]
+            _digest(file, fact["digest"]) != fact["digest"]
         ):
             problems.append(f"{file}: other content than was written")
     return problems
@@ -101,6 +103,13 @@ def _touched(file: Path, fact: dict[str, Any]) -> bool:
     return now != fact.get("mtime_ns", now)  # influbench 0.2 wrote no times down
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, known: str = "") -> str:
+    """Digest of a file, of the kind of one that is ``known``.
+
+    SHA-256, for which processors have instructions: 1.7 GB/s where BLAKE2b does 0.9, and a student
+    with its moments is 1.6 GB. BLAKE2b, half as long, is what older entries have.
+    """
+    before = len(str(known)) == 2 * BEFORE
+    kind = (lambda: hashlib.blake2b(digest_size=BEFORE)) if before else hashlib.sha256
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
