@@ -12,21 +12,30 @@ from influbench.errors import UserError
 from influbench.estimator import registry
 from influbench.estimator.passes import spent
 from influbench.loop.plan import Speeds, calibration, devices, lengths, measure, price, tasks
+from influbench.loop.plan.calibration import PACES, Pace
 from influbench.loop.plan.paper import beside
 from influbench.loop.plan.shapes import KNOWN, shape_of
 from influbench.loop.reading import load_run
 from tests.command import influbench
 
+EVEN = {name: Pace(0.0, 1e9) for name in ("float32", "bfloat16", "tf32")}
 SLOW = Speeds(
     where="a test",
-    read={"float32": 1e9, "bfloat16": 1e9, "tf32": 1e9},
-    learn={"float32": 1e9, "bfloat16": 1e9, "tf32": 1e9},
+    read=EVEN,
+    prompt=EVEN,
+    learn=EVEN,
+    train=EVEN,
+    pair=EVEN,
     stream={"float32": 1e9, "bfloat16": 1e9},
     write={"float32": 1e9, "bfloat16": 1e9},
     update=1e9,
+    move=1e9,
     load=1e9,
+    opened=0.0,
     save=1e9,
-    start=0.0,
+    launch=0.0,
+    together=2048,
+    alone=True,
     memory=1e10,
 )
 
@@ -116,6 +125,43 @@ def test_twice_the_candidates_cost_twice_the_scoring_and_no_more_training():
         2 * seconds(few, "score", "exact"), rel=0.1
     )
     assert seconds(many, "sft", "none") == seconds(few, "sft", "none")
+
+
+def seconds_of_stage(name, stage, label, speeds, *overrides):
+    cfg, found = planned(name, *overrides)
+    (priced,) = price(cfg, [one(found, stage, label)], speeds)
+    return priced.seconds
+
+
+@pytest.mark.parametrize(
+    ("stage", "label", "paces", "times"),
+    [
+        ("dpo", "exact", "pair", 10),  # 24 candidates, 4 of a prompt, some dropped
+        ("sft", "none", "train", 10),  # 80 rows in batches of 8
+        ("warm_up", "", "learn", 3),  # 24 rows in batches of 8
+        ("score", "gradient_dot", "learn", 25),  # each candidate, and the references together
+        ("compare", "base", "prompt", 48),  # both orders of 24
+        ("grade", "base", "prompt", 16),  # 4 questions, 2 turns, "1" and then "0"
+        ("score", "exact", "read", 26),  # the references before, after nothing, and after each
+    ],
+)
+def test_a_pass_costs_something_however_short_it_is(stage, label, paces, times):
+    """What a plan without it misses: pairs, verdicts and gradients of one row are short passes."""
+    begun = dict.fromkeys(EVEN, Pace(1e-7, 1e9))
+    weights = KNOWN["smollm2-135m-instruct"].parameters
+    slower = dataclasses.replace(SLOW, **{paces: begun})
+    more = seconds_of_stage("quickstart", stage, label, slower)
+    less = seconds_of_stage("quickstart", stage, label, SLOW)
+    assert (more - less) / (1e-7 * weights) == pytest.approx(times)
+
+
+def test_pairs_and_requests_share_passes_where_a_device_takes_them_together():
+    begun = dict.fromkeys(EVEN, Pace(1e-7, 1e9))
+    slow = dataclasses.replace(SLOW, pair=begun, prompt=begun)
+    wide = dataclasses.replace(slow, alone=False)
+    for stage, label in (("dpo", "exact"), ("compare", "base")):
+        few, many = (seconds_of_stage("quickstart", stage, label, s) for s in (wide, slow))
+        assert few < many
 
 
 def test_devices_share_scoring_and_large_models_say_what_does_not_fit():
@@ -242,10 +288,13 @@ def test_what_a_server_will_do_is_said_to_be_priced_as_hugging_face(tmp_path, se
 
 def test_calibration_gives_speeds_that_a_plan_can_count_on(tmp_path):
     found = measure.calibrate("cpu", model="tiny")
-    numbers = [*found.read.values(), *found.learn.values(), *found.write.values()]
-    numbers += [*found.stream.values(), found.update, found.load, found.memory]
+    paces = [pace for name in PACES for pace in getattr(found, name).values()]
+    numbers = [*(pace.flops for pace in paces), *found.write.values(), *found.stream.values()]
+    numbers += [found.update, found.move, found.load, found.opened, found.save, found.launch]
     assert all(number > 0 and math.isfinite(number) for number in numbers)
-    assert all(found.write[name] <= found.read[name] for name in found.write)
+    assert all(pace.weight >= 0 for pace in paces)
+    calibration.save(tmp_path / calibration.FILE, found)
+    assert calibration.read(tmp_path / calibration.FILE) == found
     cfg, work = planned("tiny")
     assert 0 < sum(p.seconds for p in price(cfg, work, found)) < 3600
 

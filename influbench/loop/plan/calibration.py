@@ -15,29 +15,60 @@ FILE = "calibration.json"
 
 
 @dataclass(frozen=True)
+class Pace:
+    """What a pass of one kind takes: a part however short it is, and a part by its tokens."""
+
+    weight: float
+    """Seconds of the first part for each weight of the model, which is read or gets a gradient."""
+    flops: float
+    """FLOP/s of the second; a pass backward is twice one forward."""
+
+
+Paces = Mapping[str, Pace]
+"""By type of the matrix products."""
+
+
+@dataclass(frozen=True)
 class Speeds:
     """How fast a device works, in numbers that hold for models of other sizes."""
 
     where: str
     """The device and where the numbers are from."""
-    read: Mapping[str, float]
-    """FLOP/s of passes without gradients, by type of the matrix products."""
-    learn: Mapping[str, float]
-    """FLOP/s of passes forward and backward."""
+    read: Paces
+    """A student's rows, packed, without gradients; a pair before its training."""
+    prompt: Paces
+    """What a teacher or a judge reads before it answers."""
+    learn: Paces
+    """The gradient of one example, or of a warm-up's batch."""
+    train: Paces
+    """That of a batch in the Trainer."""
+    pair: Paces
+    """That of a pair by the weights of an adapter; passes forward and back count one each."""
     stream: Mapping[str, float]
     """Bytes of weights a second that a decoding step reads, by their type."""
     write: Mapping[str, float]
     """FLOP/s of a decoding step beyond that, row by row."""
     update: float
-    """Weights a second that an AdamW step changes."""
+    """Weights a second that an AdamW step changes, clipping included."""
+    move: float
+    """Weights a second that an estimator's step changes and puts back."""
     load: float
     """Bytes a second of loading weights."""
+    opened: float
+    """Seconds of opening a model beside that: its tokenizer."""
     save: float
-    """Bytes a second of writing them."""
-    start: float
-    """Seconds of one pass, however short."""
+    """Bytes a second of writing weights."""
+    launch: float
+    """Seconds of one layer in a pass, however small the layer."""
+    together: int
+    """Tokens that go through in one pass where there are more."""
+    alone: bool
+    """Prompts of a judge and pairs go through one by one, as on a CPU."""
     memory: float
     """Bytes of the device."""
+
+
+PACES = ("read", "prompt", "learn", "train", "pair")
 
 
 def read(path: Path) -> Speeds:
@@ -52,8 +83,11 @@ def read(path: Path) -> Speeds:
             "plan --calibrate' (a minute), or name a machine with --devices 8xH100"
         )
     try:
-        return Speeds(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for name in PACES:
+            found[name] = {kind: Pace(**pace) for kind, pace in found[name].items()}
+        return Speeds(**found)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path}: expected the speeds of this machine, got something else ({error}): measure "
             "again with 'influbench plan --calibrate'"

@@ -11,12 +11,14 @@ import re
 from dataclasses import dataclass
 
 from influbench.errors import UserError
-from influbench.loop.plan.calibration import Speeds
+from influbench.loop.plan.calibration import Pace, Speeds
 
 READS, LEARNS, STREAMS = 0.45, 0.40, 0.60
 """Shares of the peak: passes forward, passes with gradients, memory traffic."""
-LAUNCHES_S = 0.02
-"""Seconds that the host needs for one pass of Python-driven layers, whatever the device."""
+LAUNCH_S = 6e-4
+"""Seconds that the host needs for one Python-driven layer of a pass, whatever the device."""
+TOGETHER = 1 << 15
+"""Tokens of a pass, as ``student.budgets`` has them at most."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,31 @@ def parse(text: str) -> tuple[int, Device]:
 
 def speeds(device: Device) -> Speeds:
     """What a plan counts on, from the datasheet."""
+    reads, learns = (
+        {
+            "float32": Pace(0.0, share * device.fp32),
+            "tf32": Pace(0.0, share * device.tf32),
+            "bfloat16": Pace(0.0, share * device.bf16),
+        }
+        for share in (READS, LEARNS)
+    )
     return Speeds(
         where=f"{device.name} ({device.source}; {READS:.0%} of peak forward, {LEARNS:.0%} with "
         f"gradients, {STREAMS:.0%} of bandwidth assumed)",
-        read={"float32": READS * device.fp32, "tf32": READS * device.tf32}
-        | {"bfloat16": READS * device.bf16},
-        learn={"float32": LEARNS * device.fp32, "tf32": LEARNS * device.tf32}
-        | {"bfloat16": LEARNS * device.bf16},
+        read=reads,
+        prompt=reads,
+        learn=learns,
+        train=learns,
+        pair=learns,
         stream=dict.fromkeys(("float32", "bfloat16"), STREAMS * device.bandwidth),
         write={"float32": READS * device.fp32, "bfloat16": READS * device.bf16},
         update=STREAMS * device.bandwidth / 28,
+        move=STREAMS * device.bandwidth / 56,
         load=2e9,
+        opened=0.0,
         save=1e9,
-        start=LAUNCHES_S,
+        launch=LAUNCH_S,
+        together=TOGETHER,
+        alone=False,
         memory=device.memory,
     )

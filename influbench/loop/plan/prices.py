@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from influbench.loop.plan.calibration import Speeds
+from influbench.loop.plan.calibration import Pace, Speeds
 from influbench.loop.plan.shapes import Shape, shape_of
 from influbench.loop.plan.task import Task
 from influbench.loop.settings import RunConfig
@@ -99,7 +99,7 @@ def _priced(
         used = devices
     seconds = seconds_of(task, shape, speeds)
     if placement == "offloaded":  # weights and moments, there and back over a step and its undoing
-        seconds += task.updates * 6 * shape.parameters / BUS
+        seconds += task.moves * 12 * shape.parameters / BUS
     return Priced(
         task,
         seconds / used,
@@ -113,21 +113,45 @@ def _priced(
 
 def seconds_of(task: Task, shape: Shape, speeds: Speeds) -> float:
     """Seconds of one stage on one device, loading included."""
-    work = 2 * shape.parameters
-    size = BYTES[task.compute] * shape.parameters
-    seconds = (task.read + task.prompt * (task.who == "judge")) * work / speeds.read[task.compute]
-    passes = 2 if task.trains == "lora" else 3  # a frozen weight needs no gradient of its own
-    passes += task.again
-    seconds += passes * task.learn * work / speeds.learn[task.compute]
-    if task.steps:
-        compute = "bfloat16" if task.compute == "bfloat16" else "float32"
-        seconds += task.steps * (size / speeds.stream[compute] + speeds.start)
-        seconds += task.decoded * work / speeds.write[compute]
-    seconds += task.updates * (shape.parameters / speeds.update + speeds.start)
-    if task.read or task.learn or task.steps or task.prompt:
-        moments = task.stage in SCORED and task.updates > 0
-        seconds += (12 if moments else 4) * shape.parameters / speeds.load
-    return seconds + task.saved * 4 * shape.parameters / speeds.save
+    weights, compute = shape.parameters, task.compute
+    narrow = "bfloat16" if compute == "bfloat16" else "float32"
+    judged = task.prompt if task.who == "judge" else 0
+    asks = judged > 0 or task.steps > 0
+    tokens = task.read + judged
+    pace = (speeds.prompt if asks else speeds.read)[compute]
+    seconds = tokens * 2 * weights / pace.flops
+    seconds += _calls(task, speeds, task.readings, tokens) * _begun(pace, shape, speeds.launch)
+    # A frozen weight needs no gradient of its own; layers may be computed again going back.
+    passes = (2 if task.trains == "lora" else 3) + task.again
+    pace = _learning(task, speeds)[compute]
+    seconds += passes * task.learn * 2 * weights / pace.flops
+    begun = _begun(pace, shape, passes * speeds.launch)
+    seconds += _calls(task, speeds, task.gradients, task.learn) * begun
+    step = BYTES[narrow] * weights / speeds.stream[narrow] + shape.layers * speeds.launch
+    seconds += task.steps * step + task.decoded * 2 * weights / speeds.write[narrow]
+    seconds += task.updates * weights / speeds.update + task.moves * weights / speeds.move
+    if task.read or task.learn or task.steps or judged:
+        moments = task.stage in SCORED and task.moves > 0
+        seconds += (12 if moments else 4) * weights / speeds.load + speeds.opened
+    return seconds + task.saved * 4 * weights / speeds.save
+
+
+def _learning(task: Task, speeds: Speeds) -> Mapping[str, Pace]:
+    if task.stage == "dpo" and task.trains == "lora":
+        return speeds.pair
+    return speeds.train if task.stage == "sft" else speeds.learn
+
+
+def _begun(pace: Pace, shape: Shape, launch: float) -> float:
+    """Seconds of a pass however short it is."""
+    return pace.weight * shape.parameters + shape.layers * launch
+
+
+def _calls(task: Task, speeds: Speeds, times: float, tokens: float) -> float:
+    """Passes that so many tokens take which stand together so many times."""
+    if (task.stage == "dpo" or task.who == "judge") and not speeds.alone:
+        times = min(times, 1)
+    return max(times, tokens / speeds.together) if times else 0
 
 
 def _memory(task: Task, shape: Shape, room: float, devices: int) -> tuple[float, str]:

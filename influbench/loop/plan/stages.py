@@ -15,11 +15,15 @@ from influbench.estimator import registry
 from influbench.estimator.passes import Spent, spent
 from influbench.loop import arms
 from influbench.loop.plan import lengths as texts
+from influbench.loop.plan.evaluated import evaluated
 from influbench.loop.plan.kept import with_kept
-from influbench.loop.plan.lengths import JUDGED, TASK, TEMPLATE, Lengths, Set
+from influbench.loop.plan.lengths import JUDGED, TASK, TEMPLATE, Lengths
 from influbench.loop.plan.task import Task, updates
 from influbench.loop.settings import RunConfig
 from influbench.scoring.settings import ORACLE
+
+CHUNK = 8
+"""Candidates that are scored in one call."""
 
 
 def tasks(cfg: RunConfig, known: Lengths) -> list[Task]:
@@ -43,7 +47,7 @@ class _Stages:
         if cfg.stop_after == "end":
             yield from self._trained(arms.BASELINE, against=False)
             for model in self._students:
-                yield from self._evaluated(arms.BASE, model, against=True)
+                yield from evaluated(cfg, self.known, arms.BASE, model, against=True)
         for number in range(1, cfg.rounds + 1):
             yield from self._written(f"round{number}-warmup", cfg.sizes.warmup)
             yield from self._written(
@@ -74,12 +78,14 @@ class _Stages:
                 items=rows,
                 passes=3 * passes,
                 learn=passes * (self.known.written.tokens + TEMPLATE) * texts.PADDING,
+                gradients=math.ceil(rows / min(cfg.sft.batch_size, cfg.sft.micro_batch))
+                * cfg.sft.epochs,
                 updates=updates(rows, cfg.sft),
                 trains=cfg.sft.method,
                 again=cfg.sft.gradient_checkpointing,
                 saved=1,
             )
-            yield from self._evaluated(name, model, against=against)
+            yield from evaluated(cfg, self.known, name, model, against=against)
 
     @property
     def _students(self) -> list[str]:
@@ -108,6 +114,7 @@ class _Stages:
                 items=rows,
                 passes=distinct,
                 read=distinct * prompt,
+                readings=(chunks + texts.SHORT) * math.ceil(together / batch),
                 decoded=rows * mean,
                 steps=(chunks + texts.SHORT) * math.ceil(together / batch) * longest,
                 rows=batch,
@@ -123,6 +130,7 @@ class _Stages:
             items=rows,
             passes=3 * rows * cfg.epochs,
             learn=rows * cfg.epochs * (self.known.written.tokens + TEMPLATE),
+            gradients=math.ceil(rows / cfg.batch_size) * cfg.epochs,
             updates=math.ceil(rows / cfg.batch_size) * cfg.epochs,
             trains="full",
             saved=3,
@@ -151,18 +159,25 @@ class _Stages:
         read = (0 if learning else prepared) + count * packed
         candidate = self.known.written.tokens
         learn = prepare.passes / 3 * (size + TEMPLATE) if learning else 0
+        # As often as all references are gone through.
+        begun, gone = prepare.passes / max(sizes["M"], 1), references / max(sizes["M"], 1)
+        readings, singles = (0 if learning else begun) + count * gone, begun / 3 * learning
         if gradients:
             learn += own.passes * count / 3 * (candidate + TEMPLATE)
+            singles += own.passes * count / 3
         else:
             read += own.passes * count * candidate
-        moves = (2 if references else 1) if "moments" in facts.needs else 0
+            readings += own.passes * math.ceil(count / CHUNK)
+        moves = 1 if "moments" in facts.needs else 0
         asked = score.requests * count
         yield self._method(
             name,
             passes=prepare.passes + score.passes * count,
             read=read,
+            readings=readings or asked,
             learn=learn,
-            updates=moves * count,
+            gradients=singles,
+            moves=moves * (count + (0 if learning else begun)),
             calls=asked,
             prompt=asked * (JUDGED + candidate),
             replies=asked,
@@ -177,13 +192,15 @@ class _Stages:
                 stage="noise_floor",
                 passes=repeats * (prepare.passes + sample * score.passes),
                 read=share,
+                readings=repeats * (begun + sample * gone),
                 learn=repeats * sample * (candidate + TEMPLATE),
-                updates=2 * repeats * sample,
+                gradients=repeats * sample,
+                moves=repeats * (sample + begun),
             )
 
     def _method(self, name: str, *, stage: str = "score", **work: Any) -> Task:
         judged = bool(work.get("calls"))
-        compute = self.cfg.scoring.compute
+        compute = self.cfg.judge.dtype if judged else self.cfg.scoring.compute
         return Task(
             stage=stage,
             label=name,
@@ -212,7 +229,9 @@ class _Stages:
             items=pairs,
             passes=pairs * (2 + 6 * cfg.epochs),
             read=tokens,
+            readings=pairs,
             learn=tokens * cfg.epochs,
+            gradients=pairs * cfg.epochs,
             updates=updates(pairs, cfg),
             trains=cfg.method,
             again=cfg.gradient_checkpointing,
@@ -225,76 +244,3 @@ class _Stages:
         own = min(cfg.num_own_shots, cfg.num_shots)
         seed = min(known.seeds.question, cfg.max_seed_characters / texts.CHARACTERS)
         return (cfg.num_shots - own) * seed + own * known.written.question
-
-    def _evaluated(self, arm: str, model: str, *, against: bool) -> Iterator[Task]:
-        name = f"{arm} {model}".strip()
-        suites, known = self.cfg.evaluation.suites, self.known
-        one, two = self.cfg.evaluation.answers, self.cfg.evaluation.turns
-        if {"alpaca_eval", "head_to_head"} & set(suites):
-            limit = one.sampling.max_new_tokens
-            yield self._answers(name, model, known.evaluation, 1, limit, 32)
-        if "losses" in suites:
-            sets = (known.evaluation, known.reference)
-            yield Task(
-                stage="losses",
-                label=name,
-                who="student",
-                model=model,
-                compute="float32",
-                items=sum(s.count for s in sets),
-                passes=sum(s.count for s in sets),
-                read=sum(s.count * s.tokens for s in sets) + known.evaluation.count * TEMPLATE,
-            )
-        if "alpaca_eval" in suites and against:
-            orders = 2 if self.cfg.evaluation.orders == "both" else 1
-            answer = texts.answered(one.sampling.max_new_tokens)
-            yield self._judged(
-                "compare", name, orders * known.evaluation.count, JUDGED + 2 * answer
-            )
-        if "mt_bench" in suites:
-            limit = two.sampling.max_new_tokens
-            yield self._answers(f"{name}-turns", model, known.questions, 2, limit, 32)
-            calls = 2 * known.questions.count
-            yield self._judged(
-                "grade",
-                name,
-                calls,
-                texts.GRADED + 0.75 * known.questions.question + 1.5 * texts.answered(limit),
-            )
-
-    def _answers(
-        self, label: str, model: str, asked: Set, turns: int, limit: int, batch: int
-    ) -> Task:
-        rows = min(batch, asked.count)
-        answer = texts.answered(limit)
-        # A turn's prompt holds the turns before it, with their answers.
-        each = turns * TEMPLATE + asked.longest * (turns + 1) / 2
-        each += answer * turns * (turns - 1) / 2
-        return Task(
-            stage="answer",
-            label=label,
-            who="student",
-            model=model,
-            compute=self.cfg.evaluation.dtype,
-            items=asked.count,
-            passes=asked.count * turns,
-            read=asked.count * each,
-            decoded=asked.count * turns * answer,
-            steps=turns * math.ceil(asked.count / rows) * limit,
-            rows=rows,
-        )
-
-    def _judged(self, stage: str, label: str, calls: float, prompt: float) -> Task:
-        local = self.cfg.judge.kind in ("local", "vllm")
-        reads = texts.GRADE_READS if local and stage == "grade" else 1
-        replies = calls * (1 if stage == "compare" or local else 200)
-        return Task(
-            stage=stage,
-            label=label,
-            who="judge",
-            compute=self.cfg.judge.dtype,
-            items=calls,
-            calls=calls,
-            prompt=calls * prompt * reads,
-            replies=replies,
-        )

@@ -26,8 +26,12 @@ class Task:
     """Forward passes; a backward counts two."""
     read: float = 0
     """Token positions forward, without gradients."""
+    readings: float = 0
+    """Times that some of them are read on their own: a pass each, or more where they are many."""
     learn: float = 0
     """Token positions forward, with gradients, counted as three passes each."""
+    gradients: float = 0
+    """Times that some of them get a gradient on their own."""
     decoded: float = 0
     """Tokens written."""
     steps: float = 0
@@ -36,6 +40,8 @@ class Task:
     """Rows decoded at a time."""
     updates: float = 0
     """Times that all weights are changed."""
+    moves: float = 0
+    """Times that an estimator changes all weights and puts them back."""
     calls: float = 0
     """Requests to the judge."""
     prompt: float = 0
