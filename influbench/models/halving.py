@@ -7,7 +7,8 @@ is met with half of the batch, and of a single item with some patience for the o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -40,6 +41,19 @@ def waited(waits: Iterator[float]) -> bool:
         torch.cuda.empty_cache()
         time.sleep(wait)
     return wait is not None
+
+
+@contextmanager
+def in_room(what: str, hint: str) -> Generator[None]:
+    """Says in one line that the device is too small for all that is done inside.
+
+    Raises:
+        UserError: it was.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{what}: the device has no memory left: {hint}") from error
 
 
 @dataclass

@@ -50,7 +50,7 @@ class TokenBatch(Batch):
         return replace(
             self,
             positions=tuple(self.positions[i] for i in order),
-            examples=tuple(self.examples[i] for i in order),
+            examples=tuple(self.examples[i] for i in order) if self.examples else (),
             rows=tuple(self.rows[i] for i in order),
         )
 
@@ -68,7 +68,7 @@ def laid_out(
     """Batches of similar length whose padded tokens stay under ``budget``.
 
     Args:
-        examples: what the rows are.
+        examples: what the rows are, or nothing where nobody asks the batches for it.
         rows: one an example.
         budget: tokens; a longer example gets a batch of its own.
         pad: the token behind the end of shorter rows.
@@ -93,7 +93,7 @@ def laid_out(
     return [
         TokenBatch(
             positions=tuple(positions),
-            examples=tuple(examples[i] for i in positions),
+            examples=tuple(examples[i] for i in positions) if examples else (),
             rows=tuple(rows[i] for i in positions),
             pad=pad,
             pad_to=pad_to,

@@ -80,13 +80,20 @@ class LanguageStudent:
             learning: whether a gradient will be taken, which needs more memory a token.
             at_most: padded tokens in one batch where the caller can hold fewer than the student.
         """
+        budget = (self.learning_budget if learning else None) or self.token_budget
+        rows = [self.encode(e) for e in examples]
+        return self.laid_out(rows, min(budget, at_most or budget), examples)
+
+    def laid_out(
+        self, rows: Sequence[Encoded], budget: int, examples: Sequence[Example] = ()
+    ) -> list[TokenBatch]:
+        """Rows in length-sorted batches of at most ``budget`` padded tokens, or one row."""
         pad = self.tokenizer.pad_token_id
         assert isinstance(pad, int)
-        budget = (self.learning_budget if learning else None) or self.token_budget
         return laid_out(
             examples,
-            [self.encode(e) for e in examples],
-            budget=min(budget, at_most or budget),
+            rows,
+            budget=budget,
             pad=pad,
             pad_to=self.pad_to,
             device=self.model.device,

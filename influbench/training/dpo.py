@@ -17,6 +17,7 @@ from influbench.data.records import ModelRef, Pair
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models.chat import without_template
+from influbench.models.halving import in_room
 from influbench.store import Work
 from influbench.training import trainer
 from influbench.training.keeping import folder_of
@@ -24,6 +25,7 @@ from influbench.training.low_memory import recomputed, with_adapter
 from influbench.training.pair_tokens import PairTokens, tokenise
 from influbench.training.preference_trainer import (
     DEVICE_TOKENS,
+    HINT,
     PreferenceTrainer,
     Reader,
     loss,
@@ -48,6 +50,7 @@ class Lesson:
     """By the pair's id."""
 
 
+@in_room("DPO", HINT)
 def dpo(cfg: DPOStageConfig, pairs: Sequence[Pair], teacher: ModelRef, *, work: Work) -> None:
     """Trains the teacher to prefer the chosen completions; leaves the folder ``teacher``.
 

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import torch
+from transformers import TrainingArguments
 
 from influbench import models
 from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
+from influbench.models.halving import in_room
 from influbench.store import Work
-from influbench.store.session import free_device_memory
-from influbench.student import LanguageStudent, StudentSettings, Told, load_student
+from influbench.student import LanguageStudent, StudentSettings, Told, budgets, load_student
 from influbench.student.losses import Encoded
 from influbench.training import trainer
 from influbench.training.keeping import folder_of, save_with_optimizer
 from influbench.training.low_memory import recomputed, with_adapter
+from influbench.training.response_trainer import ResponseTrainer
 from influbench.training.settings import SFTConfig
 
 if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
     from trl.trainer.sft_trainer import SFTTrainer
 
 
+ON_A_CPU = 4
+"""Rows in one forward pass of TRL's trainer: a CPU wins nothing from more."""
+
+HINT = "lower sft.max_length, or set sft.method=lora or sft.compute=bfloat16"
+"""What a device that is too small needs."""
+
+
+@in_room("SFT", HINT)
 def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work: Work) -> None:
     """Trains the final student from the base student; leaves the folder ``student``.
 
@@ -47,7 +59,7 @@ def sft(cfg: SFTConfig, examples: Sequence[Example], student: ModelRef, *, work:
             f"SFT: {cut} of {len(encoded)} examples have more than {held.max_length} tokens: "
             "shorten them, raise sft.max_length, or set sft.overlong=cut"
         )
-    held, log = learnt(cfg, encoded, held, student, work=work)
+    log = learnt(cfg, encoded, held, work=work)
     with work.meter.phase("save"):
         models.save(held.model, held.tokenizer, work.folder("student"))
     work.meta.update(
@@ -69,6 +81,7 @@ def loaded(cfg: SFTConfig, student: ModelRef) -> LanguageStudent:
         max_length=cfg.max_length,
         learn=cfg.learn,
         moments=False,
+        placement="device",
         token_budget=1,  # of no use here, and a GPU's would be measured
         told=Told(adapter="merge"),
     )
@@ -79,17 +92,15 @@ def learnt(
     cfg: SFTConfig,
     encoded: Sequence[Encoded],
     held: LanguageStudent,
-    student: ModelRef,
     *,
     work: Work,
-) -> tuple[LanguageStudent, list[dict[str, float]]]:
-    """The student after the training, and what was logged of each step.
+) -> list[dict[str, float]]:
+    """Trains the student in place; returns what was logged of each step.
 
     Args:
         cfg: the training.
         encoded: the rows that it learns.
-        held: the student, trained in place unless the device has no room for so many rows at once.
-        student: what it was loaded from.
+        held: the student.
         work: keeps checkpoints, and the states that are wanted.
 
     Raises:
@@ -108,38 +119,28 @@ def learnt(
         )
 
     steps = trainer.optimizer_steps(cfg, len(encoded))
-    micro_batch = trainer.divisor(cfg.batch_size, cfg.micro_batch)
-    log: list[dict[str, float]] | None = None
-    learner: Any = None
+    again = functools.partial(
+        recomputed, held.model, cfg.gradient_checkpointing, "sft.gradient_checkpointing"
+    )
     with trainer.off_screen():
-        while log is None:
-            training = _sft_trainer(cfg, encoded, held, work, micro_batch)
-            learner = training.model
-            try:
-                with (
-                    recomputed(
-                        held.model, cfg.gradient_checkpointing, "sft.gradient_checkpointing"
-                    ),
-                    work.meter.phase("train", items=len(encoded) * cfg.epochs, models=[held.model]),
-                ):
-                    log = trainer.train(training, cfg, steps, work=work, keep=keep)
-            except torch.OutOfMemoryError as error:
-                if micro_batch == 1:
-                    raise UserError(
-                        "SFT: the device has no memory left for one example: lower "
-                        "sft.max_length, or set sft.compute=bfloat16"
-                    ) from error
-            if log is None:
-                # From the start, or the last checkpoint: the step that failed has left its traces.
-                micro_batch = trainer.divisor(cfg.batch_size, micro_batch // 2)
-                learner = None
-                del training
-                free_device_memory()
-                with work.meter.phase("load"):
-                    held = loaded(cfg, student)
+        model: Any = held.model
         if cfg.method == "lora":
-            learner.merge_and_unload()
-    return held, log
+            model = with_adapter(model, rank=cfg.lora_rank, alpha=cfg.lora_alpha, seed=cfg.seed)
+        if held.model.device.type == "cpu":
+            training = trl_trainer(cfg, encoded, held, model, work)
+        else:
+            model.train()
+            with work.meter.phase("load"), again():
+                tokens = budgets.of_training(held, encoded, cfg.batch_size)
+            training = device_trainer(cfg, encoded, held, model, work, tokens)
+        with (
+            again(),
+            work.meter.phase("train", items=len(encoded) * cfg.epochs, models=[held.model]),
+        ):
+            log = trainer.train(training, cfg, steps, work=work, keep=keep)
+        if cfg.method == "lora":
+            model.merge_and_unload()
+    return log
 
 
 def _within(rows: Sequence[Encoded], limit: int) -> list[Encoded]:
@@ -152,26 +153,24 @@ def _within(rows: Sequence[Encoded], limit: int) -> list[Encoded]:
     ]
 
 
-def _sft_trainer(
+def trl_trainer(
     cfg: SFTConfig,
     encoded: Sequence[Encoded],
     held: LanguageStudent,
+    model: Any,
     work: Work,
-    micro_batch: int,
 ) -> SFTTrainer:
     """TRL's trainer on rows that are tokenised as the student tokenises them everywhere."""
     from trl.trainer.sft_config import SFTConfig as TrainerSettings
     from trl.trainer.sft_trainer import SFTTrainer
 
+    micro_batch = trainer.divisor(cfg.batch_size, cfg.micro_batch or ON_A_CPU)
     settings = TrainerSettings(
         **trainer.arguments(cfg, len(encoded), micro_batch, work),
         max_length=None,
         # Otherwise TRL would template, cut and drop rows by rules of its own.
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    model: Any = held.model
-    if cfg.method == "lora":
-        model = with_adapter(model, rank=cfg.lora_rank, alpha=cfg.lora_alpha, seed=cfg.seed)
     rows = datasets.Dataset.from_list([_row(e) for e in encoded])
     training = SFTTrainer(
         model=model,
@@ -184,6 +183,27 @@ def _sft_trainer(
     assert batch["input_ids"][0].tolist() == list(encoded[0].ids)
     assert int((batch["labels"] != -100).sum()) == len(encoded[0].learned)
     return training
+
+
+def device_trainer(
+    cfg: SFTConfig,
+    encoded: Sequence[Encoded],
+    held: LanguageStudent,
+    model: Any,
+    work: Work,
+    tokens: int,
+) -> ResponseTrainer:
+    """The trainer of a GPU: as few passes a step as there is room for."""
+    told = trainer.arguments(cfg, len(encoded), cfg.batch_size, work)
+    return ResponseTrainer(
+        model,
+        TrainingArguments(**told, remove_unused_columns=False),
+        held=replace(held, compute=cfg.compute),
+        rows=encoded,
+        tokens=tokens,
+        most=cfg.micro_batch,
+        hint=HINT,
+    )
 
 
 def _row(encoded: Encoded) -> dict[str, Any]:

@@ -58,7 +58,9 @@ class SFTSettings(TrainingSettings):
     """The final student's training; the loss is the mean over all response tokens of a batch."""
 
     learn: Learn = Field(default="all", description="assistant turns that are learnt")
-    micro_batch: int = transport(4, "most rows in one forward pass", ge=1)
+    micro_batch: int | None = transport(
+        None, "most rows in one forward pass; None = 4 on a CPU, as many as fit on a GPU", ge=1
+    )
     method: Literal["full", "lora"] = seldom(
         "full", "lora: an adapter in every linear layer learns, and is merged into the student"
     )

@@ -63,7 +63,7 @@ def short_trainings(
         now = fresh()
         if subset.ids:
             encoded = [now.encode(known[name]) for name in subset.ids]
-            now, _ = learnt(cfg, encoded, now, student, work=work)
+            learnt(cfg, encoded, now, work=work)
             # The next training must not go on from this one's checkpoint.
             shutil.rmtree(work.path / trainer.CHECKPOINTS, ignore_errors=True)
         held = replace(now, model=now.model.eval())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from transformers import get_constant_schedule_with_warmup
 from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.files import digest
-from influbench.models.halving import Halves
+from influbench.models.halving import Halves, in_room
 from influbench.store import Work
-from influbench.student import LanguageStudent, StudentSettings, Told, load_student
+from influbench.student import LanguageStudent, StudentSettings, Told, budgets, load_student
 from influbench.student.batch import TokenBatch
 from influbench.training import trainer
 from influbench.training.keeping import save_with_optimizer
 from influbench.training.settings import WarmupConfig
+
+HINT = "lower warmup.max_length, or set warmup.compute=bfloat16"
+"""What a device that is too small needs."""
 
 
 @dataclass
@@ -33,11 +36,10 @@ class _Progress:
     schedule: torch.optim.lr_scheduler.LRScheduler
     losses: list[float]
     """Mean loss of each step's batch so far, nats per response token."""
-    halves: Halves = field(
-        default_factory=lambda: Halves("lower warmup.max_length, or set warmup.compute=bfloat16")
-    )
+    halves: Halves = field(default_factory=lambda: Halves(HINT))
 
 
+@in_room("warm-up", HINT)
 def warm_up(
     cfg: WarmupConfig, examples: Sequence[Example], student: ModelRef, *, work: Work
 ) -> None:
@@ -62,12 +64,17 @@ def warm_up(
         compute=cfg.compute,
         max_length=cfg.max_length,
         learn=cfg.learn,
-        token_budget=cfg.token_budget,
+        token_budget=cfg.token_budget or budgets.ON_A_CPU,
+        placement="device",
         moments=False,
         told=_kept(cfg.told),
     )
     with work.meter.phase("load"):
         held = load_student(student, settings)
+        encoded = [held.encode(e) for e in examples]
+        if cfg.token_budget is None:
+            tokens = budgets.of_training(held, encoded, cfg.batch_size)
+            held = replace(held, learning_budget=tokens)
     optimizer = torch.optim.AdamW(
         [weight for weight in held.model.parameters() if weight.requires_grad],
         lr=cfg.learning_rate,
@@ -79,7 +86,7 @@ def warm_up(
     progress = _Progress(held, optimizer, schedule, [])
     with work.meter.phase("train", items=len(examples) * cfg.epochs, models=[held.model]):
         _run(progress, cfg, list(_batches(cfg, examples)), work)
-    cut = sum(held.encode(e).cut for e in examples)
+    cut = sum(row.cut for row in encoded)
     with work.meter.phase("save"):
         _save(progress, cfg, work.folder("student"))
     work.meta.update(steps=steps, loss=progress.losses, examples=len(examples), cut=cut)

@@ -53,7 +53,7 @@ def test_sft_and_warm_up_learn_all_answers_and_no_end_that_was_not_written(tmp_p
     student = load_student(models.resolve(str(folder)))
     cut = dataclasses.replace(PLAIN[1], finished=False)
     encoded = [student.encode(e) for e in (CHATS[0], cut)]
-    trainer = fine_tuning._sft_trainer(FINE, encoded, student, at(tmp_path / "w"), 2)
+    trainer = fine_tuning.trl_trainer(FINE, encoded, student, student.model, at(tmp_path / "w"))
     end = student.tokenizer.convert_tokens_to_ids("<|im_end|>")
     rows = trainer.train_dataset
     assert isinstance(rows, datasets.Dataset)

@@ -1,16 +1,17 @@
+import functools
 import json
 from pathlib import Path
 
 import datasets
 import pytest
 import torch
-from training_kit import EXAMPLES, FINE, WARM, at, ref, same, weights
+from training_kit import EXAMPLES, FINE, WARM, at, ref, weights
 
 from influbench import testing
 from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.store import Store, Work
-from influbench.student import LanguageStudent, StudentSettings, load_student
+from influbench.student import LanguageStudent, StudentSettings, budgets, load_student
 from influbench.training import WARM_UP, SFTConfig, WarmupConfig, fine_tuning, sft, warm_up, warming
 
 
@@ -73,7 +74,7 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_nothing(
 def test_sft_trains_on_the_tokens_of_the_student(tiny_ref: ModelRef, work: Work) -> None:
     held = load_student(tiny_ref, StudentSettings(device="cpu", max_length=1024))
     encoded = [held.encode(e) for e in EXAMPLES]
-    trainer = fine_tuning._sft_trainer(FINE, encoded, held, work, 2)
+    trainer = fine_tuning.trl_trainer(FINE, encoded, held, held.model, work)
     rows = trainer.train_dataset
     assert isinstance(rows, datasets.Dataset)
     for row, own in zip(rows, encoded, strict=True):
@@ -125,27 +126,76 @@ def test_sft_stops_when_the_loss_is_not_finite(tiny_ref: ModelRef, work: Work) -
     assert not (work.path / "student").exists()
 
 
-def test_sft_out_of_memory_goes_on_with_half_the_rows_a_pass(
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
+    """SFT takes a GPU's trainer, of whose passes this has the rows; three rows have no room."""
+    loss, passes = LanguageStudent.loss, []
+
+    def crowded(self, batch):
+        if len(batch.rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        passes.append(len(batch.rows))
+        return loss(self, batch)
+
+    monkeypatch.setattr(LanguageStudent, "loss", crowded)
+    gpus = functools.partial(fine_tuning.device_trainer, tokens=tokens)
+    monkeypatch.setattr(fine_tuning, "trl_trainer", gpus)
+    return passes
+
+
+@pytest.mark.parametrize("changes", [{"method": "full"}, {"method": "lora"}, {"batch_size": 5}])
+def test_on_a_gpu_sft_learns_the_same_however_its_batches_are_cut(
+    tiny_ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    cfg = FINE.model_copy(update={"micro_batch": None, **changes})
+    usual, gpus = at(tmp_path / "usual"), at(tmp_path / "gpus")
+    sft(cfg, EXAMPLES, tiny_ref, work=usual)
+    passes = as_on_a_gpu(monkeypatch, 1000)
+    sft(cfg, EXAMPLES, tiny_ref, work=gpus)
+    assert sum(passes) == 36
+    assert set(passes) == {1, 2} if cfg.batch_size == 5 else {2}
+    assert gpus.meta.pop("loss") == pytest.approx(usual.meta.pop("loss"), abs=1e-4)
+    assert gpus.meta == usual.meta
+    _, row, _ = gpus.meter.rows()
+    assert row.forward_passes == row.backward_passes == 36
+    before, after = weights(usual, "student"), weights(gpus, "student")
+    for name, weight in before.items():
+        assert torch.allclose(weight, after[name], atol=2e-4), name
+
+
+def test_on_a_gpu_sft_keeps_within_tokens_and_rows_and_says_when_one_has_no_room(
     tiny_ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cfg = FINE.model_copy(update={"micro_batch": 4, "epochs": 1})
-    usual, small = at(tmp_path / "usual"), at(tmp_path / "small")
-    sft(cfg.model_copy(update={"micro_batch": 1}), EXAMPLES, tiny_ref, work=usual)
-    train, tried = fine_tuning.trainer.train, []
+    passes = as_on_a_gpu(monkeypatch, 1)
+    sft(FINE, EXAMPLES, tiny_ref, work=at(tmp_path / "tokens"))
+    assert passes == [1] * 36
+    passes.clear()
+    one = FINE.model_copy(update={"micro_batch": 1})
+    gpus = functools.partial(fine_tuning.device_trainer, tokens=1000)
+    monkeypatch.setattr(fine_tuning, "trl_trainer", gpus)
+    sft(one, EXAMPLES, tiny_ref, work=at(tmp_path / "rows"))
+    assert passes == [1] * 36
 
-    def crowded(training, *more, **named):
-        rows = training.args.per_device_train_batch_size
-        tried.append(rows)
-        if rows > 1:  # as after a step half done
-            next(training.model.parameters()).data.zero_()
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return train(training, *more, **named)
+    def full(self, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(fine_tuning.trainer, "train", crowded)
-    sft(cfg, EXAMPLES, tiny_ref, work=small)
-    assert tried == [4, 2, 1]
-    assert small.meta == usual.meta
-    assert same(weights(small, "student"), weights(usual, "student"))
+    monkeypatch.setattr(LanguageStudent, "loss", full)
+    with pytest.raises(UserError, match=r"left for a batch of one: lower sft\.max_length"):
+        sft(FINE, EXAMPLES, tiny_ref, work=at(tmp_path / "none"))
+
+
+def test_a_training_whose_optimizer_has_no_room_says_what_to_do(
+    tiny_ref: ModelRef, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(
+        UserError, match=r"SFT: the device has no memory left: lower sft\.max_length"
+    ):
+        sft(FINE, EXAMPLES, tiny_ref, work=work)
+    with pytest.raises(UserError, match="warm-up: the device has no memory left: lower warmup"):
+        warm_up(WARM, EXAMPLES, tiny_ref, work=work)
 
 
 def test_the_warm_up_out_of_memory_goes_on_with_half_the_rows_a_pass(
@@ -166,3 +216,28 @@ def test_the_warm_up_out_of_memory_goes_on_with_half_the_rows_a_pass(
     assert sizes[:3] == [4, 2, 2]
     assert 4 not in sizes[1:]
     assert small.meta["loss"] == pytest.approx(usual.meta["loss"], abs=1e-5)
+
+
+def test_the_warm_up_is_cut_as_its_memory_was_measured_unless_it_is_told(
+    tiny_ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, small, told = (at(tmp_path / name) for name in ("usual", "small", "told"))
+    warm_up(WARM, EXAMPLES, tiny_ref, work=usual)
+    loss, sizes, asked = LanguageStudent.loss, [], []
+
+    def counted(self, batch):
+        sizes.append(len(batch.rows))
+        return loss(self, batch)
+
+    def measured(student, rows, batch_size):
+        asked.append((len(rows), batch_size))
+        return 1
+
+    monkeypatch.setattr(LanguageStudent, "loss", counted)
+    monkeypatch.setattr(budgets, "of_training", measured)
+    warm_up(WARM, EXAMPLES, tiny_ref, work=small)
+    assert sizes == [1] * 36
+    assert small.meta["loss"] == pytest.approx(usual.meta["loss"], abs=1e-5)
+    warm_up(WARM.model_copy(update={"token_budget": 9999}), EXAMPLES, tiny_ref, work=told)
+    assert sizes[36:] == [4] * 9
+    assert asked == [(12, 4)]
