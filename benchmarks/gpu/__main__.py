@@ -37,6 +37,7 @@ GROUPS: tuple[dict[str, float], ...] = (
         "1.1B tf32": 40.0,
         "135M fp32": 30.0,
         "generation": 30.0,
+        "training": 60.0,
         "loop": 60.0,
     },
 )

@@ -18,7 +18,7 @@ import torch
 from scipy.stats import spearmanr
 
 from benchmarks import released_oracle
-from benchmarks.gpu import clock, steps, students, ways
+from benchmarks.gpu import clock, steps, students, trainings, ways
 from benchmarks.gpu.rows import Recorder
 from influbench.data.records import Example
 from influbench.estimator import Context, Estimator, as_scores
@@ -237,6 +237,12 @@ def generation(sizes: Sizes, record: Recorder) -> None:
             record(name, rows * new / seconds, "tokens/s", "one stop string; no row ends")
 
 
+def training(sizes: Sizes, record: Recorder) -> None:
+    """A step of SFT on the small and the middle student."""
+    for shape in dict.fromkeys((sizes.small, sizes.middle)):
+        trainings.step(shape, sizes.tokens, sizes.device, record)
+
+
 def loop(sizes: Sizes, record: Recorder) -> None:
     """A whole run of the smallest preset on the device."""
     with tempfile.TemporaryDirectory() as folder:
@@ -361,5 +367,6 @@ PARTS: dict[str, Callable[[Sizes, Recorder], None]] = {
     "1.1B tf32": one_size("middle", "tf32", full=False),
     "135M fp32": one_size("small", "float32", full=False),
     "generation": generation,
+    "training": training,
     "loop": loop,
 }
