@@ -25,6 +25,8 @@ Tree = dict[str, Any]
 """Settings as YAML has them."""
 
 
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What its parser raises: ``2020-13-45`` is no date, and a thousand brackets are too deep."""
 CPU_FACTS, GPU = Path("/proc/cpuinfo"), Path("/dev/nvidiactl")
 
 
@@ -43,6 +45,8 @@ def on_this_machine(dtype: Any) -> Any:
 OnThisMachine = BeforeValidator(on_this_machine)
 Products = Annotated[Literal["float32", "bfloat16"], OnThisMachine]
 """Dtype of matrix products; ``auto`` is settled when the configuration is made."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What every generator that is seeded takes: numpy's and transformers' know no more and no sign."""
 
 
 def transport(default: Any, description: str = "", **limits: Any) -> Any:
@@ -68,7 +72,12 @@ def seldom(default: Any, description: str = "", **limits: Any) -> Any:
 class Config(BaseModel):
     """Base of all configurations."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,  # JSON has no word for them: neither a key nor a result could be made
+    )
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change an answer, as plain JSON types; nested configs included."""
@@ -160,18 +169,18 @@ def from_settings(
     return checked(kind, tree, where)
 
 
-def override(tree: Tree, text: str) -> None:
-    """Applies one ``key.subkey=value``, the value in YAML.
+def override(
+    tree: Tree, text: str, option: str = "--set", example: str = "scoring.estimator=trak"
+) -> None:
+    """Applies one ``key.subkey=value`` of a command's ``option``, the value in YAML.
 
     Raises:
         UserError: it is no such text, or a setting on the way has no parts.
     """
     key, found, value = text.partition("=")
     if not found or not key:
-        raise UserError(
-            f"--set {text}: expected KEY=VALUE, for example --set scoring.estimator=trak"
-        )
-    assign(tree, key, _scalar(value), f"--set {text}")
+        raise UserError(f"{option} {text}: expected KEY=VALUE, for example {option} {example}")
+    assign(tree, key, _scalar(value), f"{option} {text}")
 
 
 def assign(tree: Tree, key: str, value: Any, where: str) -> None:
@@ -197,7 +206,18 @@ def read_yaml(path: Path) -> Tree:
     """
     if not path.is_file():
         raise UserError(f"expected a YAML file at {path}: there is none")
-    return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#04x} at offset "
+            f"{error.start}: save the file as UTF-8"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path}: expected a YAML file, cannot read it: {error.strerror}"
+        ) from error
+    return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, where: str) -> Tree:
@@ -208,7 +228,7 @@ def parse_yaml(text: str, where: str) -> Tree:
     """
     try:
         tree = copy.deepcopy(_loaded(text))
-    except yaml.YAMLError as error:
+    except NOT_YAML as error:
         raise UserError(f"{where}: expected YAML, got: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise UserError(
@@ -225,10 +245,11 @@ def _loaded(text: str) -> Any:
 def _scalar(text: str) -> Any:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except NOT_YAML:
         return text
+    number = isinstance(value, str) and text[-1:].isdigit()  # YAML 1.1 reads 1e-5 as text
     try:
-        return float(text) if isinstance(value, str) else value  # YAML 1.1 reads 1e-5 as text
+        return float(text) if number else value
     except ValueError:
         return value
 
@@ -236,6 +257,8 @@ def _scalar(text: str) -> Any:
 def _fields(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
     model = kind
     for part in path:
+        if part not in model.model_fields:  # a place in a list, or a member of a union
+            continue
         annotation = model.model_fields[part].annotation
         found = [t for t in (annotation, *get_args(annotation)) if _is_model(t)]
         if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 
 
@@ -18,6 +19,17 @@ class MethodError(RuntimeError):
 
     The message is a single line; exit code 1.
     """
+
+
+def no_such_name(error: BaseException) -> str:
+    """The line about a path that no file can have, wherever it was tried; empty for other errors.
+
+    Only names that a user gave can be so long.
+    """
+    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+        return ""
+    name = str(error.filename)
+    return f"expected a path, got a name that is too long for this system: {name[:60]}…"
 
 
 EXTRAS = {

@@ -18,7 +18,7 @@ import typer
 from influbench import terminal
 from influbench.cli import evaluation, plan, report, runs, stores
 from influbench.cli import score as scoring
-from influbench.errors import MethodError, UserError
+from influbench.errors import MethodError, UserError, no_such_name
 from influbench.executors import team
 
 app = typer.Typer(
@@ -102,6 +102,9 @@ def main() -> None:
             )
         raise
     except Exception as error:
+        if line := no_such_name(error):
+            sys.stderr.write(f"influbench: {terminal.plain(line)}\n")
+            sys.exit(2)
         if os.environ.get("INFLUBENCH_DEBUG"):
             raise
         last = traceback.extract_tb(error.__traceback__)[-1]

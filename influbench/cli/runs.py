@@ -67,7 +67,7 @@ def sweep(
     from influbench.studies.study_file import load_study
 
     several = "ray" if ray_address else "pool" if jobs is not None and jobs > 1 else None
-    more: dict[str, Any] = parse_options(slurm or [])
+    more: dict[str, Any] = parse_options(slurm or [], "--slurm")
     given = {
         "kind": executor or several,
         "workers": jobs,

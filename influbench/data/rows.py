@@ -47,6 +47,8 @@ def read_rows(source: str | Path, limit: int | None = None) -> list[Row]:
         UserError: there is no such file or data set, or a line is malformed.
     """
     path = Path(source)
+    if source == "":  # pathlib's name for this folder
+        raise UserError("expected a file, a folder or a hub name like owner/name, got an empty one")
     if path.is_dir():
         return list(islice(_dataset_rows(str(source), path.name, folder=path), limit))
     if not path.exists():

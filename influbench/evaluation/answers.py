@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
-from influbench.config import transport
+from influbench.config import Seed, transport
 from influbench.data.records import Answer, ModelRef, Question
 from influbench.evaluation.settings import AnswerSettings
 from influbench.generation.engines import Engine, opened, purse
@@ -22,7 +22,7 @@ from influbench.store.ledger import Phase
 class AnswerConfig(AnswerSettings):
     """The same, with what holds for the whole evaluation."""
 
-    seed: int = 0
+    seed: Seed = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = transport("auto")
 

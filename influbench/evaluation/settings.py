@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from influbench.config import Config, Products, transport
+from influbench.config import Config, Products, Seed, transport
 from influbench.generation.settings import EngineSettings, Sampling
 
 SUITES = ("losses", "alpaca_eval", "mt_bench", "mt_bench_pairwise", "head_to_head")
@@ -41,7 +41,7 @@ class HarnessSettings(Config):
     chat: bool = Field(
         default=False, description="questions through the chat template, examples as turns"
     )
-    seed: int = Field(default=1234, description="of the choice of few-shot examples; its own")
+    seed: Seed = Field(default=1234, description="of the choice of few-shot examples; its own")
     max_length: int | None = Field(default=None, description="of the context; None = the model's")
     batch_size: int = transport(8, gt=0)
     include_path: Path | None = transport(

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from influbench import data, executors, models
-from influbench.config import Config, transport
+from influbench.config import Config, Seed, transport
 from influbench.data import DataConfig
 from influbench.data.records import LedgerRow, ModelRef, Question
 from influbench.errors import UserError
@@ -63,7 +63,7 @@ class EvaluateConfig(Config):
     baseline: str | None = Field(
         default=None, description="a model, or a file of outputs; None = the prompts' own outputs"
     )
-    seed: int = 0
+    seed: Seed = 0
     device: str = transport("auto", "where all models stand; judge.device for the judge")
     limit: int | None = Field(default=None, ge=1, description="the first N items of each suite")
     judge: JudgeConfig | None = None

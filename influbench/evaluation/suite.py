@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from influbench import judging
-from influbench.config import Config, transport
+from influbench.config import Config, Seed, transport
 from influbench.data.records import Answer, Example, ModelRef, Outcome, Question
 from influbench.evaluation import answers as answering
 from influbench.evaluation.answers import AnswerConfig
@@ -35,7 +35,7 @@ class VerdictConfig(Config):
 
     judge: JudgeConfig
     orders: Orders = "both"
-    seed: int = 0
+    seed: Seed = 0
     archive: Path | None = transport(None)
 
 

@@ -21,7 +21,7 @@ class ExecutorConfig(Config):
     """Where tasks run; none of it changes a record."""
 
     kind: Kind = "local"
-    workers: int = Field(default=1, gt=0, description="tasks at a time")
+    workers: int = Field(default=1, gt=0, le=4096, description="tasks at a time")
     ray_address: str = Field(default=HERE, description="'auto', HOST:PORT; empty = this machine")
     gpus: float = Field(default=0, ge=0, description="of a task, on slurm and ray")
     memory_gb: float | None = Field(default=None, gt=0, description="of a task, on slurm and ray")

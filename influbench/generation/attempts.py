@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from influbench.config import seldom, transport
+from influbench.config import Seed, seldom, transport
 from influbench.data import records
 from influbench.data.records import ModelRef
 from influbench.generation.completion import Completion
@@ -34,7 +34,7 @@ from influbench.store.budget import Budget
 class GenerationConfig(GenerationSettings):
     """The stage's: with what a run says once."""
 
-    seed: int = 0
+    seed: Seed = 0
     num_candidates: int = Field(default=10000, ge=1, description="pairs to write")
     dtype: Literal["float32", "bfloat16"] = "float32"
     chat_template: str | None = None

@@ -97,13 +97,13 @@ def _merge(under: Tree, over: Tree) -> Tree:
     return out
 
 
-def parse_options(texts: Sequence[str]) -> Tree:
-    """``KEY=VALUE`` texts as options, values in YAML.
+def parse_options(texts: Sequence[str], option: str) -> Tree:
+    """``KEY=VALUE`` texts of a command's option, values in YAML.
 
     Raises:
         UserError: a text without ``=``.
     """
     options: Tree = {}
     for text in texts:
-        override(options, text)
+        override(options, text, option, "slurm_partition=gpu")
     return options

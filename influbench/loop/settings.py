@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from influbench.config import Config, seldom, transport
+from influbench.config import Config, Seed, seldom, transport
 from influbench.data import DataConfig
 from influbench.evaluation.settings import EvaluationConfig
 from influbench.generation.settings import GenerationSettings
@@ -56,7 +56,7 @@ class RunConfig(Config):
     """One configuration of the loop. Presets are such objects in YAML."""
 
     name: str = transport("run", "the study that results are filed under")
-    seed: int = 0
+    seed: Seed = 0
     device: str = transport("auto", "where all models of the run stand; judge.device for the judge")
     rounds: int = Field(default=1, ge=1)
     teacher: TeacherConfig

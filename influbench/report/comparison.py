@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, TypeAdapter, ValidationError
 
-from influbench.config import Config
+from influbench.config import Config, Seed
 from influbench.data.records import Score
 from influbench.errors import UserError
 from influbench.estimator import Scale
@@ -45,7 +45,7 @@ class CompareConfig(Config):
     """All settings of ``influbench compare`` beside its files."""
 
     oracle: str = Field(default="exact", description="the stem of a score file, or another file")
-    seed: int = Field(default=0, description="of the bootstrap")
+    seed: Seed = Field(default=0, description="of the bootstrap")
     resamples: int = Field(default=RESAMPLES, ge=2, description="of the bootstrap")
 
 

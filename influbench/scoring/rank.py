@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import Field
 
 from influbench import models, scoring
-from influbench.config import Config, from_settings, transport
+from influbench.config import Config, Seed, from_settings, transport
 from influbench.data.examples import Source, as_examples
 from influbench.data.records import Example, LedgerRow, ModelRef, Score
 from influbench.errors import UserError
@@ -46,7 +46,7 @@ class RankConfig(Config):
     student: StudentConfig
     estimator: str = Field(default=AUTO, description="a registered name, or module:Class")
     options: dict[str, Any] = Field(default_factory=dict, description="the estimator's own")
-    seed: int = 0
+    seed: Seed = 0
     device: str = transport("auto")
     limit: int | None = Field(default=None, ge=1, description="the first N candidates only")
     reference_limit: int | None = Field(default=None, ge=1)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from influbench.config import Config, seldom, transport
+from influbench.config import Config, Seed, seldom, transport
 from influbench.estimator import Objective
 from influbench.executors import ExecutorConfig
 from influbench.judging import JudgeConfig
@@ -76,7 +76,10 @@ class ScoringSettings(Config):
         None, "candidates between two safe points; None = as many as suit the method", gt=0
     )
     workers: int = transport(
-        1, "processes that share the candidates of a method without a judge; GPUs are dealt", gt=0
+        1,
+        "processes that share the candidates of a method without a judge; GPUs are dealt",
+        gt=0,
+        le=4096,
     )
     executor: ExecutorConfig = transport(
         ExecutorConfig(kind="pool"), "where those processes are: pool, slurm or ray"
@@ -88,7 +91,7 @@ class MethodConfig(ScoringSettings):
 
     estimator: str
     options: dict[str, Any] = Field(default_factory=dict)
-    seed: int = 0
+    seed: Seed = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     judge: JudgeConfig | None = None
     told: Told = seldom(Told(), "how the student steps, where that is not as its folder says")

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from influbench import scoring, training
-from influbench.config import Config, transport
+from influbench.config import Config, Seed, transport
 from influbench.data import DataConfig, load_examples, load_reference, load_starter
 from influbench.data.records import Example, LedgerRow, ModelRef, ResultRow, Score
 from influbench.errors import UserError
@@ -44,7 +44,7 @@ class ScoredStudentConfig(Config):
     scoring: ScoringSettings = ScoringSettings()
     device: str = transport("auto", "where all models of the study stand")
     judge: JudgeConfig = JudgeConfig()
-    seed: int = Field(default=0, description="of the sets, the warm-up and methods that draw")
+    seed: Seed = Field(default=0, description="of the sets, the warm-up and methods that draw")
 
 
 @dataclass(frozen=True)

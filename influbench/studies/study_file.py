@@ -52,6 +52,8 @@ def load_study(file: str | Path, overrides: Sequence[str] = ()) -> Study:
     kind = kinds.load(name)
     given = raw.get("grid", {})
     points = list(_varied(given if isinstance(given, list) else [given], file))
+    if not points:
+        raise UserError(f"{file}: expected 'grid' to list some grids, got none")
     excluded = _Excluded(raw.get("exclude", []), {str(k) for p in points for k in p}, file)
     found: list[tuple[str, Config]] = []
     for varied in points:
@@ -158,9 +160,14 @@ def run_id(cfg: Config, varied: Mapping[str, Any] | None = None) -> str:
 
 
 def _check_parts(raw: Tree, needed: set[str], file: str | Path) -> None:
-    found = {"unknown": sorted(set(raw) - PARTS), "missing": sorted(needed - set(raw))}
+    named = set(map(str, raw))
+    found = {"unknown": sorted(named - PARTS), "missing": sorted(needed - named)}
     if any(found.values()):
         raise UserError(
             f"{file}: expected a study with name, question, kind, base, set, grid and exclude; "
             + "; ".join(f"{what}: {', '.join(keys)}" for what, keys in found.items() if keys)
+        )
+    if not isinstance(raw.get("set", {}), dict):
+        raise UserError(
+            f"{file}: expected 'set' to hold settings as 'key: value' lines, got {raw['set']}"
         )

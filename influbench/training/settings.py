@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from influbench.config import Config, OnThisMachine, Products, seldom, transport
+from influbench.config import Config, OnThisMachine, Products, Seed, seldom, transport
 from influbench.models.settings import Learn
 from influbench.student.history import Told
 from influbench.student.settings import Compute
@@ -106,7 +106,7 @@ class DPOSettings(TrainingSettings):
 class WarmupConfig(WarmupSettings):
     """The stage's: with what a run says once."""
 
-    seed: int = 0
+    seed: Seed = 0
     device: str = transport("auto")
     told: Told = seldom(Told(), "which weights are trained")
 
@@ -114,7 +114,7 @@ class WarmupConfig(WarmupSettings):
 class TrainingConfig(TrainingSettings):
     """A training stage's: with what a run says once."""
 
-    seed: int = 0
+    seed: Seed = 0
     device: str = transport("auto")
     keep_checkpoints: int = seldom(0, "states kept on the way, at even shares of the steps", ge=0)
 

@@ -193,6 +193,8 @@ def test_csv_lines_count_line_breaks_in_cells(tmp_path: Path):
 def test_missing_empty_and_binary_files(tmp_path: Path):
     with pytest.raises(UserError, match="there is no such file"):
         load_examples(tmp_path / "none.jsonl")
+    with pytest.raises(UserError, match="got an empty one"):
+        load_examples("")
     (tmp_path / "e.jsonl").write_text("")
     with pytest.raises(UserError, match="got an empty file"):
         load_examples(tmp_path / "e.jsonl")

@@ -1,6 +1,7 @@
 """Presets, files, overrides and grids become checked configurations, or one clear line."""
 
 import pytest
+from command import influbench
 
 from influbench.errors import UserError
 from influbench.loop import reading as presets
@@ -75,8 +76,15 @@ def test_a_grid_is_the_product_of_its_lists(tmp_path):
         ("scoring.estimatr=exact", "no setting 'scoring.estimatr'; did you mean estimator"),
         ("dpo.beta=-1", "setting 'dpo.beta': Input should be greater than 0, got -1"),
         ("seed=many", "setting 'seed'"),
+        ("seed=-1", "setting 'seed': Input should be greater than or equal to 0"),
+        ("seed=4294967296", "setting 'seed': Input should be less than 4294967296"),
+        ("sft.clip_norm=.inf", "setting 'sft.clip_norm': Input should be a finite number"),
+        ("generation.response.temperature=.inf", "Input should be a finite number"),
         ("seed", "expected KEY=VALUE"),
         ("seed.x=1", "single setting"),
+        ("students=[{name: tiny, nme: 1}]", "no setting 'students.0.nme'; did you mean name"),
+        ("seed=2020-13-45", "setting 'seed'"),
+        ("seed=" + 999 * "[", "setting 'seed'"),
     ],
 )
 def test_a_bad_override_is_named(override, expected):
@@ -92,6 +100,11 @@ def test_a_bad_override_is_named(override, expected):
         ("name: s\nbase: tiny\ngrid: {seed: [0]}\ngird: 1\n", "unknown: gird"),
         ("- a\n- b\n", "expected settings"),
         ("name: [", "expected YAML"),
+        ("name: 2020-13-45", "expected YAML, got: month must be in 1..12"),
+        ("name: " + 999 * "[", "expected YAML, got: maximum recursion"),
+        ("name: s\nbase: tiny\ngrid: []\n", "expected 'grid' to list some grids"),
+        ("name: s\nbase: tiny\ngrid: {seed: [0]}\nset:\n", "expected 'set' to hold settings"),
+        ("name: s\nbase: tiny\ngrid: {seed: [0]}\n1: x\n~: y\n", "unknown: 1, None"),
     ],
 )
 def test_a_bad_study_is_named(tmp_path, text, expected):
@@ -99,6 +112,19 @@ def test_a_bad_study_is_named(tmp_path, text, expected):
     file.write_text(text)
     with pytest.raises(UserError, match=expected):
         load_study(file)
+
+
+def test_a_file_of_another_encoding_and_a_name_that_no_file_can_have_are_one_line(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_bytes("name: é\n".encode("latin-1"))
+    for read in (load_study, presets.load_run):
+        with pytest.raises(UserError, match="expected UTF-8 text, got byte 0xe9 at offset 6"):
+            read(str(file))
+    long = 999 * "x"
+    for command in (("run", long), ("sweep", long), ("run", "tiny", "--set", f"data.seeds={long}")):
+        done = influbench(*command, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert "a name that is too long for this system" in done.stderr.splitlines()[-1]
 
 
 def test_transport_settings_do_not_change_the_identity():

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from influbench.config import Config, transport
+from influbench.config import Config, Seed, transport
 from influbench.data.records import Example, Outcome
 from influbench.evaluation.suites import losses
 from influbench.evaluation.suites.losses import LossConfig
@@ -42,7 +42,7 @@ class ResolvesConfig(Config):
     num_evaluation: int = Field(default=64, ge=2, description="useful rows held out")
     sft: SFTSettings = SFTSettings()
     device: str = transport("auto", "where all models of the study stand")
-    seed: int = Field(default=0, description="of the rows drawn and of the trainings")
+    seed: Seed = Field(default=0, description="of the rows drawn and of the trainings")
 
 
 def load(cfg: ResolvesConfig) -> tuple[list[Example], list[Example], list[Example]]:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from influbench import data, generation
-from influbench.config import Config, transport
+from influbench.config import Config, Seed, transport
 from influbench.data import DataConfig
 from influbench.data.records import Candidate, ModelRef, Outcome, Pair, Score
 from influbench.errors import UserError
@@ -54,7 +54,7 @@ class TransmitsConfig(Config):
     num_written: int = Field(default=64, ge=2, description="written by each taught teacher")
     dpo: DPOSettings = DPOSettings()
     device: str = transport("auto", "where all models of the study stand")
-    seed: int = 0
+    seed: Seed = 0
 
 
 def length(instruction: str) -> float:
