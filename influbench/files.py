@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from influbench.errors import UserError
 
@@ -32,17 +35,24 @@ def _inner(value: Any) -> dict[str, Any]:
     return {told.name: getattr(value, told.name) for told in dataclasses.fields(value)}
 
 
-def from_dict(kind: type[R], row: dict[str, Any]) -> R:
+def from_dict(kind: type[R], row: Mapping[str, Any]) -> R:
     """Builds a record of type ``kind``; lists become tuples, since records are hashable.
 
     Raises:
-        TypeError: a field is missing or unknown.
+        ValueError: it is no mapping, or a field is missing, unknown or of a wrong type.
     """
-    return kind(**{k: _tuples(v) for k, v in row.items()})
+    checks, fields = _checks(kind)
+    record = checks(row)
+    if not row.keys() <= fields:
+        raise ValueError(f"{kind.__name__} has no field {', '.join(sorted({*row} - fields))}")
+    return record
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+@functools.cache
+def _checks(kind: type[Any]) -> tuple[Callable[[Any], Any], frozenset[str]]:
+    """What makes a record of a mapping, and the names of its fields."""
+    names = frozenset(told.name for told in dataclasses.fields(kind))
+    return TypeAdapter(kind).validate_python, names
 
 
 def write_bytes(path: Path, data: bytes) -> None:

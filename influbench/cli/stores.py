@@ -64,7 +64,7 @@ def gc(
     store: options.StoreRoot = STORE,
     yes: Annotated[bool, typer.Option("--yes", help="delete; else it is only said")] = False,
 ) -> None:
-    """Delete what no result and no unfinished run of a study is made of.
+    """Delete what no result and no unfinished run of a study is made of, while none is at work.
 
     What ``score`` and ``evaluate`` made, and sweeps of influbench 0.2, is not known to be needed:
     give those sweeps again first, which takes seconds.
@@ -74,14 +74,11 @@ def gc(
     _check(store)
     console = terminal.console()
     found = upkeep.listing(store.resolve())
-    idle = [entry for entry in found if not entry.users]
-    gone = upkeep.remove(store.resolve(), idle) if yes else idle
+    gone = upkeep.remove(store.resolve()) if yes else [e for e in found if not e.users]
     for entry in gone:
         cost = f"{entry.seconds:.1f} s to make again" if entry.whole else "half done"
         line = f"{entry.path.name}: {_mb(entry.bytes)} MB, {cost}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if len(gone) < len(idle):
-        console.print(f"{len(idle) - len(gone)} entries are being worked on and stay")
     said = "deleted" if yes else "would go; --yes deletes them"
     console.print(_total(gone, said), markup=False, highlight=False)
     console.print(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from influbench.errors import UserError
-from influbench.files import write_bytes
+from influbench.files import from_dict, write_bytes
 from influbench.results.axes import axes_of, leaves
 from influbench.results.outputs import claim
 from influbench.results.result_file import MANIFEST, is_result
@@ -67,7 +67,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(runs=tuple(raw["runs"]), axes=tuple(raw["axes"]))
+        return from_dict(Manifest, {"runs": list(raw["runs"]), "axes": raw["axes"]})
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error}): sweep the study again, or "

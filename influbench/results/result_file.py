@@ -148,7 +148,7 @@ def read(path: Path) -> tuple[str, str, RunResult]:
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        version, name, run = raw["format"], raw["study"], raw["run"]
+        version, name, run = raw["format"], str(raw["study"]), raw["run"]
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
     if version not in READ:
@@ -163,20 +163,21 @@ def read(path: Path) -> tuple[str, str, RunResult]:
         )
     try:
         rows = _records(ResultRow, raw["rows"], study=name, run=run)
-        result = RunResult(
-            config=raw["config"],
-            provenance=raw["provenance"],
-            notes=raw["notes"],
-            rows=_with_bounds(rows) if version == 1 else rows,
-            ledger=_records(LedgerRow, raw["ledger"]),
-            outcomes={k: _records(Outcome, v) for k, v in raw["outcomes"].items()},
-            others={
+        parts = {
+            "config": raw["config"],
+            "provenance": raw["provenance"],
+            "notes": raw["notes"],
+            "rows": _with_bounds(rows) if version == 1 else rows,
+            "ledger": _records(LedgerRow, raw["ledger"]),
+            "outcomes": {k: _records(Outcome, v) for k, v in raw["outcomes"].items()},
+            "others": {
                 student: {k: _records(Outcome, v) for k, v in found.items()}
                 for student, found in raw.get("others", {}).items()
             },
-            scores={k: _records(Score, v) for k, v in raw["scores"].items()},
-            groups=raw["groups"],
-        )
+            "scores": {k: _records(Score, v) for k, v in raw["scores"].items()},
+            "groups": raw["groups"],
+        }
+        result = from_dict(RunResult, parts)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
     return name, run, result

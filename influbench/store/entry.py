@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
+
 from influbench.data.records import LedgerRow, ModelRef
-from influbench.files import from_dict, read_jsonl
+from influbench.files import read_jsonl
 
 R = TypeVar("R")
 
@@ -18,6 +19,31 @@ UNFINISHED = ("chunks", "scratch")
 """Folders that go when the entry is whole."""
 BEFORE = 16
 """Bytes of the digests that older entries have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """One file of an entry."""
+
+    size: int
+    mtime_ns: int | None = None
+    """influbench 0.2 wrote no times down."""
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What is read back of a manifest; there is more in it, for people."""
+
+    key: str
+    stage: str
+    inputs: tuple[str, ...]
+    files: dict[str, FileFacts]
+    meta: dict[str, Any]
+    ledger: tuple[LedgerRow, ...]
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 @dataclass(frozen=True)
@@ -42,25 +68,27 @@ class Entry:
 
     def ledger(self) -> list[LedgerRow]:
         """What making it cost, whichever process did."""
-        rows = read_manifest(self.path)["ledger"]
-        return [from_dict(LedgerRow, row) for row in rows]
+        return list(read_manifest(self.path).ledger)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the entry in ``path``."""
-    return json.loads((path / MANIFEST).read_bytes())
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the entry in ``path``.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is damaged, or something else.
+    """
+    return _MANIFEST.validate_json((path / MANIFEST).read_bytes())
 
 
-def files(path: Path) -> dict[str, dict[str, Any]]:
+def files(path: Path) -> dict[str, FileFacts]:
     """Size, time and digest of every file of the entry in ``path``, by its name relative to it."""
     found = sorted(p for p in path.rglob("*") if p.is_file())
     inner = [(p.relative_to(path), p) for p in found]
     return {
-        name.as_posix(): {
-            "size": p.stat().st_size,
-            "mtime_ns": p.stat().st_mtime_ns,
-            "digest": _digest(p),
-        }
+        name.as_posix(): FileFacts(
+            size=p.stat().st_size, mtime_ns=p.stat().st_mtime_ns, digest=_digest(p)
+        )
         for name, p in inner
         if name.parts[0] not in (*UNFINISHED, MANIFEST, LEDGER)
     }
@@ -77,30 +105,28 @@ def damage(path: Path, key: str | None = None, *, thorough: bool = False) -> lis
     """
     try:
         manifest = read_manifest(path)
-        told = manifest["files"].items()
-        same = key is None or manifest["key"] == key
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError):
         return [f"{path / MANIFEST}: not a manifest"]
-    if not same:
-        return [f"{path / MANIFEST}: of another entry ({manifest['key']}, expected {key})"]
+    if key not in (None, manifest.key):
+        return [f"{path / MANIFEST}: of another entry ({manifest.key}, expected {key})"]
     problems: list[str] = []
-    for name, fact in told:
+    for name, fact in manifest.files.items():
         file = path / name
         if not file.is_file():
             problems.append(f"{file}: missing")
-        elif file.stat().st_size != fact["size"]:
-            problems.append(f"{file}: {file.stat().st_size} bytes, expected {fact['size']}")
+        elif file.stat().st_size != fact.size:
+            problems.append(f"{file}: {file.stat().st_size} bytes, expected {fact.size}")
         elif (thorough or "/" not in name or _touched(file, fact)) and (
-            _digest(file, fact["digest"]) != fact["digest"]
+            _digest(file, fact.digest) != fact.digest
         ):
             problems.append(f"{file}: other content than was written")
     return problems
 
 
-def _touched(file: Path, fact: dict[str, Any]) -> bool:
+def _touched(file: Path, fact: FileFacts) -> bool:
     """Whether a file was written to, or copied, since its manifest was."""
     now = file.stat().st_mtime_ns
-    return now != fact.get("mtime_ns", now)  # influbench 0.2 wrote no times down
+    return fact.mtime_ns not in (None, now)
 
 
 def _digest(path: Path, known: str = "") -> str:
@@ -109,7 +135,7 @@ def _digest(path: Path, known: str = "") -> str:
     SHA-256, for which processors have instructions: 1.7 GB/s where BLAKE2b does 0.9, and a student
     with its moments is 1.6 GB. BLAKE2b, half as long, is what older entries have.
     """
-    before = len(str(known)) == 2 * BEFORE
+    before = len(known) == 2 * BEFORE
     kind = (lambda: hashlib.blake2b(digest_size=BEFORE)) if before else hashlib.sha256
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()

@@ -11,12 +11,13 @@ import errno
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+from pydantic import PositiveInt
 
 from influbench.errors import UserError
 from influbench.files import from_dict, write_bytes
@@ -64,7 +65,7 @@ class Receipt:
             return True
         try:
             return abs(psutil.Process(self.pid).create_time() - self.born) < 1.0
-        except psutil.Error:
+        except (psutil.Error, ValueError, OverflowError):  # no such process, or no such number
             return False
 
     @property
@@ -97,22 +98,29 @@ def read(store: Path, study: str, run: str) -> Receipt | None:
     """The receipt of a run; None where there is none, or a damaged one."""
     try:
         return from_dict(Receipt, json.loads(_path(store, study, run).read_bytes()))
-    except (OSError, TypeError, ValueError):
+    except (OSError, ValueError):
         return None
 
 
-def write_grid(store: Path, study: str, runs: Sequence[str], workers: int) -> None:
-    """Keeps which runs a study has, and how many a sweep runs at a time."""
-    told = {"runs": list(runs), "workers": workers}
-    _keep(store / FOLDER / study / GRID, told)
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Which runs a study has."""
+
+    runs: tuple[str, ...]
+    workers: PositiveInt
+    """How many of them a sweep runs at a time."""
 
 
-def read_grid(store: Path, study: str) -> tuple[list[str], int] | None:
-    """Runs and workers of a study that was swept over this store; None for another."""
+def write_grid(store: Path, study: str, grid: Grid) -> None:
+    """Keeps which runs a study has."""
+    _keep(store / FOLDER / study / GRID, dataclasses.asdict(grid))
+
+
+def read_grid(store: Path, study: str) -> Grid | None:
+    """The runs of a study that was swept over this store; None for another, or a damaged file."""
     try:
-        raw: dict[str, Any] = json.loads((store / FOLDER / study / GRID).read_bytes())
-        return list(raw["runs"]), int(raw["workers"])
-    except (OSError, KeyError, TypeError, ValueError):
+        return from_dict(Grid, json.loads((store / FOLDER / study / GRID).read_bytes()))
+    except (OSError, ValueError):
         return None
 
 

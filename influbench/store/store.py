@@ -37,6 +37,7 @@ from influbench.store.entry import (
     read_manifest,
 )
 from influbench.store.ledger import Meter
+from influbench.store.presence import FOLDER, Presence, present
 from influbench.terminal.progress import Progress, SilentProgress
 
 R = TypeVar("R")
@@ -182,6 +183,7 @@ class Store:
         self.progress: Progress = progress or SilentProgress()
         self.waits = waits
         self.makes = makes
+        self._presence: Presence | None = None
 
     def run(self, stage: Stage, config: Config, *inputs: Input, label: str = "") -> Entry:
         """The entry of a stage for these inputs: read if it is there, else made.
@@ -209,14 +211,15 @@ class Store:
         path = self.root / name
         title = f"{stage.name} {label}".strip()
         with ExplainedWhenFull(path):
+            self._presence = self._presence or present(self.root, self.makes)
             if self._whole(path, key):
-                return Entry(path, key, cached=True, meta=read_manifest(path)["meta"])
+                return Entry(path, key, cached=True, meta=read_manifest(path).meta)
             if not self.makes:
                 raise MissingError(title)
-            with self._alone(self.root / ".locks" / f"{name}.lock", title):
+            with self._alone(self.root / FOLDER / f"{name}.lock", title):
                 # Another process may have made it meanwhile.
                 if self._whole(path, key):
-                    return Entry(path, key, cached=True, meta=read_manifest(path)["meta"])
+                    return Entry(path, key, cached=True, meta=read_manifest(path).meta)
                 _clear(path, key, title)
                 meter = Meter(path / LEDGER, stage=stage.name, label=label)
                 work = Work(path, meter, self.progress, title)
@@ -224,15 +227,7 @@ class Store:
                 with meter.phase("run"):
                     stage.function(config, *inputs, work=work)
                 self._finish(work, {"key": key, "label": label, **told})
-        return Entry(path, key, cached=False, meta=read_manifest(path)["meta"])
-
-    def verify(self) -> list[str]:
-        """Reads every file of every whole entry; one line for each that was changed or lost."""
-        return [
-            problem
-            for manifest in sorted(self.root.glob(f"*/{MANIFEST}"))
-            for problem in damage(manifest.parent, thorough=True)
-        ]
+        return Entry(path, key, cached=False, meta=read_manifest(path).meta)
 
     @contextmanager
     def _alone(self, path: Path, title: str) -> Generator[None]:
@@ -261,7 +256,7 @@ class Store:
         rows = work.meter.rows()
         manifest = {
             **told,
-            "files": files(work.path),
+            "files": {name: dataclasses.asdict(f) for name, f in files(work.path).items()},
             "meta": work.meta,
             "ledger": [dataclasses.asdict(row) for row in rows],
             "influbench": version("influbench"),

@@ -8,17 +8,19 @@ or ``influbench score`` and ``evaluate``, whose numbers are in files of their ow
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock, Timeout
-
+from influbench.errors import UserError
 from influbench.store import receipts
-from influbench.store.entry import LEDGER, MANIFEST, damage, read_manifest
+from influbench.store.entry import LEDGER, MANIFEST, Manifest, damage, read_manifest
+from influbench.store.presence import present
 
+NAME = re.compile(r"-[0-9a-f]{16}$")
+"""How the name of an entry's folder ends."""
 MODEL = "model:"
 """How a manifest names an input that is a model: ``model:<key>/<folder>``."""
 
@@ -45,15 +47,15 @@ def listing(store: Path) -> list[Kept]:
     users = _users(store, manifests)
     out: list[Kept] = []
     for path, manifest in manifests.items():
-        ledger = manifest.get("ledger", ())
+        ledger = manifest.ledger if manifest else ()
         out.append(
             Kept(
                 path=path,
-                stage=str(manifest.get("stage", path.name.split("-")[0])),
+                stage=manifest.stage if manifest else path.name.split("-")[0],
                 bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
-                seconds=sum(row["seconds"] for row in ledger),
-                money=sum(row["money"] for row in ledger),
-                whole=bool(manifest),
+                seconds=sum(row.seconds for row in ledger),
+                money=sum(row.money for row in ledger),
+                whole=manifest is not None,
                 users=tuple(users.get(path.name, ())),
             )
         )
@@ -67,20 +69,20 @@ def verify(store: Path) -> Iterator[tuple[Path, list[str]]]:
             yield path, damage(path, thorough=True)
 
 
-def remove(store: Path, entries: Sequence[Kept]) -> list[Kept]:
-    """Deletes entries, but those that a process works on; returns those deleted."""
-    gone: list[Kept] = []
-    for entry in entries:
-        locks = store / ".locks"
-        locks.mkdir(exist_ok=True)
-        lock = FileLock(locks / f"{entry.path.name}.lock")
-        try:
-            with lock.acquire(timeout=0):
-                (entry.path / MANIFEST).unlink(missing_ok=True)  # first: it must not look whole
-                shutil.rmtree(entry.path)
-                gone.append(entry)
-        except Timeout:
-            continue
+def remove(store: Path) -> list[Kept]:
+    """Deletes the entries that nothing keeps, and returns them.
+
+    Raises:
+        UserError: another process uses the store, or it cannot be written.
+    """
+    here = present(store)
+    if here is None:
+        raise UserError(f"the store {store} cannot be written, so nothing can be deleted from it")
+    with here.alone():
+        gone = [entry for entry in listing(store) if not entry.users]
+        for entry in gone:
+            (entry.path / MANIFEST).unlink(missing_ok=True)  # first: it must not look whole
+            shutil.rmtree(entry.path)
     return gone
 
 
@@ -88,22 +90,25 @@ def _entries(store: Path) -> list[Path]:
     return sorted(
         path
         for path in store.glob("[!.]*")
-        if path.is_dir() and ((path / MANIFEST).exists() or (path / LEDGER).exists())
+        if NAME.search(path.name)  # not any folder that a user has: gc deletes
+        and path.is_dir()
+        and ((path / MANIFEST).exists() or (path / LEDGER).exists())
     )
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _manifest(path: Path) -> Manifest | None:
     try:
         return read_manifest(path)
     except (FileNotFoundError, ValueError):
-        return {}
+        return None
 
 
-def _users(store: Path, manifests: Mapping[Path, Mapping[str, Any]]) -> dict[str, list[str]]:
+def _users(store: Path, manifests: Mapping[Path, Manifest | None]) -> dict[str, list[str]]:
     """What keeps each entry, by folder."""
     by_key: dict[str, list[Path]] = {}
     for path, manifest in manifests.items():
-        by_key.setdefault(str(manifest.get("key")), []).append(path)
+        if manifest is not None:
+            by_key.setdefault(manifest.key, []).append(path)
     users: dict[str, list[str]] = {}
     todo: list[tuple[str, str]] = []
     for receipt in receipts.all_of(store):
@@ -117,8 +122,9 @@ def _users(store: Path, manifests: Mapping[Path, Mapping[str, Any]]) -> dict[str
             users[name].append(user)
         if seen:
             continue
-        for told in manifests.get(store / name, {}).get("inputs", ()):
-            if str(told).startswith(MODEL):
-                key = str(told).removeprefix(MODEL).split("/")[0]
+        manifest = manifests.get(store / name)
+        for told in manifest.inputs if manifest else ():
+            if told.startswith(MODEL):
+                key = told.removeprefix(MODEL).split("/")[0]
                 todo += [(maker.name, name) for maker in by_key.get(key, ())]
     return users

@@ -134,7 +134,8 @@ def run_all(
         if study.question or len(study.runs) > 1:  # a run by itself adds to what the folder has
             configs = {run: cfg.model_dump(mode="json") for run, cfg in study.runs.items()}
             write_manifest(root, study.name, configs)
-        receipts.write_grid(store, study.name, list(study.runs), executor.workers)
+        grid = receipts.Grid(runs=tuple(study.runs), workers=executor.workers)
+        receipts.write_grid(store, study.name, grid)
         purse = Purse()
         with (
             closing(executors.build(executor, store.resolve() / ".jobs")) as workers,

@@ -73,11 +73,13 @@ class _Attempt:
             # Put back, or its worker was lost: nobody else tells what that attempt made.
             receipt = dataclasses.replace(receipt, made=before.made, seconds=before.seconds)
         self._store, self._before, self._first = task.store, before, receipt
+        self._known = () if before is None else before.entries
+        """What attempts before it came to: a run that is not finished needs it as well."""
         self.entries: dict[str, Entry] = {}
         self._made: set[str] = set()
         self._began = time.monotonic()
         if before is None or before.state != "done":
-            receipts.write(task.store, receipt)
+            receipts.write(task.store, self._now("running"))
 
     def heard(self, entry: Entry) -> None:
         """An entry was read or made."""
@@ -101,7 +103,7 @@ class _Attempt:
         return dataclasses.replace(
             self._first,
             state=state,
-            entries=tuple(self.entries),
+            entries=tuple(self.entries | ({} if state == "done" else dict.fromkeys(self._known))),
             made=self._first.made + len(self._made),
             seconds=self._first.seconds + time.monotonic() - self._began,
             error=error,

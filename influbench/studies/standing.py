@@ -12,7 +12,6 @@ from influbench import terminal
 from influbench.config import read_yaml
 from influbench.data.records import LedgerRow
 from influbench.errors import UserError
-from influbench.files import from_dict
 from influbench.store import receipts
 from influbench.store.entry import read_manifest
 from influbench.store.receipts import Receipt
@@ -65,12 +64,19 @@ def standing(store: Path, study: str) -> Standing:
     name = str(read_yaml(Path(study)).get("name")) if study.endswith((".yaml", ".yml")) else study
     grid = receipts.read_grid(store, name)
     if grid is None:
-        known = ", ".join(receipts.studies(store)) or "none yet"
-        raise UserError(f"no study '{name}' was swept over the store {store}; there are: {known}")
-    runs, workers = grid
+        known = receipts.studies(store)
+        if name in known:
+            raise UserError(
+                f"what the store {store} knows of study '{name}' is damaged: sweep it again, which "
+                "makes nothing anew that is there"
+            )
+        raise UserError(
+            f"no study '{name}' was swept over the store {store}; there are: "
+            f"{', '.join(known) or 'none yet'}"
+        )
     found = [
         receipts.read(store, name, run) or Receipt(study=name, run=run, state="to do")
-        for run in runs
+        for run in grid.runs
     ]
     rows = [
         row
@@ -80,14 +86,14 @@ def standing(store: Path, study: str) -> Standing:
     return Standing(
         study=name,
         runs=found,
-        workers=workers,
+        workers=grid.workers,
         seconds=sum(row.seconds for row in rows),
         money=sum(row.money for row in rows),
     )
 
 
-def _ledger(path: Path) -> list[LedgerRow]:
+def _ledger(path: Path) -> Sequence[LedgerRow]:
     try:
-        return [from_dict(LedgerRow, row) for row in read_manifest(path)["ledger"]]
-    except (OSError, KeyError, TypeError, ValueError):
-        return []
+        return read_manifest(path).ledger
+    except (OSError, ValueError):
+        return ()

@@ -40,6 +40,19 @@ def test_a_missing_or_unknown_field_is_an_error(tmp_path):
         files.read_jsonl(path, records.Example)
 
 
+GOOD = {"id": "a", "value": 0.0}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [None, [], "x", {}, GOOD | {"value": None}, GOOD | {"id": 1}, GOOD | {"value": []},
+     GOOD | {"extra": 1}],
+)  # fmt: skip
+def test_a_row_of_another_shape_is_no_record(row):
+    with pytest.raises(ValueError):  # noqa: PT011  # pydantic's words, or ours
+        files.from_dict(records.Score, row)
+
+
 def test_not_a_number_is_never_written(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_jsonl(tmp_path / "s.jsonl", [records.Score(id="a", value=float("nan"))])

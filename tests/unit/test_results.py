@@ -165,6 +165,19 @@ def test_the_same_run_again_replaces_a_damaged_file(tmp_path, text):
     assert read(path)[2].rows == result().rows
 
 
+@pytest.mark.parametrize("part", ["config", "provenance", "notes", "rows", "scores", "groups"])
+@pytest.mark.parametrize("odd", [None, 3, "x", [None]])
+def test_a_part_of_another_shape_is_damage(tmp_path, part, odd):
+    path = write(tmp_path, "s", "r0", result())
+    whole = path.read_bytes()
+    raw = json.loads(whole)
+    path.write_text(json.dumps(raw | {part: odd}, indent=1))
+    with pytest.raises(UserError, match=r"r0\.json is damaged"):
+        load_study("s", tmp_path)
+    write_if_new(tmp_path, "s", "r0", result())
+    assert path.read_bytes() == whole
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"mine": 1}'])
 def test_a_foreign_file_is_named_and_left_alone(tmp_path, text):
     path = damaged(tmp_path, text)

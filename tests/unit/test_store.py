@@ -1,8 +1,11 @@
 import dataclasses
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,11 @@ import pytest
 from influbench.config import Config, transport
 from influbench.data.records import Example, ModelRef, Score
 from influbench.errors import UserError
-from influbench.store import Meter, MissingError, Stage, Store, Work
+from influbench.store import Meter, MissingError, Stage, Store, Work, upkeep
 from influbench.store.chunks import Chunks
 from influbench.store.disk import ExplainedWhenFull
 from influbench.store.entry import MANIFEST
+from influbench.store.presence import FILE, FOLDER
 from influbench.terminal.progress import SilentProgress
 
 EXAMPLES = [Example(id=f"e{i}", instruction=f"ask {i}", response="a\u2028b\x85c") for i in range(7)]
@@ -134,6 +138,12 @@ def test_the_entry_holds_the_result_and_nothing_else(tmp_path):
     assert not list(entry.path.glob(".*"))
 
 
+def bend(path: Path, part: str, instead: object) -> None:
+    """Puts something else in place of a part of an entry's manifest."""
+    manifest = json.loads((path / MANIFEST).read_text())
+    (path / MANIFEST).write_text(json.dumps(manifest | {part: instead}))
+
+
 DAMAGES = {
     "a changed byte": lambda p: (p / "scores.jsonl").write_bytes(
         (p / "scores.jsonl").read_bytes().replace(b"5.0", b"6.0")
@@ -143,6 +153,10 @@ DAMAGES = {
     "a cut model": lambda p: (p / "model" / "weights").write_bytes(b"1234"),
     "a cut manifest": lambda p: (p / MANIFEST).write_bytes((p / MANIFEST).read_bytes()[:50]),
     "another manifest": lambda p: (p / MANIFEST).write_text("[1]"),
+    "no facts": lambda p: bend(p, "meta", None),
+    "no ledger": lambda p: bend(p, "ledger", None),
+    "an odd ledger": lambda p: bend(p, "ledger", [{"seconds": "long"}]),
+    "odd files": lambda p: bend(p, "files", {"scores.jsonl": None}),
     "another key": lambda p: (p / MANIFEST).write_text(json.dumps({"key": "?", "files": {}})),
 }
 
@@ -154,6 +168,8 @@ def test_a_damaged_entry_is_made_again(tmp_path, capsys, name):
     good = content(before.path)
     (before.path / "left over").touch()
     DAMAGES[name](before.path)
+    assert len(upkeep.listing(tmp_path)) == 1
+    assert [bool(problems) for _, problems in upkeep.verify(tmp_path)] == [True]
     after = store.run(STAGE, Settings(), EXAMPLES)
     assert not after.cached
     assert content(after.path) == good
@@ -164,16 +180,65 @@ def test_a_damaged_entry_is_made_again(tmp_path, capsys, name):
     assert capsys.readouterr().err == ""
 
 
+def test_only_what_the_store_made_is_listed_and_can_go(tmp_path):
+    entry = Store(tmp_path).run(STAGE, Settings(), EXAMPLES)
+    for name in ("extension", "extension-2024"):  # of a browser, say, or of a package
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MANIFEST).write_text('{"name": "mine"}')
+    assert [kept.path for kept in upkeep.listing(tmp_path)] == [entry.path]
+
+
+IN = """
+import sys
+from pathlib import Path
+from influbench.store.presence import present
+here = present(Path(sys.argv[1]))
+print("in", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_nothing_is_deleted_while_another_process_uses_the_store(tmp_path):
+    store = Store(tmp_path)
+    entry = store.run(STAGE, Settings(), EXAMPLES)
+    other = subprocess.Popen(
+        [sys.executable, "-c", IN, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    try:
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(UserError, match="got another process that uses it"):
+            upkeep.remove(tmp_path)
+        assert store.run(STAGE, Settings(), EXAMPLES).cached
+    finally:
+        other.kill()
+        other.communicate()
+    upkeep.remove(tmp_path)
+    assert not entry.path.exists()
+    assert not store.run(STAGE, Settings(), EXAMPLES).cached
+
+
+def test_a_store_is_used_as_long_as_somebody_holds_it(tmp_path):
+    store = Store(tmp_path)
+    store.run(STAGE, Settings(), EXAMPLES)
+    with (tmp_path / FOLDER / FILE).open() as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        del store
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def test_verify_reads_models_too(tmp_path):
     store = Store(tmp_path)
     entry = store.run(STAGE, Settings(), EXAMPLES)
-    assert store.verify() == []
+    assert [problems for _, problems in upkeep.verify(tmp_path)] == [[]]
     weights = entry.path / "model" / "weights"
     when = weights.stat().st_mtime_ns
     weights.write_bytes(b"87654321")
     os.utime(weights, ns=(when, when))
     assert store.run(STAGE, Settings(), EXAMPLES).cached, "a disk that rots is left to verify"
-    assert store.verify() == [f"{weights}: other content than was written"]
+    found = [(entry.path, [f"{weights}: other content than was written"])]
+    assert list(upkeep.verify(tmp_path)) == found
 
 
 def test_entries_with_the_digests_of_before_are_still_verified(tmp_path):

@@ -213,8 +213,7 @@ def test_gc_keeps_what_results_and_kept_models_need(cheap, tmp_path):
     idle = {entry.path.name.rsplit("-", 1)[0] for entry in entries if not entry.users}
     assert len(entries) == 5
     assert idle == {"second-a"}, "of the settings that were given up"
-    gone = upkeep.remove(store, [entry for entry in entries if not entry.users])
-    assert len(gone) == 1
+    assert [entry.path.name.rsplit("-", 1)[0] for entry in upkeep.remove(store)] == ["second-a"]
     assert [problems for _, problems in upkeep.verify(store)] == [[], [], [], []]
     (tmp_path / "results/cheap/seed=0,arm=b.json").unlink()
     idle = [entry for entry in upkeep.listing(store) if not entry.users]
@@ -284,8 +283,41 @@ def test_a_receipt_that_is_damaged_is_none(tmp_path):
     receipts.write(tmp_path, receipts.started("s", "r"))
     path = tmp_path / ".runs/s/r.json"
     assert json.loads(path.read_text())["state"] == "running"
-    path.write_text("{")
-    assert receipts.read(tmp_path, "s", "r") is None
+    whole = json.loads(path.read_text())
+    for text in ("{", "null", "[]", json.dumps(whole | {"pid": "x"}), '{"state": "done"}'):
+        path.write_text(text)
+        assert receipts.read(tmp_path, "s", "r") is None
+        assert list(receipts.all_of(tmp_path)) == []
+    path.write_text(json.dumps(whole | {"pid": -1}))
+    (stopped,) = receipts.all_of(tmp_path)
+    assert stopped.now == "stopped", "there is no such process"
+
+
+def test_a_damaged_list_of_runs_is_one_line_and_the_next_sweep_mends_it(cheap, tmp_path):
+    study, file = cheap("grid: {arm: [a]}"), tmp_path / "store/.runs/cheap/.grid.json"
+    swept(study, tmp_path)
+    for text in ("", "null", '{"runs": null, "workers": 1}', '{"runs": ["a"], "workers": 0}'):
+        file.write_text(text)
+        with pytest.raises(UserError, match="'cheap' is damaged: sweep it again"):
+            standing(tmp_path / "store", "cheap")
+    swept(study, tmp_path)
+    assert standing(tmp_path / "store", "cheap").summary().startswith("1 runs: 1 done")
+
+
+def test_a_run_that_begins_anew_keeps_what_it_came_to_before(cheap, tmp_path, monkeypatch):
+    study, store = cheap("grid: {arm: [a]}"), tmp_path / "store"
+    swept(study, tmp_path)
+    (receipt,) = receipts.all_of(store)
+    receipts.write(store, Receipt(receipt, state="stopped"))
+
+    def looks(cfg, session, study, run_id):
+        assert [entry.users for entry in upkeep.listing(store)] == [("cheap/seed=0,arm=a",)] * 2
+        raise UserError("not today")
+
+    monkeypatch.setattr(kind, "load", lambda _: Kind(settings=Cheap, check=check, run=looks))
+    with pytest.raises(UserError, match="not today"):
+        swept(study, tmp_path)
+    assert all(entry.users for entry in upkeep.listing(store)), "a failed run goes on from them"
 
 
 def test_stages_that_a_run_made_before_it_was_put_back_are_told(cheap, tmp_path, monkeypatch):
