@@ -33,6 +33,7 @@ SLOW = Speeds(
     load=1e9,
     opened=0.0,
     save=1e9,
+    training=0.0,
     launch=0.0,
     together=2048,
     alone=True,
@@ -290,7 +291,15 @@ def test_calibration_gives_speeds_that_a_plan_can_count_on(tmp_path):
     found = measure.calibrate("cpu", model="tiny")
     paces = [pace for name in PACES for pace in getattr(found, name).values()]
     numbers = [*(pace.flops for pace in paces), *found.write.values(), *found.stream.values()]
-    numbers += [found.update, found.move, found.load, found.opened, found.save, found.launch]
+    numbers += [
+        found.update,
+        found.move,
+        found.load,
+        found.opened,
+        found.save,
+        found.training,
+        found.launch,
+    ]
     assert all(number > 0 and math.isfinite(number) for number in numbers)
     assert all(pace.weight >= 0 for pace in paces)
     calibration.save(tmp_path / calibration.FILE, found)

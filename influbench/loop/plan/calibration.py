@@ -55,9 +55,11 @@ class Speeds:
     load: float
     """Bytes a second of loading weights."""
     opened: float
-    """Seconds of opening a model beside that: its tokenizer."""
+    """Seconds of opening a model beside that, for each token that its tokenizer knows."""
     save: float
     """Bytes a second of writing weights."""
+    training: float
+    """Seconds of a training that has next to nothing to learn: the Trainer and its data."""
     launch: float
     """Seconds of one layer in a pass, however small the layer."""
     together: int

@@ -90,6 +90,7 @@ def speeds(device: Device) -> Speeds:
         load=2e9,
         opened=0.0,
         save=1e9,
+        training=0.0,
         launch=LAUNCH_S,
         together=TOGETHER,
         alone=False,

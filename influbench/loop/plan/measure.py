@@ -35,6 +35,7 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
     place = models.device_of(device)
     clock = Clock(place)
     launch = _launch(clock, device)
+    small = Parts(clock, device, SMALL, models.resolve(SMALL), shape_of(SMALL), launch)
     parts = Parts(clock, device, model, models.resolve(model), shape_of(model), launch)
     read, learn, others = parts.student()
     train = {name: parts.trained(name) for name in TYPES}
@@ -66,6 +67,7 @@ def calibrate(device: str = "auto", model: str = MODEL) -> Speeds:
         load=others["load"],
         opened=others["opened"],
         save=others["save"],
+        training=small.started(),
         launch=launch,
         together=ON_A_CPU if place == "cpu" else TOGETHER,
         alone=place == "cpu",

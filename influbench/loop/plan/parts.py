@@ -63,8 +63,10 @@ class Parts:
         """Passes without and with gradients, by type; loading, saving and changing all weights."""
         clock, weights = self.clock, self.shape.parameters
         opened = clock.of(lambda: models.load_tokenizer(self.ref))
-        load = max(clock.of(self._student) - opened, 1e-9)
-        held = self._student()
+        loaded: list[LanguageStudent] = []
+        load = max(clock.of(lambda: loaded.append(self._student())) - opened, 1e-9)
+        held = loaded.pop()
+        loaded.clear()
         with tempfile.TemporaryDirectory() as folder:
             save = clock.of(lambda: models.save(held.model, held.tokenizer, Path(folder)))
         read: dict[str, Pace] = {}
@@ -95,7 +97,8 @@ class Parts:
                     for row in (_example(0, SHORT), _example(1, LONG))
                 ],
             )
-        others = {"opened": opened, "load": 4 * weights / load, "save": 4 * weights / save}
+        others = {"opened": opened / self.shape.vocabulary}
+        others |= {"load": 4 * weights / load, "save": 4 * weights / save}
         return read, learn, others | self._changed(held)
 
     def _student(self) -> LanguageStudent:
@@ -121,6 +124,12 @@ class Parts:
 
         weights = self.shape.parameters
         return {"update": weights / seconds, "move": weights / clock.of(move)}
+
+    def started(self) -> float:
+        """Seconds of a training, loading and saving included: of a model that is next to none."""
+        cfg = SFTConfig(device=self.device, batch_size=1, micro_batch=1)
+        rows = [_example(number, 1) for number in range(2)]
+        return self.clock.of(lambda: self._run(lambda work: sft(cfg, rows, self.ref, work=work)))
 
     def trained(self, compute: Any) -> Pace:
         """A step of the stage ``sft``."""

@@ -18,6 +18,8 @@ gradient alone; weights, gradient and moments."""
 
 SCORED = ("score", "noise_floor")
 """Stages that hold a student with its optimizer."""
+TRAINED = ("sft", "dpo")
+"""Stages that a Trainer does."""
 SHARDED = "would need shards:"
 """A training that does not fit one device; priced over all, though trainings use one today."""
 REQUEST_S = 4.0
@@ -132,7 +134,10 @@ def seconds_of(task: Task, shape: Shape, speeds: Speeds) -> float:
     seconds += task.updates * weights / speeds.update + task.moves * weights / speeds.move
     if task.read or task.learn or task.steps or judged:
         moments = task.stage in SCORED and task.moves > 0
-        seconds += (12 if moments else 4) * weights / speeds.load + speeds.opened
+        seconds += (12 if moments else 4) * weights / speeds.load
+        seconds += shape.vocabulary * speeds.opened
+    if task.stage in TRAINED:
+        seconds += speeds.training
     return seconds + task.saved * 4 * weights / speeds.save
 
 
