@@ -21,15 +21,22 @@ class MethodError(RuntimeError):
     """
 
 
-def no_such_name(error: BaseException) -> str:
-    """The line about a path that no file can have, wherever it was tried; empty for other errors.
+def of_the_disk(error: BaseException) -> str:
+    """The line about a full disk or a name that no file can have, wherever it was met; else empty.
 
-    Only names that a user gave can be so long.
+    Neither is ours to mend: only names that a user gave can be so long.
     """
-    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+    if not isinstance(error, OSError):
         return ""
-    name = str(error.filename)
-    return f"expected a path, got a name that is too long for this system: {name[:60]}…"
+    name = str(error.filename or "a file")
+    if error.errno == errno.ENAMETOOLONG:
+        return f"expected a path, got a name that is too long for this system: {name[:60]}…"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full: could not write {name}; make room and run the same command again: "
+            "what was finished before is kept"
+        )
+    return ""
 
 
 EXTRAS = {

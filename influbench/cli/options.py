@@ -19,11 +19,31 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override any setting")
 ]
 Seed = Annotated[int | None, typer.Option(help="seed of the run")]
-Results = Annotated[Path, typer.Option(help="where result files go")]
+
+
+def _folder(text: str | Path) -> Path:
+    """The folder that an option names.
+
+    Raises:
+        BadParameter: it is empty, as a variable that is not set; pathlib takes that for this
+            folder.
+    """
+    if not str(text):
+        raise typer.BadParameter("expected a folder, got an empty name")
+    return Path(text)
+
+
+Results = Annotated[
+    Path, typer.Option(metavar="FOLDER", parser=_folder, help="where result files go")
+]
 StoreRoot = Annotated[
     Path,
     typer.Option(
-        "--store", envvar="INFLUBENCH_STORE", help="where finished and half-done work is kept"
+        "--store",
+        metavar="FOLDER",
+        parser=_folder,
+        envvar="INFLUBENCH_STORE",
+        help="where finished and half-done work is kept",
     ),
 ]
 Executor = Annotated[

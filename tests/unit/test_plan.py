@@ -15,7 +15,7 @@ from influbench.loop.plan import Speeds, calibration, devices, lengths, measure,
 from influbench.loop.plan.calibration import PACES, Pace
 from influbench.loop.plan.paper import beside
 from influbench.loop.plan.shapes import KNOWN, shape_of
-from influbench.loop.reading import load_run
+from influbench.loop.reading import load_run, names
 from tests.command import influbench
 
 EVEN = {name: Pace(0.0, 1e9) for name in ("float32", "bfloat16", "tf32")}
@@ -84,6 +84,15 @@ def test_every_method_of_ours_can_be_planned(name):
     method = registry.build(name)
     sizes = {"M": 8, "W": 8}
     assert all(spent(text, sizes, dict(vars(method))) for text in method.facts.passes)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_preset_can_be_planned(name):
+    cfg, found = planned(name)
+    trained = [task for task in found if task.stage == "sft"]
+    assert trained
+    for task in trained:
+        assert task.gradients >= cfg.sizes.training / cfg.sft.batch_size
 
 
 def test_passes_are_those_that_the_ledger_of_quickstart_counted():

@@ -68,6 +68,7 @@ class _Stages:
         cfg, rows = self.cfg, self.cfg.sizes.training
         yield from self._written(f"training-{name}", rows)
         passes = rows * cfg.sft.epochs
+        together = cfg.sft.micro_batch or cfg.sft.batch_size  # None: as many as fit
         for model in self._students:
             yield Task(
                 stage="sft",
@@ -78,8 +79,7 @@ class _Stages:
                 items=rows,
                 passes=3 * passes,
                 learn=passes * (self.known.written.tokens + TEMPLATE) * texts.PADDING,
-                gradients=math.ceil(rows / min(cfg.sft.batch_size, cfg.sft.micro_batch))
-                * cfg.sft.epochs,
+                gradients=math.ceil(rows / min(cfg.sft.batch_size, together)) * cfg.sft.epochs,
                 updates=updates(rows, cfg.sft),
                 trains=cfg.sft.method,
                 again=cfg.sft.gradient_checkpointing,
