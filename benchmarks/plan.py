@@ -1,11 +1,12 @@
-"""``python -m benchmarks.plan CONFIG RESULTS_OR_STORE [SPEEDS]``: a plan beside what was measured.
+"""``python -m benchmarks.plan CONFIG RESULTS_OR_STORE [SPEEDS] [KEY=VALUE …]``: beside a run.
 
 Stage by stage, the tokens and seconds of the ledger of a study's results (``results/quickstart``),
 of one result file, or of the finished stages in a store, and those that the plan says. A study's
 arms are planned one by one, and a stage that several share counts once, as it does in the store.
 
-The speeds are those that ``influbench plan --calibrate`` kept: of free cores. A ledger's seconds
-are wall time, which on a machine that others use is longer.
+The speeds are those that ``influbench plan --calibrate`` kept. A ledger's seconds are wall time,
+which on a machine that others use is longer; what ``benchmarks.overhead --out`` leaves has CPU
+seconds, as a calibration with ``OMP_NUM_THREADS=1`` has too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,17 @@ def _ledger(run: Mapping[str, Any]) -> list[Row]:
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
-def beside(config: str, where: Path, speeds: calibration.Speeds | None = None) -> list[Beside]:
+def beside(
+    config: str,
+    where: Path,
+    speeds: calibration.Speeds | None = None,
+    settings: Sequence[str] = (),
+) -> list[Beside]:
     """Every stage of the plan that was measured, in order."""
     real: dict[str, tuple[float, float]] = {}
     planned: dict[str, tuple[float, float]] = {}
     for arm, ledger in ledgers(where).items():
-        cfg = load_run(config, [f"scoring.estimator={arm}"] if arm else [])
+        cfg = load_run(config, [*settings, *([f"scoring.estimator={arm}"] if arm else [])])
         work = tasks(cfg, lengths.lengths(cfg.data, cfg.generation))
         costs = (
             [p.seconds for p in price(cfg, work, speeds)] if speeds else [float("nan")] * len(work)
@@ -94,19 +100,23 @@ def beside(config: str, where: Path, speeds: calibration.Speeds | None = None) -
 
 def main() -> None:
     """Prints the table."""
-    path = Path(sys.argv[3] if len(sys.argv) > 3 else ".influbench/calibration.json")
-    rows = beside(
-        sys.argv[1], Path(sys.argv[2]), calibration.read(path) if path.is_file() else None
-    )
+    settings = [text for text in sys.argv[1:] if "=" in text and not Path(text).exists()]
+    config, where, *more = [text for text in sys.argv[1:] if text not in settings]
+    path = Path(more[0] if more else ".influbench/calibration.json")
+    speeds = calibration.read(path) if path.is_file() else None
+    rows = beside(config, Path(where), speeds, settings)
     columns = ("planned", "measured", "seconds", "took")
     sums = {name: sum(getattr(row, name) for row in rows) for name in columns}
     rows.append(Beside("in all", **sums))
-    print(f"{'stage':24} {'tokens: plan':>12} {'run':>8} {'':>5} {'seconds: plan':>14} {'wall':>7}")
+    print(f"{'stage':24} {'tokens: plan':>12} {'run':>8} {'':>5} {'seconds: plan':>14} {'run':>7}")
     for row in rows:
-        ratio = f"{row.planned / row.measured:.2f}" if row.measured else "-"
+        tokens, seconds = (
+            f"{plan / run:.2f}" if run else "-"
+            for plan, run in ((row.planned, row.measured), (row.seconds, row.took))
+        )
         print(
-            f"{row.stage:24} {row.planned:12.0f} {row.measured:8.0f} {ratio:>5} "
-            f"{row.seconds:14.1f} {row.took:7.1f}"
+            f"{row.stage:24} {row.planned:12.0f} {row.measured:8.0f} {tokens:>5} "
+            f"{row.seconds:14.1f} {row.took:7.1f} {seconds:>5}"
         )
 
 
