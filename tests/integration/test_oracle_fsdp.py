@@ -1,4 +1,8 @@
-"""Two processes with half of the student each give the single process's numbers."""
+"""Two processes with half of the student each give the single process's numbers, and part whole."""
+
+import os
+import socket
+from pathlib import Path
 
 import children
 import numpy as np
@@ -11,6 +15,7 @@ from influbench.derivatives import gradients, step
 from influbench.errors import UserError
 from influbench.estimator import as_scores
 from influbench.estimators.exact import Exact
+from influbench.executors import team
 from influbench.student import LanguageStudent
 from influbench.student.placement import sharded
 from influbench.testing import student_state
@@ -88,3 +93,39 @@ def test_each_process_of_a_sharded_placement_holds_a_part_of_the_weights(found):
     shares = [float(process["share"]) for process in found]
     assert sum(shares) == pytest.approx(1)
     assert max(shares) < 0.6
+
+
+def met(work):
+    distributed.barrier()
+
+
+def teammate(rank, port, folder):
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "MASTER_PORT": port}
+    told |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
+    os.environ.update({name: str(value) for name, value in told.items()})
+    if team.follows():
+        team.serve()
+    else:
+        team.call(met)
+        met(work=None)
+        team.dismiss()
+    threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    (folder / f"{rank}.threads").write_text("".join(threads))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux")
+def test_processes_that_part_keep_no_thread_of_their_groups(tmp_path):
+    """A thread that lets go of a tensor while the interpreter ends aborts the process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        children.FORKS.Process(target=teammate, args=(r, port, tmp_path)) for r in range(WORLD)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * WORLD
+    for rank in range(WORLD):
+        assert "gloo" not in (tmp_path / f"{rank}.threads").read_text()
