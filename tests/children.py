@@ -7,6 +7,7 @@ has paid them once. It has no threads, and each child begins with its imports an
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -78,6 +79,7 @@ def _run(
     code: str | None, arguments: tuple[str, ...], cwd: Path, said: str, told: dict[str, str]
 ) -> None:
     os.setsid()
+    gc.freeze()  # what was imported before the fork stays: no search for garbage goes through it
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind `&`
     os.chdir(cwd)
     os.environ.clear()
