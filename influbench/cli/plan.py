@@ -23,7 +23,7 @@ def plan(
         str | None, typer.Option(help="a machine that is not here, such as 8xH100")
     ] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="measure this machine first (a minute)")
+        bool, typer.Option("--calibrate", help="measure this machine first (two minutes)")
     ] = False,
     overrides: options.Set = None,
     seed: options.Seed = None,

@@ -82,7 +82,7 @@ def read(path: Path) -> Speeds:
     if not path.is_file():
         raise UserError(
             f"expected the speeds of this machine in {path}: measure them once with 'influbench "
-            "plan --calibrate' (a minute), or name a machine with --devices 8xH100"
+            "plan --calibrate' (two minutes), or name a machine with --devices 8xH100"
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
