@@ -62,7 +62,7 @@ def intact(folder: Path, *, full: bool = False) -> bool:
             and (not full or file_sha256(folder / name) == entry["sha256"])
             for name, entry in files.items()
         )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever stands there
         return False
 
 

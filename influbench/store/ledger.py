@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from influbench.data.records import LedgerRow
+from influbench.files import from_dict
 from influbench.store.peak_memory import ResidentPeak
 
 if TYPE_CHECKING:
@@ -56,6 +57,22 @@ class Cost:
         for field in dataclasses.fields(self):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
         self.peak_bytes = peak
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line of the ledger."""
+
+    attempt: str
+    """Which process wrote it."""
+    stage: str
+    label: str
+    phase: str
+    cost: Cost
+
+
+NAMES = ("attempt", "stage", "label", "phase")
+"""What a line says beside what was spent."""
 
 
 class Phase:
@@ -123,7 +140,7 @@ class Meter:
         self.label = label
         self._open: list[Phase] = []
         self._counted: set[int] = set()
-        self._lines: list[dict[str, Any]] = []
+        self._lines: list[_Line] = []
 
     @contextmanager
     def phase(
@@ -167,9 +184,9 @@ class Meter:
         total: dict[tuple[str, str, str], Cost] = {}
         attempts: dict[tuple[str, str, str], set[str]] = {}
         for line in self._read():
-            key = (line.pop("stage"), line.pop("label"), line.pop("phase"))
-            attempts.setdefault(key, set()).add(line.pop("attempt"))
-            total.setdefault(key, Cost()).add(Cost(**line))
+            key = line.stage, line.label, line.phase
+            attempts.setdefault(key, set()).add(line.attempt)
+            total.setdefault(key, Cost()).add(line.cost)
         return [
             LedgerRow(
                 stage=key[0],
@@ -209,25 +226,29 @@ class Meter:
         phase.cost = Cost()
 
     def _write(self, phase: Phase) -> None:
-        line = {
-            "attempt": _attempt(os.getpid()),
-            "stage": self.stage,
-            "label": self.label,
-            "phase": phase.name,
-            **dataclasses.asdict(phase.cost),
-        }
+        cost = dataclasses.replace(phase.cost)
+        line = _Line(_attempt(os.getpid()), self.stage, self.label, phase.name, cost)
         if self.path is None:
             self._lines.append(line)
         else:
-            _append(self.path, json.dumps(line, ensure_ascii=False, allow_nan=False))
+            told = {name: getattr(line, name) for name in NAMES} | dataclasses.asdict(cost)
+            _append(self.path, json.dumps(told, ensure_ascii=False, allow_nan=False))
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self) -> list[_Line]:
         if self.path is None:
-            return [dict(line) for line in self._lines]
+            return self._lines
         if not self.path.exists():
             return []
         whole, _, _ = self.path.read_bytes().rpartition(b"\n")
-        return [json.loads(line) for line in whole.split(b"\n") if line]
+        found: list[_Line] = []
+        for number, line in enumerate(whole.split(b"\n") if whole else (), 1):
+            try:
+                told = json.loads(line)
+                names = {name: told.pop(name) for name in NAMES}
+                found.append(_Line(**names, cost=from_dict(Cost, told)))
+            except (AttributeError, KeyError, TypeError, ValueError):
+                sys.stderr.write(f"{self.path}:{number}: damaged; what it cost is not counted\n")
+        return found
 
 
 @functools.cache

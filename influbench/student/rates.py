@@ -70,6 +70,7 @@ def steps(folder: Path) -> int:
 
 def _trainer_state(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / STATE).read_text(encoding="utf-8"))
+        found = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}

@@ -30,8 +30,24 @@ def damage_no_manifest(folder: Path) -> None:
     (folder / "manifest.json").unlink()
 
 
+def damage_shape(folder: Path) -> None:
+    (folder / "manifest.json").write_text("null")
+
+
+def damage_facts(folder: Path) -> None:
+    (folder / "manifest.json").write_text('{"files": {"config.json": null}}')
+
+
 @pytest.mark.parametrize(
-    "damage", [damage_truncate, damage_missing, damage_manifest, damage_no_manifest]
+    "damage",
+    [
+        damage_truncate,
+        damage_missing,
+        damage_manifest,
+        damage_no_manifest,
+        damage_shape,
+        damage_facts,
+    ],
 )
 def test_a_damaged_cache_is_redone(damage, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("INFLUBENCH_CACHE", str(tmp_path))

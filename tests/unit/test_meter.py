@@ -351,6 +351,23 @@ def test_the_ledger_outlives_its_process(tmp_path, monkeypatch):
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
+def test_a_damaged_line_of_the_ledger_is_passed_over_and_told(tmp_path, capsys):
+    path = tmp_path / "ledger.jsonl"
+    meter = Meter(path, stage="score", label="exact")
+    with meter.phase("run", items=10):
+        pass
+    whole = path.read_bytes()
+    for odd in (b"{", b"null", b"[]", b"\xff", b"", b'{"attempt": 1}', whole.split(b"\n")[0][:-9]):
+        path.write_bytes(odd + b"\n" + whole)
+        (found,) = meter.rows()
+        assert found.items == 10
+        assert capsys.readouterr().err == f"{path}:1: damaged; what it cost is not counted\n"
+    assert Meter(tmp_path / "none.jsonl").rows() == []
+    (tmp_path / "empty.jsonl").touch()
+    assert Meter(tmp_path / "empty.jsonl").rows() == []
+    assert capsys.readouterr().err == ""
+
+
 def test_gpus_in_use_are_waited_for_and_multiply_the_seconds(monkeypatch):
     calls: list[str] = []
     fake = SimpleNamespace(

@@ -232,6 +232,10 @@ def test_a_folder_says_how_large_its_model_is(tmp_path):
     assert found.parameters == pytest.approx(KNOWN["smollm2-135m-instruct"].parameters, rel=0.01)
     with pytest.raises(UserError, match="how large is the model"):
         shape_of("nobody/nothing")
+    for text in ("", "null", "[]", json.dumps(config | {"hidden_size": "wide"})):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(UserError, match="expected a model's settings as JSON"):
+            shape_of(str(tmp_path))
 
 
 def test_speeds_come_back_from_their_file_and_a_missing_one_says_what_to_do(tmp_path):
@@ -240,9 +244,10 @@ def test_speeds_come_back_from_their_file_and_a_missing_one_says_what_to_do(tmp_
         calibration.read(path)
     calibration.save(path, SLOW)
     assert dataclasses.asdict(calibration.read(path)) == dataclasses.asdict(SLOW)
-    path.write_text("{}")
-    with pytest.raises(UserError, match="measure again"):
-        calibration.read(path)
+    for text in ("{}", "null", "[]", json.dumps(dataclasses.asdict(SLOW) | {"load": None})):
+        path.write_text(text)
+        with pytest.raises(UserError, match="measure again"):
+            calibration.read(path)
 
 
 @pytest.mark.parametrize("text", ["8xB9000", "0xH100", "H100x8", "many"])

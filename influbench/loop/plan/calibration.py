@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from influbench.errors import UserError
-from influbench.files import write_bytes
+from influbench.files import from_dict, write_bytes
 
 FILE = "calibration.json"
 
@@ -85,11 +85,8 @@ def read(path: Path) -> Speeds:
             "plan --calibrate' (two minutes), or name a machine with --devices 8xH100"
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        for name in PACES:
-            found[name] = {kind: Pace(**pace) for kind, pace in found[name].items()}
-        return Speeds(**found)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return from_dict(Speeds, json.loads(path.read_bytes()))
+    except ValueError as error:
         raise UserError(
             f"{path}: expected the speeds of this machine, got something else ({error}): measure "
             "again with 'influbench plan --calibrate'"

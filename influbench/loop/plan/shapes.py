@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from influbench.errors import UserError
 
@@ -49,19 +48,22 @@ def shape_of(name: str) -> Shape:
             f"plan: how large is the model '{name}'? expected one of {', '.join(KNOWN)}, or a "
             "folder with config.json: fetch the model's config.json into a folder and give that"
         )
-    return _read(json.loads(config.read_text(encoding="utf-8")), config)
+    return _read(config)
 
 
-def _read(found: dict[str, Any], where: Path) -> Shape:
-    found = found.get("text_config", found)
+def _read(where: Path) -> Shape:
     try:
+        found = json.loads(where.read_bytes())
+        found = found.get("text_config", found)
         width, layers = found["hidden_size"], found["num_hidden_layers"]
         inner, vocabulary = found["intermediate_size"], found["vocab_size"]
         heads = found["num_attention_heads"]
+        groups = found.get("num_key_value_heads") or heads
+        head = found.get("head_dim") or width // heads
+        one = 2 * width * head * (heads + groups) + 3 * width * inner
+        ends = (1 if found.get("tie_word_embeddings") else 2) * vocabulary * width
+        return Shape(layers * one + ends, layers, width, vocabulary, 2 * groups * head)
     except KeyError as error:
         raise UserError(f"{where}: expected {error} of a decoder with gated layers") from error
-    groups = found.get("num_key_value_heads") or heads
-    head = found.get("head_dim") or width // heads
-    one = 2 * width * head * (heads + groups) + 3 * width * inner
-    ends = (1 if found.get("tie_word_embeddings") else 2) * vocabulary * width
-    return Shape(layers * one + ends, layers, width, vocabulary, 2 * groups * head)
+    except (AttributeError, ArithmeticError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: expected a model's settings as JSON ({error})") from error
