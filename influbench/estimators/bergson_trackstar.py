@@ -53,11 +53,11 @@ class BergsonTrackstar:
         from influbench import foreign
 
         called = foreign.worker("bergson_trackstar", "bergson", UNIT)
-        ctx.warmup_of(1)
+        warmup = ctx.warmup_of(1)
         options = {
             "method": "trackstar",
             "tokens": self.batch_tokens,
             "width": self.width,
             "components": self.components,
         }
-        return foreign.scorer(called, ctx, options, min_share=self.min_share)
+        return foreign.scorer(called, ctx, options, min_share=self.min_share, warmup=warmup)

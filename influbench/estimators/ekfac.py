@@ -55,7 +55,6 @@ class Ekfac:
         from influbench import foreign
 
         called = foreign.worker("ekfac", "kronfluence", UNIT)
-        if self.strategy != "identity":
-            ctx.warmup_of(1)
+        warmup = () if self.strategy == "identity" else ctx.warmup_of(1)
         options = {"strategy": self.strategy, "damping": self.damping}
-        return foreign.scorer(called, ctx, options, min_share=self.min_share)
+        return foreign.scorer(called, ctx, options, min_share=self.min_share, warmup=warmup)

@@ -69,8 +69,22 @@ def worker(method: str, toolkit: str, unit: str) -> Worker:
     return Worker(method, toolkit, wanted.version, unit, script, python)
 
 
-def scorer(called: Worker, ctx: Context, options: Mapping[str, Any], *, min_share: float) -> Scorer:
+def scorer(
+    called: Worker,
+    ctx: Context,
+    options: Mapping[str, Any],
+    *,
+    min_share: float,
+    warmup: Sequence[Example] = (),
+) -> Scorer:
     """Prepares a worker that then scores for as long as the scorer is kept.
+
+    Args:
+        called: the worker.
+        ctx: the student and the references.
+        options: for the worker.
+        min_share: of the parameters.
+        warmup: the warm-up set, of a method that names it among its needs.
 
     Raises:
         UserError: the student does not fit the contract, the worker failed, broke the contract, or
@@ -90,7 +104,7 @@ def scorer(called: Worker, ctx: Context, options: Mapping[str, Any], *, min_shar
             "and it is an adapter: set student.adapter=merge"
         )
     folder = Path(tempfile.mkdtemp(prefix=f"{called.toolkit}-", dir=ctx.scratch))
-    write_folder(folder, student, ctx, options)
+    write_folder(folder, student, ctx, options, warmup)
     process = Process(called, folder)
     shutil.rmtree(folder / "model")  # the worker holds it now
     facts = _checked(called, json.loads((folder / "worker.json").read_text(encoding="utf-8")))
@@ -102,14 +116,22 @@ def scorer(called: Worker, ctx: Context, options: Mapping[str, Any], *, min_shar
         _book(called, student, meta)
         return Scores(
             value=values,
-            diagnostics={"parameter_share": share, "worker_peak_bytes": float(meta["peak_bytes"])},
+            diagnostics={
+                "parameter_share": share,
+                "worker_peak_bytes": float(meta["peak_bytes"]),
+                **facts.get("diagnostics", {}),
+            },
         )
 
     return score
 
 
 def write_folder(
-    folder: Path, student: LanguageStudent, ctx: Context, options: Mapping[str, Any]
+    folder: Path,
+    student: LanguageStudent,
+    ctx: Context,
+    options: Mapping[str, Any],
+    warmup: Sequence[Example],
 ) -> None:
     """Writes all that a worker prepares from."""
     import torch
@@ -118,7 +140,7 @@ def write_folder(
 
     models.save(student.model, student.tokenizer, folder / "model")
     write_rows(folder / "references.jsonl", student, ctx.reference)
-    write_rows(folder / "warmup.jsonl", student, ctx.warmup)
+    write_rows(folder / "warmup.jsonl", student, warmup)
     meta = {
         "format": FORMAT,
         "options": dict(options),

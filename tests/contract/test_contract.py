@@ -11,7 +11,7 @@ from influbench.derivatives import gradients
 from influbench.errors import UserError
 from influbench.estimator import Facts, Scores, as_scores, granting, registry
 
-OWN_ENVIRONMENT = ("ekfac", "bergson_dot", "bergson_trackstar")
+OWN_ENVIRONMENT = ("ekfac", "bergson_dot", "bergson_trackstar", "bergson_ekfac_cg")
 """Their toolkits cannot share our environment; where theirs is installed, tests/integration/
 test_foreign_toolkits.py checks the same promises."""
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from influbench import testing
 from influbench.derivatives import gradients
 from influbench.errors import UserError
-from influbench.estimator import as_scores
+from influbench.estimator import as_scores, passes
 from influbench.estimators.bergson_dot import BergsonDot
+from influbench.estimators.bergson_ekfac_cg import BergsonEkfacCg
 from influbench.estimators.bergson_trackstar import BergsonTrackstar
 from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
@@ -58,6 +60,9 @@ METHODS = [
     # Damping beyond every eigenvalue: (G + λI)⁻¹ is 1/λ.
     pytest.param(Ekfac(damping=1e6), 1e6, marks=needs("kronfluence"), id="ekfac_damped"),
     pytest.param(BergsonDot(), 1.0, marks=needs("bergson"), id="bergson"),
+    pytest.param(
+        BergsonEkfacCg(damping=1e8), 1e8, marks=needs("bergson"), id="bergson_ekfac_cg_damped"
+    ),
 ]
 
 
@@ -77,6 +82,7 @@ def test_toolkits_agree_with_our_own_gradients(method, factor, tmp_path):
         pytest.param(Ekfac(), marks=needs("kronfluence"), id="ekfac"),
         pytest.param(BergsonDot(), marks=needs("bergson"), id="bergson"),
         pytest.param(BergsonTrackstar(), marks=needs("bergson"), id="trackstar"),
+        pytest.param(BergsonEkfacCg(steps=3), marks=needs("bergson"), id="ekfac_cg"),
     ],
 )
 def test_their_passes_are_those_that_their_facts_name(method, tmp_path):
@@ -87,10 +93,9 @@ def test_their_passes_are_those_that_their_facts_name(method, tmp_path):
     with meter.phase("score", models=models):
         score(CANDIDATES)
     prepared, scored = (row.forward_passes + 2 * row.backward_passes for row in meter.rows())
-    told = method.facts.passes[0].partition("W")
-    fitted = int(told[0]) * len(ctx.warmup) if told[1] else 0
-    assert prepared == fitted + 3 * len(ctx.reference)
-    assert scored == 3 * len(CANDIDATES)
+    sizes = {"W": len(ctx.warmup), "M": len(ctx.reference)}
+    told = [passes.spent(text, sizes, dataclasses.asdict(method)) for text in method.facts.passes]
+    assert [prepared, scored / len(CANDIDATES)] == [row and row.passes for row in told]
 
 
 @pytest.mark.parametrize(("method", "_"), [METHODS[0], METHODS[2], METHODS[4]])
@@ -108,6 +113,53 @@ def test_curvature_changes_the_scores_and_its_seed_is_kept(tmp_path):
     np.testing.assert_allclose(first, second, rtol=1e-6)
     assert np.corrcoef(first, plain)[0, 1] < 0.999
     assert (first > 0).all()
+
+
+def gauss_newton_root(ctx, weights):
+    """R with RᵀR the Gauss-Newton matrix of the mean warm-up loss, shape [logit, weight]."""
+    model = ctx.student.model
+    named = {n: p.detach() for n, p in model.named_parameters() if any(p is w for w in weights)}
+    parts = []
+    for example in ctx.warmup:
+        row = ctx.student.encode(example)
+        ids = torch.tensor([row.ids])
+
+        def logits(held, ids=ids, row=row):
+            out = torch.func.functional_call(model, held, (ids,)).logits[0]
+            return out[torch.tensor(row.learned) - 1]
+
+        root = torch.softmax(logits(named), -1).detach().sqrt()
+        jacobians = torch.func.jacrev(logits, chunk_size=64)(named).values()
+        jacobian = torch.cat([part.flatten(2) for part in jacobians], 2).detach()
+        # diag(p) - p pᵀ = L Lᵀ with L = diag(√p) - p √pᵀ, as √pᵀ√p = 1
+        means = root[..., None] * torch.einsum("tv,tvw->tw", root**2, jacobian)[:, None]
+        scale = (len(row.learned) * len(ctx.warmup)) ** 0.5
+        parts.append(((root[..., None] * jacobian - means) / scale).flatten(0, 1))
+    return torch.cat(parts).double().numpy()
+
+
+@needs("bergson")
+def test_cg_solves_the_damped_gauss_newton_system(tmp_path):
+    """(RᵀR + λI)⁻¹g = (g - Rᵀ(RRᵀ + λI)⁻¹Rg) / λ, in float64 and with gradients of our own."""
+    damping = 1.0
+    short = [dataclasses.replace(e, response=e.response[:1]) for e in testing.tiny_examples("w", 2)]
+    ctx = dataclasses.replace(testing.tiny_context(tmp_path, attention="eager"), warmup=short)
+    named = ctx.student.model.named_parameters()
+    weights = [p for n, p in named if p.ndim == 2 and "embed" not in n]
+
+    def flat(parts):
+        return torch.cat([part.flatten() for part in parts]).double().numpy()
+
+    query = flat(gradients.mean_gradient(ctx.student, weights, ctx.reference))
+    own = np.stack([flat(gradients.gradient(ctx.student, weights, c)) for c in CANDIDATES])
+    root = gauss_newton_root(ctx, weights)
+    inner = np.linalg.solve(root @ root.T + damping * np.eye(len(root)), root @ query)
+    expected = own @ (query - root.T @ inner) / damping
+    got = as_scores(BergsonEkfacCg(damping=damping, steps=60).prepare(ctx)(CANDIDATES), 6)
+    np.testing.assert_allclose(got.value, expected, rtol=1e-4)
+    assert got.diagnostics["cg_residual"] < 1e-4
+    # The curvature matters: the gradients alone are not the solution.
+    assert np.abs(own @ query / damping / expected - 1).max() > 0.1
 
 
 @needs("bergson")
@@ -134,8 +186,10 @@ def test_hooks_in_our_process_are_all_removed():
     "method",
     [
         pytest.param(Ekfac(), marks=needs("kronfluence"), id="ekfac"),
+        pytest.param(Ekfac(strategy="identity"), marks=needs("kronfluence"), id="identity"),
         pytest.param(BergsonDot(), marks=needs("bergson"), id="bergson_dot"),
         pytest.param(BergsonTrackstar(), marks=needs("bergson"), id="bergson_trackstar"),
+        pytest.param(BergsonEkfacCg(), marks=needs("bergson"), id="bergson_ekfac_cg"),
     ],
 )
 def test_workers_keep_the_contract(method):

@@ -1,5 +1,6 @@
 """The file contract, kept and broken by a worker of our own that needs no foreign environment."""
 
+import dataclasses
 import gc
 import inspect
 import json
@@ -12,8 +13,9 @@ import pytest
 
 from influbench import foreign, testing
 from influbench.errors import UserError
-from influbench.estimator import as_scores
+from influbench.estimator import Facts, as_scores, granting
 from influbench.estimators.bergson_dot import BergsonDot
+from influbench.estimators.bergson_ekfac_cg import BergsonEkfacCg
 from influbench.estimators.bergson_trackstar import BergsonTrackstar
 from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
@@ -127,6 +129,24 @@ def test_the_workers_passes_are_in_the_ledger(fake, tiny):
     assert scored.tokens == 2 * sum(len(tiny.student.encode(c).ids) for c in candidates)
 
 
+@dataclasses.dataclass(frozen=True)
+class NoWarmup:
+    """A toolkit's method that names no warm-up set."""
+
+    worker: foreign.Worker
+    facts = Facts("signed", "a test", {"gradients", "language_model"})
+
+    def prepare(self, ctx):
+        return scorer(self.worker, ctx)
+
+
+def test_a_method_without_a_warmup_set_runs_where_none_is_granted(fake, tiny):
+    score = granting.prepare(NoWarmup(fake), tiny, "faked")
+    assert len(scored(score, testing.tiny_examples("candidate", 2)).value) == 2
+    (folder,) = tiny.scratch.glob("fake-*")
+    assert (folder / "warmup.jsonl").read_text() == ""
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -176,7 +196,12 @@ def test_the_worker_ends_with_its_scorer_and_leaves_no_weights(fake, tiny):
 
 @pytest.mark.parametrize(
     ("method", "name"),
-    [(Ekfac(), "kronfluence"), (BergsonDot(), "bergson"), (BergsonTrackstar(), "bergson")],
+    [
+        (Ekfac(), "kronfluence"),
+        (BergsonDot(), "bergson"),
+        (BergsonTrackstar(), "bergson"),
+        (BergsonEkfacCg(), "bergson"),
+    ],
 )
 def test_a_missing_environment_says_which_command_makes_it(method, name, tiny, monkeypatch):
     monkeypatch.setenv("INFLUBENCH_CACHE", str(tiny.scratch))

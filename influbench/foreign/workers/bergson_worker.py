@@ -1,11 +1,12 @@
-"""bergson behind the file contract: dot products and TrackStar, kept in memory.
+"""bergson behind the file contract: dot products, TrackStar and EK-FAC + CG, kept in memory.
 
 What ``bergson score`` does between its files: one pass over the references with its in-memory
 collector, aggregated to their mean; then for each job a pass over the candidates, scored module by
 module as the gradients arise, with nothing written. TrackStar's steps are those of
 ``bergson trackstar``: second moments of projected gradients over warm-up set and references, mixed,
-and their inverse root on both sides of a cosine. As in bergson's own set-up all weights are
-frozen but the input embedding, so that no weight gradient is built twice.
+and their inverse root on both sides of a cosine. EK-FAC + CG is in ``bergson_curvature``. As in
+bergson's own set-up all weights are frozen but the input embedding, so that no weight gradient is
+built twice.
 """
 
 # The toolkit is in its own environment, where this file runs: its types are unknown here.
@@ -18,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import bergson_curvature
 import numpy as np
 import response_loss
 import torch
@@ -39,6 +41,7 @@ from file_worker import Scorer as Score
 UNITS = {
     "dot": "inner product of gradients, mean nats a response token",
     "trackstar": "cosine of projected, whitened gradients",
+    "ekfac_cg": "gradient · inverse curvature · gradient, mean nats a response token",
 }
 
 
@@ -64,11 +67,12 @@ def prepare(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, Any], Score]:
     options = meta["options"]
     model = response_loss.load_model(folder, meta)
     names, share = response_loss.linear_layers(model, set(meta["trained"]))
-    model.requires_grad_(False)
-    model.get_input_embeddings().requires_grad_(True)
+    _only_hooks(model)
     prefix = f"{model.base_model_prefix}."  # bergson names modules below the base model
     modules = {name.removeprefix(prefix) for name in names}
     width, seed = options.get("width", 0), meta["seed"]
+
+    budget = min(meta["token_budget"], options["tokens"])
 
     def projecting() -> GradientProcessor:
         return GradientProcessor(projection_dim=width or None, projection_seed=seed)
@@ -90,7 +94,7 @@ def prepare(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, Any], Score]:
             target_modules=modules,
             **more,
         )
-        parts = response_loss.batches(rows, min(meta["token_budget"], options["tokens"]))
+        parts = response_loss.batches(rows, budget)
         computer = CollectorComputer(model, held, collector=collector, batches=parts, cfg=cfg)
         computer.run_with_collector_hooks(desc="job")
         return collector
@@ -98,10 +102,18 @@ def prepare(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, Any], Score]:
     references = read_rows(folder / "references.jsonl")
     device = next(model.parameters()).device
     scoring: dict[str, Any] = {}
-    if options["method"] == "dot":
+    diagnostics: dict[str, float] = {}
+    if options["method"] in ("dot", "ekfac_cg"):
         told = PreprocessConfig(aggregation="mean")
         mean = collected(references, projecting(), preprocess_cfg=told)
         query = {name: values.clone() for name, values in mean.gradients.items()}
+        if options["method"] == "ekfac_cg":
+            warmup = read_rows(folder / "warmup.jsonl")
+            parts = response_loss.batches(warmup, budget)
+            query, diagnostics["cg_residual"] = bergson_curvature.solved(
+                model, query, dataset(warmup), parts, cfg, meta, folder
+            )
+            _only_hooks(model)
     else:
         fitted, asked = projecting(), projecting()
         collected(read_rows(folder / "warmup.jsonl"), fitted, skip_hessians=False)
@@ -130,8 +142,15 @@ def prepare(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, Any], Score]:
         "version": version("bergson"),
         "unit": UNITS[options["method"]],
         "parameter_share": share,
+        "diagnostics": diagnostics,
     }
     return facts, score
+
+
+def _only_hooks(model: Any) -> None:
+    """No weight gradient is built by torch; what reaches the embedding takes gradients past all."""
+    model.requires_grad_(False)
+    model.get_input_embeddings().requires_grad_(True)
 
 
 if __name__ == "__main__":

@@ -46,15 +46,19 @@ _PASSES = {"forward": 0, "backward": 0, "positions": 0}
 def watch(backbone: Any) -> None:
     """Counts what goes through a network: each sequence forward, each whose gradient comes back.
 
+    A tangent that goes forward with a sequence is one more, as in ``influbench.store.passes``.
+
     Args:
         backbone: the part of a Hugging Face model below its head, which every pass goes through.
     """
+    from torch.autograd import forward_ad  # a worker without torch has nothing to watch
 
     def forward(_: Any, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         ids = named.get("input_ids")
         ids = args[0] if ids is None else ids
-        _PASSES["forward"] += len(ids)
-        _PASSES["positions"] += ids.numel()
+        times = 1 if forward_ad.unpack_dual(output[0]).tangent is None else 2
+        _PASSES["forward"] += times * len(ids)
+        _PASSES["positions"] += times * ids.numel()
         if output[0].requires_grad:
             output[0].register_hook(lambda gradient: backward(len(gradient)))
 
@@ -81,7 +85,8 @@ def serve(prepare: Prepare) -> None:
 
     Args:
         prepare: called with the folder and its ``meta.json``; returns facts (``toolkit``,
-            ``version``, ``unit``, ``parameter_share``) and a function from rows to scores.
+            ``version``, ``unit``, ``parameter_share``, maybe ``diagnostics``) and a function from
+            rows to scores.
     """
     # What a toolkit prints must not reach the other side.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
