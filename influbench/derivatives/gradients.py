@@ -97,7 +97,8 @@ def mean_gradient(
 ) -> Tensors:
     """Gradient of the mean loss over ``examples``, in as many batches as the student wants.
 
-    In the dtype of what the optimizer steps from, where a weight is a narrower copy of that.
+    In the dtype of what the optimizer steps from, where a weight is a narrower copy of that. Rows
+    go without padding, and what they begin with goes once (``LanguageStudent.loss``, ``together``).
 
     Args:
         student: the student.
@@ -117,8 +118,11 @@ def mean_gradient(
     held = masters(student, weights)
     total = [torch.zeros_like(w, dtype=h.dtype) for w, h in zip(weights, held, strict=True)]
 
-    def derivative(batch: Batch) -> Sequence[torch.Tensor]:
-        loss = student.loss(batch)
+    def derivative(batch: Any) -> Sequence[torch.Tensor]:
+        if isinstance(student, LanguageStudent):
+            loss = student.loss(batch, together=True)
+        else:
+            loss = student.loss(batch)
         if shares is None:
             loss = loss.sum() / len(examples)
         else:

@@ -162,7 +162,7 @@ def share_of_scores(
     return records
 
 
-STAGE = Stage("score", 2, score)
+STAGE = Stage("score", 3, score)
 
 
 def _chunk(cfg: MethodConfig, facts: Facts) -> int:

@@ -41,7 +41,7 @@ class LanguageStudent:
     pad_to: int = 0
     """Pad every batch to at least so many tokens, as the released code does; costs time only."""
     packed: bool = False
-    """Without gradients, rows go through the model in one sequence (``packing``)."""
+    """Rows may go through the model in one sequence (``packing``): they do without gradients."""
     learn: conversation.Learn = "all"
     """Which assistant turns of a conversation its loss is the mean over."""
     learning_budget: int | None = None
@@ -100,12 +100,21 @@ class LanguageStudent:
             limit=short_positions(self.model.config),
         )
 
-    def loss(self, batch: TokenBatch) -> torch.Tensor:
-        """Per-example loss, shape [example], fp64 nats per response token."""
+    def loss(self, batch: TokenBatch, *, together: bool = False) -> torch.Tensor:
+        """Per-example loss, shape [example], fp64 nats per response token.
+
+        Args:
+            batch: the examples.
+            together: rows share one sequence with gradients too; for who wants the gradient of the
+                whole batch and nothing that a module sees of a row.
+        """
         row_index, time_index, targets = batch.targets
+        learning = torch.is_grad_enabled()
+        shared = not learning or (together and len(batch.rows) > 1)
         with self.precision():
-            if self.packed and not torch.is_grad_enabled() and not self.pad_to:
-                with fused.layers(self.model.get_decoder()) if self.fused else nullcontext():
+            if self.packed and shared and not self.pad_to:
+                compiled = self.fused and not learning
+                with fused.layers(self.model.get_decoder()) if compiled else nullcontext():
                     states = packing.hidden(self.model, batch.packing)
                 hidden = states[batch.packing.place[row_index, time_index]]
             else:

@@ -365,11 +365,11 @@ class Full:
         self.loss = loss
         self.calls = []
 
-    def __call__(self, student, batch):
+    def __call__(self, student, batch, **how):
         self.calls.append(len(batch.rows))
         if len(batch.rows) > self.rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate a lot")
-        return self.loss(student, batch)
+        return self.loss(student, batch, **how)
 
 
 @contextlib.contextmanager
@@ -377,7 +377,7 @@ def full(monkeypatch, rows):
     with monkeypatch.context() as patch:
         kind = type(testing.tiny_student())
         device = Full(rows, kind.loss)
-        patch.setattr(kind, "loss", lambda student, batch: device(student, batch))
+        patch.setattr(kind, "loss", lambda student, batch, **how: device(student, batch, **how))
         yield device
 
 

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from influbench import testing
 from influbench.data.records import Example
+from influbench.derivatives import gradients
 from influbench.derivatives.directional import by_forward_mode
 from influbench.errors import UserError
 from influbench.estimators.exact import Exact
@@ -180,6 +181,25 @@ def test_forward_mode_goes_through_packing(student):
     plain = dataclasses.replace(student, packed=False)
     packed, padded = (by_forward_mode(s, weights, along)(examples) for s in (student, plain))
     assert packed == pytest.approx(padded, rel=1e-4)
+
+
+def test_gradients_of_a_whole_set_are_the_same_without_padding(student):
+    plain = dataclasses.replace(student, packed=False)
+    examples = testing.tiny_examples("packed", 6)
+    weights = list(student.model.parameters())
+    found, meter = [], Meter()
+    for name, held in (("packed", student), ("padded", plain)):
+        with meter.phase(name, models=[student.model]):
+            found.append(gradients.mean_gradient(held, weights, examples))
+    packed, padded = found
+    difference = gradients.norm([p - q for p, q in zip(packed, padded, strict=True)])
+    assert difference < 1e-5 * gradients.norm(padded)
+    rows = meter.rows()
+    assert [(row.forward_passes, row.backward_passes) for row in rows] == [(6, 6), (6, 6)]
+    shared, whole = (row.tokens for row in rows)
+    assert shared < sum(len(student.encode(e).ids) for e in examples) <= whole
+    alone = [gradients.mean_gradient(held, weights, examples[:1]) for held in (student, plain)]
+    assert all(torch.equal(p, q) for p, q in zip(*alone, strict=True))
 
 
 SMALL = {

@@ -154,7 +154,8 @@ class _Stages:
         size = self.known.reference.tokens
         packed = references * size
         prepared = prepare.passes * size
-        # A pass with gradients pads and repeats the template; one without packs what rows share.
+        # A pass without gradients packs what rows share; one with them pads and repeats the
+        # template, but for the gradient of a whole set, which is planned too dear here.
         learning = gradients and prepare.passes >= 3 * sizes["M"]
         read = (0 if learning else prepared) + count * packed
         candidate = self.known.written.tokens
