@@ -21,11 +21,17 @@ class MethodError(RuntimeError):
     """
 
 
-def of_the_disk(error: BaseException) -> str:
-    """The line about a full disk or a name that no file can have, wherever it was met; else empty.
+def of_the_machine(error: BaseException) -> str:
+    """The line about a full disk or device or a name that no file can have; else empty.
 
-    Neither is ours to mend: only names that a user gave can be so long.
+    None is ours to mend, wherever it was met: only names that a user gave can be so long.
     """
+    if type(error).__module__ == "torch" and "out of memory" in str(error):
+        return (
+            f"the device's memory is full ({' '.join(str(error).split())[:120]}): run fewer "
+            "at once (--jobs), end what else uses it, or lower the batch sizes, and run the same "
+            "command again: what was finished before is kept"
+        )
     if not isinstance(error, OSError):
         return ""
     name = str(error.filename or "a file")

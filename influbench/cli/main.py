@@ -18,7 +18,7 @@ import typer
 from influbench import terminal
 from influbench.cli import evaluation, plan, report, runs, stores
 from influbench.cli import score as scoring
-from influbench.errors import MethodError, UserError, of_the_disk
+from influbench.errors import MethodError, UserError, of_the_machine
 from influbench.executors import team
 
 app = typer.Typer(
@@ -102,7 +102,7 @@ def main() -> None:
             )
         raise
     except Exception as error:
-        if line := of_the_disk(error):
+        if line := of_the_machine(error):
             sys.stderr.write(f"influbench: {terminal.plain(line)}\n")
             sys.exit(2)
         if os.environ.get("INFLUBENCH_DEBUG"):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from influbench.errors import MethodError, UserError, of_the_disk
+from influbench.errors import MethodError, UserError, of_the_machine
 from influbench.store import BusyError
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ def attempt(function: Callable[..., Any], *args: Any) -> Outcome:
     except MethodError as error:
         return Outcome(kind="method", error=str(error))
     except Exception as error:
-        if line := of_the_disk(error):
+        if line := of_the_machine(error):
             return Outcome(kind="user", error=line)
         if os.environ.get("INFLUBENCH_DEBUG"):
             traceback.print_exc()

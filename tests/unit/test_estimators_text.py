@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import math
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -68,6 +70,19 @@ def test_bm25_is_the_hand_computed_number(tiny):
     np.testing.assert_allclose(summed.value, [(bread + moon) / 2], rtol=1e-6)
     stranger = Example(id="s", instruction="nothing", response="shared")
     assert scores(Bm25(), ctx, [stranger]).value[0] == 0.0
+
+
+def test_bm25_starts_no_jax_which_would_take_most_of_a_gpu(tiny, monkeypatch):
+    pytest.importorskip("bm25s", reason="needs the extra 'retrieval'")
+    for name in [name for name in sys.modules if name.split(".")[0] == "bm25s"]:
+        monkeypatch.delitem(sys.modules, name)
+    theirs, started = types.ModuleType("jax"), []
+    theirs.lax = types.SimpleNamespace(top_k=lambda *told: started.append(told))
+    monkeypatch.setitem(sys.modules, "jax", theirs)
+    monkeypatch.setitem(sys.modules, "jax.lax", theirs.lax)
+    scores(Bm25(), tiny)
+    assert not started
+    assert sys.modules["jax"] is theirs  # a user's own is left alone
 
 
 def test_bm25_refuses_references_without_words(tiny):

@@ -4,6 +4,7 @@ import json
 from concurrent.futures import Future
 
 import pytest
+import torch
 from command import influbench
 
 from influbench import executors
@@ -352,3 +353,13 @@ def test_a_run_that_fails_twice_says_so_twice(cheap, tmp_path):
         swept(study, tmp_path)
         said = standing(tmp_path / "store", "cheap").summary()
         assert said.startswith("2 runs: 1 done, 1 failed")
+
+
+def test_a_full_device_is_no_bug_of_ours_wherever_it_was_met():
+    def load():
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 MiB")
+
+    outcome = attempt(load)
+    assert outcome.kind == "user"
+    assert "the device's memory is full (CUDA out of memory. Tried" in outcome.error
+    assert "--jobs" in outcome.error
