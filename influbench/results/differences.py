@@ -20,7 +20,9 @@ from influbench.statistics.outcomes import grid
 from influbench.statistics.seeds import paired_difference
 
 CONTROL = "random"
-"""What the others are compared with, where a study has it; else the student ``none``."""
+"""What the others are compared with, where a study has it."""
+CONTROLS = (CONTROL, f"filter:{CONTROL}")
+"""In this order; where a study has none of them, the student ``none``."""
 METRICS = {
     "win": ("win_rate", 100.0, "%"),
     "grade": ("grade", 1.0, "1-10"),
@@ -53,7 +55,8 @@ def differences(study: Study, seed: int = 0) -> pd.DataFrame:
         One row a metric and arm, ``COLUMNS``; empty where there is nothing to compare.
     """
     arms = _arms(study)
-    control = CONTROL if any(name == CONTROL for name, _ in arms) else BASELINE
+    there = {name for name, _ in arms}
+    control = next((name for name in CONTROLS if name in there), BASELINE)
     rows: list[tuple[Any, ...]] = []
     for metric, (name, factor, unit) in METRICS.items():
         for (estimator, place), arm in arms.items():

@@ -69,6 +69,13 @@ def test_without_the_control_the_untaught_student_is_subtracted(tmp_path):
     assert ("win_rate", "exact") not in table(tmp_path)  # the untaught student has no win rate
 
 
+def test_a_filter_is_compared_with_the_random_filter(tmp_path):
+    found = {"filter:exact": outcomes([2.0, 3.0]), "filter:random": outcomes([1.0, 1.0])}
+    write(tmp_path, "a", 0, {**found, "none": outcomes([0.0, 0.0])})
+    row = table(tmp_path)["heldout_loss", "filter:exact"]
+    assert (row.against, row.value) == ("filter:random", pytest.approx(1.5))
+
+
 def test_different_configurations_of_one_estimator_are_not_mixed(tmp_path):
     write(tmp_path, "a", 0, {"exact": outcomes([1.0]), "none": outcomes([2.0])})
     write(tmp_path, "b", 0, {"exact": outcomes([1.5]), "none": outcomes([2.0])})
