@@ -13,13 +13,14 @@ from influbench.executors import ExecutorConfig
 from influbench.files import digest, read_jsonl
 from influbench.loop import pipeline, publish
 from influbench.loop.pipeline import Run
-from influbench.loop.plan import Speeds, lengths, price, tasks
+from influbench.loop.plan import lengths, price, tasks
 from influbench.loop.reading import load_run
 from influbench.store import Store
 from influbench.store.ledger import Meter
 from influbench.store.session import Session
 from influbench.studies import grid
 from influbench.studies.study_file import one_run
+from tests.slow_device import SLOW
 
 KEY = "sk-never-to-be-seen-0123456789"
 
@@ -180,12 +181,7 @@ def test_a_sweep_on_other_processes_refuses_a_cap_that_one_must_count(where, tmp
 
 def test_the_plan_names_its_money(strong):
     cfg = load_run("tiny", settings("http://x/v1", "scoring.estimator=none"))
-    rates = {"float32": 1e9, "bfloat16": 1e9, "tf32": 1e9}
-    speeds = Speeds(
-        where="a test", read=rates, learn=rates, stream=rates, write=rates, update=1e9, load=1e9,
-        save=1e9, start=0.0, memory=1e10,
-    )  # fmt: skip
-    found = price(cfg, tasks(cfg, lengths.lengths(cfg.data, cfg.generation)), speeds)
+    found = price(cfg, tasks(cfg, lengths.lengths(cfg.data, cfg.generation)), SLOW)
     written = [p for p in found if p.task.stage == "generate"]
     assert {p.placement for p in written} == {"endpoint"}
     (told,) = [p for p in written if p.task.label == "round1-candidates responses"]

@@ -11,35 +11,13 @@ from benchmarks.plan import beside as beside_ledger
 from influbench.errors import UserError
 from influbench.estimator import registry
 from influbench.estimator.passes import spent
-from influbench.loop.plan import Speeds, calibration, devices, lengths, measure, price, tasks
+from influbench.loop.plan import calibration, devices, lengths, measure, price, tasks
 from influbench.loop.plan.calibration import PACES, Pace
 from influbench.loop.plan.paper import beside
 from influbench.loop.plan.shapes import KNOWN, shape_of
 from influbench.loop.reading import load_run, names
 from tests.command import influbench
-
-EVEN = {name: Pace(0.0, 1e9) for name in ("float32", "bfloat16", "tf32")}
-SLOW = Speeds(
-    where="a test",
-    read=EVEN,
-    prompt=EVEN,
-    learn=EVEN,
-    train=EVEN,
-    pair=EVEN,
-    stream={"float32": 1e9, "bfloat16": 1e9},
-    write={"float32": 1e9, "bfloat16": 1e9},
-    update=1e9,
-    move=1e9,
-    load=1e9,
-    opened=0.0,
-    save=1e9,
-    training=0.0,
-    launch=0.0,
-    together=2048,
-    alone=True,
-    memory=1e10,
-)
-
+from tests.slow_device import EVEN, SLOW
 
 MEASURED = ("sizes.warmup=32", "sizes.candidates=32", "sizes.training=96")
 """The sizes of the run of ``quickstart`` that the ledger's numbers below are of."""

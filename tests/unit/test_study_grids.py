@@ -27,14 +27,14 @@ def test_several_grids_give_some_arms_more_seeds_than_others(tmp_path):
         load_study(file)
 
 
-def test_the_teaching_study_has_five_seeds_of_the_arms_that_count_and_three_of_the_rest():
+def test_the_teaching_study_has_eight_seeds_of_the_arms_that_count_and_three_of_the_rest():
     runs = load_study(EXPERIMENTS / "teaching.yaml").runs
     seeds = {}
     for cfg in runs.values():
         seeds.setdefault(cfg.scoring.estimator, []).append(cfg.seed)  # pyright: ignore[reportAttributeAccessIssue]
     assert {name: len(own) for name, own in seeds.items()} == {
-        **dict.fromkeys(["none", "random", "flipped:first_order", "first_order"], 5),
-        "gradient_dot": 5,
+        **dict.fromkeys(["none", "random", "flipped:first_order", "first_order"], 8),
+        "gradient_dot": 8,
         "trak": 3,
         "bm25": 3,
         "embedding": 3,
