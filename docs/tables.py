@@ -8,6 +8,7 @@ A page says where they stand, and everything between two comments is written by 
                                                 flipped, by the t of the seeds, where arms share no
                                                 items
     <!-- answer NAME: ARM, ARM -->               what the arms that count say of the held-out loss
+    <!-- stages NAME: STAGE, STAGE -->          what one arm's own take, by device
     <!-- cells NAME: METRIC, COST -->            one row an arm, one column a place on the axes; the
                                                 costs are those of the first place
     <!-- ranking NAME: METRIC, OTHER -->         is the order of the arms that of the study OTHER?
@@ -42,7 +43,7 @@ from influbench.statistics.seeds import ENOUGH, over_seeds
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "docs" / "teaching.md", ROOT / "docs" / "results.md")
 BLOCK = re.compile(
-    r"(<!-- (study|differences|by_seed|answer|cells|ranking) (\w+): ([^>]*?) -->\n)"
+    r"(<!-- (study|differences|by_seed|answer|stages|cells|ranking) (\w+): ([^>]*?) -->\n)"
     r".*?(<!-- end -->)",
     re.S,
 )
@@ -65,7 +66,7 @@ def filled(text: str, results: Path) -> str:
             body = _ranking(study, load_study(told[1], results), told[0])
         else:
             made = {"study": _table, "differences": _differences, "answer": _answer}
-            made |= {"cells": _by_cell, "by_seed": _seed_by_seed}
+            made |= {"cells": _by_cell, "by_seed": _seed_by_seed, "stages": _stages}
             body = made[kind](study, told)
         return f"{head}{body}{end}"
 
@@ -150,6 +151,26 @@ def _seed_by_seed(study: Study, metrics: list[str]) -> str:
                 )
                 each = ", ".join(f"{gap:.3f}" for gap in gaps)
                 lines.append(_line([f"`{arm}`", head, f"`{other}`", told.format(*shown), each]))
+    return "\n".join(lines) + "\n"
+
+
+def _stages(study: Study, stages: list[str]) -> str:
+    spent: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for result in study.runs.values():
+        arm, device = result.config["scoring"]["estimator"], str(result.provenance["device"])
+        for stage in stages:
+            labels = (arm, f"{arm}-turns", f"training-{arm}")
+            own = [row for row in result.ledger if row.stage == stage and row.label in labels]
+            if own:
+                took = sum(row.seconds for row in own), max(row.peak_bytes for row in own)
+                spent.setdefault((device, stage), []).append(took)
+    heads = ["device", "stage", "arms", "median, s", "longest, s", "peak, GB"]
+    lines = [_line(heads), _rule(5)]
+    for (device, stage), found in sorted(spent.items()):
+        seconds, peaks = zip(*found, strict=True)
+        shown = [statistics.median(seconds), max(seconds), max(peaks) / 1e9]
+        told = [f"{number:.1f}" for number in shown]
+        lines.append(_line([device, stage, str(len(found)), *told]))
     return "\n".join(lines) + "\n"
 
 

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KEY = "sk-never-to-be-seen-0123456789"
@@ -50,14 +51,11 @@ class Faulty:
                     number = owner.tries[prompt]
                     owner.tries[prompt] += 1
                     fault = plan[number] if number < len(plan) else owner.always
-                try:
-                    time.sleep(owner.delay)
+                time.sleep(owner.delay)
+                with owner.lock:  # before the reply: who has it may send the next request at once
+                    owner.active -= 1
+                with suppress(BrokenPipeError, ConnectionResetError):
                     owner.reply(self, body, prompt, fault)
-                except (BrokenPipeError, ConnectionResetError):
-                    pass
-                finally:
-                    with owner.lock:
-                        owner.active -= 1
 
             def log_message(self, format, *args):  # noqa: A002
                 pass

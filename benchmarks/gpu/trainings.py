@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -15,6 +13,7 @@ from transformers import Trainer
 
 from benchmarks.gpu import clock, students
 from benchmarks.gpu.rows import Recorder
+from influbench.loop.plan.clock import Clock, Steps
 from influbench.store import Meter, Work
 from influbench.student import LanguageStudent, budgets
 from influbench.student.losses import Encoded
@@ -26,36 +25,6 @@ ROWS = 32
 
 STEPS = 7
 """Of which the first two do not count: moments are made, and the allocator finds its blocks."""
-
-
-class Ticks:
-    """Notes when each step was done."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.at: list[float] = []
-
-    @contextmanager
-    def task(
-        self,
-        description: str,  # noqa: ARG002
-        total: int,  # noqa: ARG002
-        done: int = 0,  # noqa: ARG002
-    ) -> Generator[Callable[[int], None]]:
-        """Steps of one training."""
-        yield self._tick
-
-    def note(self, text: str) -> None:
-        """Has nothing to say."""
-
-    def _tick(self, _: int) -> None:
-        clock.wait(self.device)
-        self.at.append(time.perf_counter())
-
-    @property
-    def seconds(self) -> float:
-        """Median of a step."""
-        return median(b - a for a, b in zip(self.at[1:], self.at[2:], strict=False))
 
 
 def step(shape: str, tokens: int, device: torch.device, record: Recorder) -> None:
@@ -94,13 +63,13 @@ def _encoded(held: LanguageStudent, tokens: int) -> list[Encoded]:
 
 
 def _seconds(cfg: SFTConfig, held: LanguageStudent, tokens: int, *, by_memory: bool) -> float:
-    rows, ticks = _encoded(held, tokens), Ticks(held.model.device)
+    rows, steps = _encoded(held, tokens), Steps(Clock(held.model.device.type))
     with tempfile.TemporaryDirectory() as folder, trainer.off_screen():
-        work = Work(path=Path(folder), meter=Meter(), progress=ticks, title="training")
+        work = Work(path=Path(folder), meter=Meter(), progress=steps, title="training")
         training: Trainer = (
             fine_tuning.device_trainer(cfg, rows, held, held.model, work, _room(held, tokens))
             if by_memory
             else fine_tuning.trl_trainer(cfg, rows, held, held.model, work)
         )
         trainer.train(training, cfg, STEPS, work=work, keep=lambda *_: None)
-    return ticks.seconds
+    return median(later - done for done, later in pairwise(steps.done[1:]))

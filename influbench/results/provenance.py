@@ -48,9 +48,11 @@ def provenance(now: datetime.datetime, *, device: str, threads: int) -> dict[str
 
 
 def command(argv: Sequence[str]) -> list[str]:
-    """What was typed: the program by its name alone, the user's home as ``~``."""
+    """What to type again: the program by its name alone, the user's home as ``~``."""
     home = str(Path.home())
-    program = Path(argv[0]).name if argv else ""
+    path = Path(argv[0] if argv else "")
+    # ``python -m influbench`` leaves the path of a file that nobody can type.
+    program = path.parent.name if path.name == "__main__.py" else path.name
     return [program, *(text.replace(home, "~") for text in argv[1:])]
 
 

@@ -132,8 +132,8 @@ def _touched(file: Path, fact: FileFacts) -> bool:
 def _digest(path: Path, known: str = "") -> str:
     """Digest of a file, of the kind of one that is ``known``.
 
-    SHA-256, for which processors have instructions: 1.7 GB/s where BLAKE2b does 0.9, and a student
-    with its moments is 1.6 GB. BLAKE2b, half as long, is what older entries have.
+    SHA-256, for which processors have instructions: a student with its moments is 1.6 GB. BLAKE2b,
+    half as long, is what older entries have.
     """
     before = len(known) == 2 * BEFORE
     kind = (lambda: hashlib.blake2b(digest_size=BEFORE)) if before else hashlib.sha256

@@ -130,9 +130,10 @@ def learnt(
             training = trl_trainer(cfg, encoded, held, model, work)
         else:
             model.train()
+            learner = replace(held, compute=cfg.compute)
             with work.meter.phase("load"), again():
-                tokens = budgets.of_training(held, encoded, cfg.batch_size)
-            training = device_trainer(cfg, encoded, held, model, work, tokens)
+                tokens = budgets.of_training(learner, encoded, cfg.batch_size)
+            training = device_trainer(cfg, encoded, learner, model, work, tokens)
         with (
             again(),
             work.meter.phase("train", items=len(encoded) * cfg.epochs, models=[held.model]),
@@ -198,7 +199,7 @@ def device_trainer(
     return ResponseTrainer(
         model,
         TrainingArguments(**told, remove_unused_columns=False),
-        held=replace(held, compute=cfg.compute),
+        held=held,
         rows=encoded,
         tokens=tokens,
         most=cfg.micro_batch,

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from influbench.data.records import Outcome, ResultRow
+from influbench.data.records import LedgerRow, Outcome, ResultRow
 from influbench.results import RunResult, write
 from influbench.results.manifest import write_manifest
 
@@ -155,3 +155,49 @@ def test_seeds_that_share_no_items_are_compared_seed_by_seed(tables, tmp_path):
     # Gaps of 0.500, 0.501, 0.502: t of two degrees of freedom is 4.303, the error 0.001 / sqrt 3.
     assert "| `first_order` | heldout_loss (nats/token) | `random` | 0.501 [0.499, 0.503] |" in said
     assert "0.500, 0.501, 0.502" in said
+
+
+def test_a_rule_is_compared_with_itself_flipped_at_each_place_of_an_axis(tables, tmp_path):
+    manifest = {}
+    for rate, gap in ((1e-4, 0.0), (1e-3, 9.0)):
+        for seed in range(3):
+            run = f"seed={seed},rate={rate}"
+            config = {"seed": seed, "rate": rate}
+            arms = {"random": 20.0, "length": 20.0 + gap + seed, "flipped:length": 20.0 - gap}
+            rows = [
+                ResultRow(
+                    study="s", run=run, estimator=arm, round=1, seed=seed, metric="written_length",
+                    value=value, stderr=1.0, n=9, unit="words",
+                )
+                for arm, value in arms.items()
+            ]  # fmt: skip
+            write(tmp_path, "s", run, RunResult(config=config, provenance={}, rows=rows))
+            manifest[run] = config
+    write_manifest(tmp_path, "s", manifest)
+    said = tables.filled(page("by_seed", "written_length"), tmp_path)
+    head = "| `length` | written_length (words), rate"
+    assert (
+        f"{head} 0.0001 | `flipped:length` | 1.000 [-1.484, 3.484] | 0.000, 1.000, 2.000 |" in said
+    )
+    assert f"{head} 0.001 | `flipped:length` | 19.000 [16.516, 21.484]" in said
+
+
+def test_stages_are_an_arms_own_on_the_device_that_made_them(tables, tmp_path):
+    def row(stage, label, seconds, peak):
+        return LedgerRow(
+            stage=stage, label=label, phase="run", items=1, seconds=seconds, device_seconds=0.0,
+            peak_bytes=peak, forward_passes=0, backward_passes=0, tokens=0, api_calls=0,
+            api_prompt_tokens=0, api_completion_tokens=0, money=0.0, attempts=1,
+        )  # fmt: skip
+
+    for seed, seconds in enumerate((2.0, 4.0, 9.0)):
+        config = {"scoring": {"estimator": "random"}, "seed": seed}
+        shared = row("sft", "none", 100.0, 10**10)
+        own = [row("sft", "random", seconds, 10**9), row("sft", "random", 1.0, 2 * 10**9)]
+        result = RunResult(
+            config=config, provenance={"device": "cpu"}, rows=[], ledger=[shared, *own]
+        )
+        write(tmp_path, "s", f"random,seed={seed}", result)
+    said = tables.filled(page("stages", "sft, dpo"), tmp_path)
+    assert "| cpu | sft | 3 | 5.0 | 10.0 | 2.0 |" in said
+    assert "dpo |" not in said

@@ -397,3 +397,9 @@ def test_provenance_holds_the_command_without_the_users_folders(monkeypatch):
     monkeypatch.setattr("sys.argv", [f"{home}/bin/influbench", "run", f"{home}/mine.yaml"])
     found = origin.provenance(datetime.datetime.now(datetime.UTC), device="cpu", threads=1)
     assert found["command"] == ["influbench", "run", "~/mine.yaml"]
+
+
+def test_the_command_of_a_module_can_be_typed_again():
+    run = ["/x/site/influbench/__main__.py", "sweep", "s.yaml"]
+    assert origin.command(run) == ["influbench", "sweep", "s.yaml"]
+    assert origin.command(["/x/bin/influbench", "run"]) == ["influbench", "run"]
