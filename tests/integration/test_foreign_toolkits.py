@@ -145,7 +145,7 @@ def test_cg_solves_the_damped_gauss_newton_system(tmp_path):
     short = [dataclasses.replace(e, response=e.response[:1]) for e in testing.tiny_examples("w", 2)]
     ctx = dataclasses.replace(testing.tiny_context(tmp_path, attention="eager"), warmup=short)
     named = ctx.student.model.named_parameters()
-    weights = [p for n, p in named if p.ndim == 2 and "embed" not in n]
+    weights: list[torch.Tensor] = [p for n, p in named if p.ndim == 2 and "embed" not in n]
 
     def flat(parts):
         return torch.cat([part.flatten() for part in parts]).double().numpy()
