@@ -157,12 +157,14 @@ def _seed_by_seed(study: Study, metrics: list[str]) -> str:
 def _stages(study: Study, stages: list[str]) -> str:
     spent: dict[tuple[str, str], list[tuple[float, int]]] = {}
     for result in study.runs.values():
-        arm, device = result.config["scoring"]["estimator"], str(result.provenance["device"])
+        arm = result.config["scoring"]["estimator"]
         for stage in stages:
             labels = (arm, f"{arm}-turns", f"training-{arm}")
             own = [row for row in result.ledger if row.stage == stage and row.label in labels]
             if own:
                 took = sum(row.seconds for row in own), max(row.peak_bytes for row in own)
+                told = [row.device for row in own if row.device]
+                device = told[0] if told else str(result.provenance["device"])
                 spent.setdefault((device, stage), []).append(took)
     heads = ["device", "stage", "arms", "median, s", "longest, s", "peak, GB"]
     lines = [_line(heads), _rule(5)]

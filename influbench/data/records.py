@@ -238,3 +238,6 @@ class LedgerRow:
     """US dollars, from the price per token that the judge's settings state."""
     attempts: int
     """How many processes worked on it (1 unless one was killed)."""
+    device: str = ""
+    """What its models ran on, ``cpu`` or the GPUs' own names; empty where none ran in this program,
+    and in older ledgers."""

@@ -32,9 +32,13 @@ class _Here(Mapping[str, Any]):
     """This machine and moment as an origin; found when it is read.
 
     A result that is there already keeps its own, and so needs no torch to say what this one is.
+    The device is the one that models ran on, as the ledger has it: stages that the store had may
+    have been made on another machine.
     """
 
     device: str
+    """What was asked for; told where the ledger does not say."""
+    ledger: Sequence[LedgerRow]
 
     @cached_property
     def _told(self) -> dict[str, Any]:
@@ -44,7 +48,7 @@ class _Here(Mapping[str, Any]):
 
         return provenance(
             datetime.datetime.now(datetime.UTC),
-            device=device_in_words(self.device),
+            device=ran_on(self.ledger) or device_in_words(self.device),
             threads=torch.get_num_threads(),
         )
 
@@ -67,6 +71,11 @@ class Items(TypedDict, total=False):
     groups: Mapping[str, str]
 
 
+def ran_on(ledger: Sequence[LedgerRow]) -> str:
+    """The devices that models ran on, in order of first use; empty where no row says."""
+    return ", ".join(dict.fromkeys(row.device for row in ledger if row.device))
+
+
 def publish(
     config: Mapping[str, Any],
     device: str,
@@ -85,7 +94,7 @@ def publish(
     """
     return RunResult(
         config=config,
-        provenance=_Here(device),
+        provenance=_Here(device, booked.ledger),
         rows=rows,
         ledger=booked.ledger,
         notes=booked.notes,

@@ -68,11 +68,13 @@ class _Line:
     stage: str
     label: str
     phase: str
+    device: str
+    """What models ran on; empty where none did."""
     cost: Cost
 
 
 NAMES = ("attempt", "stage", "label", "phase")
-"""What a line says beside what was spent."""
+"""What a line must say beside what was spent."""
 
 
 class Phase:
@@ -183,9 +185,11 @@ class Meter:
         """The ledger so far, added up by phase over all attempts, in order of first appearance."""
         total: dict[tuple[str, str, str], Cost] = {}
         attempts: dict[tuple[str, str, str], set[str]] = {}
+        devices: dict[tuple[str, str, str], dict[str, None]] = {}
         for line in self._read():
             key = line.stage, line.label, line.phase
             attempts.setdefault(key, set()).add(line.attempt)
+            devices.setdefault(key, {}).update(dict.fromkeys([line.device] if line.device else ()))
             total.setdefault(key, Cost()).add(line.cost)
         return [
             LedgerRow(
@@ -193,6 +197,7 @@ class Meter:
                 label=key[1],
                 phase=key[2],
                 attempts=len(attempts[key]),
+                device=", ".join(devices[key]),
                 **dataclasses.asdict(cost),
             )
             for key, cost in total.items()
@@ -227,11 +232,14 @@ class Meter:
 
     def _write(self, phase: Phase) -> None:
         cost = dataclasses.replace(phase.cost)
-        line = _Line(_attempt(os.getpid()), self.stage, self.label, phase.name, cost)
+        attempt = _attempt(os.getpid())
+        device = _in_words() if cost.forward_passes or cost.backward_passes else ""
+        line = _Line(attempt, self.stage, self.label, phase.name, device, cost)
         if self.path is None:
             self._lines.append(line)
         else:
-            told = {name: getattr(line, name) for name in NAMES} | dataclasses.asdict(cost)
+            told = {name: getattr(line, name) for name in (*NAMES, "device")}
+            told |= dataclasses.asdict(cost)
             _append(self.path, json.dumps(told, ensure_ascii=False, allow_nan=False))
 
     def _read(self) -> list[_Line]:
@@ -245,7 +253,8 @@ class Meter:
             try:
                 told = json.loads(line)
                 names = {name: told.pop(name) for name in NAMES}
-                found.append(_Line(**names, cost=from_dict(Cost, told)))
+                device = str(told.pop("device", ""))
+                found.append(_Line(**names, device=device, cost=from_dict(Cost, told)))
             except (AttributeError, KeyError, TypeError, ValueError):
                 sys.stderr.write(f"{self.path}:{number}: damaged; what it cost is not counted\n")
         return found
@@ -272,6 +281,13 @@ def _cuda() -> Any:
     """``torch.cuda`` where this process has used it already; asking starts nothing."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
+
+
+def _in_words() -> str:
+    """What the models of this process run on: the GPUs' own names, each once, or ``cpu``."""
+    cuda = _cuda()
+    names = dict.fromkeys(cuda.get_device_name(device) for device in _devices(cuda))
+    return ", ".join(names) or "cpu"
 
 
 def _devices(cuda: Any) -> list[int]:

@@ -1,6 +1,7 @@
 """Numbers on pages are those of ``results/``, and the call is the one written down before."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -194,10 +195,12 @@ def test_stages_are_an_arms_own_on_the_device_that_made_them(tables, tmp_path):
         config = {"scoring": {"estimator": "random"}, "seed": seed}
         shared = row("sft", "none", 100.0, 10**10)
         own = [row("sft", "random", seconds, 10**9), row("sft", "random", 1.0, 2 * 10**9)]
+        taught = replace(row("dpo", "random", 7.0, 10**9), device="NVIDIA H200")
         result = RunResult(
-            config=config, provenance={"device": "cpu"}, rows=[], ledger=[shared, *own]
+            config=config, provenance={"device": "cpu"}, rows=[], ledger=[shared, taught, *own]
         )
         write(tmp_path, "s", f"random,seed={seed}", result)
-    said = tables.filled(page("stages", "sft, dpo"), tmp_path)
+    said = tables.filled(page("stages", "sft, dpo, grade"), tmp_path)
     assert "| cpu | sft | 3 | 5.0 | 10.0 | 2.0 |" in said
-    assert "dpo |" not in said
+    assert "| NVIDIA H200 | dpo | 3 | 7.0 | 7.0 | 1.0 |" in said
+    assert "grade |" not in said

@@ -351,6 +351,24 @@ def test_the_ledger_outlives_its_process(tmp_path, monkeypatch):
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
+def test_the_devices_that_models_ran_on_are_told_and_only_those(tmp_path, monkeypatch):
+    path = tmp_path / "ledger.jsonl"
+    meter = Meter(path, stage="score")
+    with meter.phase("text"):
+        pass
+    with meter.phase("run"):
+        meter.forward(1, 5)
+    with monkeypatch.context() as other:  # the next attempt, on another machine
+        other.setattr(meter_module, "_in_words", lambda: "NVIDIA H100")
+        with meter.phase("run"):
+            meter.backward(1)
+    older = json.loads(path.read_text().splitlines()[1]) | {"phase": "before"}
+    del older["device"]
+    path.write_text(path.read_text() + json.dumps(older) + "\n")
+    devices = {found.phase: found.device for found in Meter(path).rows()}
+    assert devices == {"text": "", "run": "cpu, NVIDIA H100", "before": ""}
+
+
 def test_a_damaged_line_of_the_ledger_is_passed_over_and_told(tmp_path, capsys):
     path = tmp_path / "ledger.jsonl"
     meter = Meter(path, stage="score", label="exact")
@@ -376,12 +394,14 @@ def test_gpus_in_use_are_waited_for_and_multiply_the_seconds(monkeypatch):
         synchronize=lambda d: calls.append(f"wait {d}"),
         reset_peak_memory_stats=lambda d: calls.append(f"reset {d}"),
         max_memory_allocated=lambda d: 100 + d,
+        get_device_name=lambda d: "NVIDIA H100",
     )
     monkeypatch.setattr(meter_module, "_cuda", lambda: fake)
     meter = Meter()
     with meter.phase("p"):
-        pass
+        meter.forward(1, 5)
     found = row(meter, "p")
+    assert found.device == "NVIDIA H100"
     assert found.peak_bytes == 101
     assert found.device_seconds == pytest.approx(2 * found.seconds)
     assert calls == ["wait 0", "reset 0", "wait 1", "reset 1", "wait 0", "wait 1"]

@@ -17,6 +17,7 @@ from influbench.errors import UserError
 from influbench.report.tables import cost_quality_tables, ledger_table, ranking_table, with_text
 from influbench.results import RunResult, cost_rows, load_study, row_of, write
 from influbench.results import provenance as origin
+from influbench.results.publishing import publish
 from influbench.results.result_file import read, write_if_new
 from influbench.statistics.estimate import Estimate
 
@@ -390,6 +391,17 @@ def test_provenance_says_where_and_when_and_nothing_private(monkeypatch):
     assert set(found) == {
         "date", "command", "commit", "dirty", "python", "platform", "device", "threads", "versions",
     }  # fmt: skip
+
+
+def test_a_result_names_the_devices_that_made_it_and_not_the_one_that_wrote_it(tmp_path):
+    there, here = replace(cost("run", 1.0, 1), device="NVIDIA H200"), cost("run", 1.0, 1)
+    for ledger, device in {
+        (here,): "cpu",  # no row says: this machine
+        (there, here): "NVIDIA H200",
+        (there, replace(here, device="cpu"), there): "NVIDIA H200, cpu",
+    }.items():
+        found = publish({}, "cpu", [], result(ledger=ledger))
+        assert found.provenance["device"] == device
 
 
 def test_provenance_holds_the_command_without_the_users_folders(monkeypatch):
