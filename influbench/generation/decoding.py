@@ -7,6 +7,7 @@ tokens, those copies were 41 % of a step in fp32 (``benchmarks/decoding.py``).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from influbench.generation.choosing import Chooser
-from influbench.generation.recorded import FixedStep
+from influbench.generation.recorded import FixedStep, Replay, Steps
 
 LEAVE = 8
 """Rows leave when an eighth of those present has ended: each time, all keys are copied."""
@@ -37,8 +38,8 @@ class Reader:
     """Token that fills up shorter prompts, on the left."""
     every: int = 1
     """Steps between two looks at what was written; what a row writes after its end is left out."""
-    record: Callable[[FixedStep, torch.Tensor], Callable[[], torch.Tensor] | None] | None = None
-    """Makes a step that is faster than the usual one, such as ``recorded`` on a GPU."""
+    steps: Steps | None = None
+    """Steps that are recorded, where that is faster than the usual one: on a GPU."""
 
     @torch.inference_mode()
     def decode(
@@ -64,11 +65,7 @@ class Reader:
         written: list[list[int]] = [[] for _ in prompts]
         present = list(range(len(prompts)))
         done = [False] * len(prompts)
-        make_room(cache, limit)
-        rooms = [layer for layer in cache.layers if isinstance(layer, _Roomy)]
-        wanted = self.record is not None and len(rooms) == len(cache.layers) and limit >= WORTH
-        fixed = FixedStep.of(self.model, cache, [*rooms], mask) if wanted else None
-        replay: Callable[[], torch.Tensor] | None = None
+        fixed = replay = None
         unseen: list[torch.Tensor] = []
         for step in range(limit):
             token = chooser.choose(logits)
@@ -86,24 +83,55 @@ class Reader:
                     token, mask, positions = token[stay], mask[stay], positions[stay]
                     cache.batch_select_indices(stay)
                     chooser.keep(stay)
-            so_far = mask[:, : width + step + 1]
-            if fixed is not None:
-                fixed.put(token, positions + step, so_far)
-            if replay is not None:
+            # Cached, since the step moves the cache on: it is made once, whoever asks.
+            usual = functools.cache(
+                functools.partial(self._step, cache, token, mask, positions + step, width + step)
+            )
+            if not step:
+                start = token, positions
+                begun = self._recorded(cache, mask[:, :width], limit, usual, start)
+                if begun is not None:
+                    fixed, replay, logits = begun
+                    cache.layers.clear()  # what they held is in the room of the recorded step
+                    continue
+                make_room(cache, limit)
+            if fixed is None or replay is None:
+                logits = usual()
+            else:
+                fixed.put(token, positions + step, width + step)
                 logits = replay()
-                continue
-            logits = self.model(
-                input_ids=token[:, None],
-                attention_mask=so_far,
-                position_ids=positions + step,
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
-            if fixed is not None:
-                assert self.record is not None
-                replay = self.record(fixed, logits)
-                fixed = fixed if replay is not None else None
         return written
+
+    def _recorded(
+        self,
+        cache: Cache,
+        mask: torch.Tensor,
+        limit: int,
+        usual: Callable[[], torch.Tensor],
+        start: tuple[torch.Tensor, torch.Tensor],
+    ) -> tuple[FixedStep, Replay, torch.Tensor] | None:
+        """See ``Steps.begun``; None, too, where layers slide or compress, or it does not pay."""
+        plain = [layer for layer in cache.layers if type(layer) is DynamicLayer]
+        if self.steps is None or limit < WORTH or len(plain) < len(cache.layers):
+            return None
+        return self.steps.begun(self.model, plain, mask, limit, usual, start)
+
+    def _step(
+        self,
+        cache: Cache,
+        token: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        place: int,
+    ) -> torch.Tensor:
+        """Logits of each row after ``token``, which stands at ``place``, shape [row, token]."""
+        return self.model(
+            input_ids=token[:, None],
+            attention_mask=mask[:, : place + 1],
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
 
     def _read(self, prompts: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, Cache, torch.Tensor]:
         """Next-token logits of each row, keys and values, and the mask of its prompt."""
@@ -156,8 +184,6 @@ class _Roomy(DynamicLayer):
         assert layer.values is not None
         self.lazy_initialization(layer.keys, layer.values)
         self._used = layer.keys.shape[-2]
-        self._place: torch.Tensor | None = None
-        self._last: list[torch.Tensor] = []
         self._room = [_larger(part, tokens) for part in (layer.keys, layer.values)]
         self._show()
 
@@ -169,10 +195,6 @@ class _Roomy(DynamicLayer):
         **kwargs: Any,  # noqa: ARG002
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes the new keys and values after those there are; returns all."""
-        if self._place is not None:
-            for room, new in zip(self._room, (key_states, value_states), strict=True):
-                room.index_copy_(-2, self._place, new)
-            return self._show()
         end = self._used + key_states.shape[-2]
         for room, new in zip(self._room, (key_states, value_states), strict=True):
             room[..., self._used : end, :] = new
@@ -184,20 +206,8 @@ class _Roomy(DynamicLayer):
         self._room = [room[indices] for room in self._room]
         self._show()
 
-    def fix(self, place: torch.Tensor | None) -> None:
-        """See ``Fixable``."""
-        last = [room[..., self._used - 1 : self._used, :] for room in self._room]
-        if self._place is None:
-            self._last = [part.clone() for part in last]
-        if place is None:  # a step that said other things wrote other keys and values, too
-            for part, before in zip(last, self._last, strict=True):
-                part.copy_(before)
-        self._place = place
-        self._show()
-
     def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
-        used = self._used if self._place is None else self._room[0].shape[-2]
-        self.keys, self.values = (room[..., :used, :] for room in self._room)
+        self.keys, self.values = (room[..., : self._used, :] for room in self._room)
         return self.keys, self.values
 
 

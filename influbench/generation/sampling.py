@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from influbench.errors import UserError
 from influbench.generation.choosing import Chooser, Sampling
 from influbench.generation.completion import Completion
 from influbench.generation.decoding import EVERY, Reader
-from influbench.generation.recorded import recorded
+from influbench.generation.recorded import Steps
 from influbench.models import context_length, conversation
 from influbench.models.halving import Halves
 
@@ -44,6 +45,7 @@ def complete(
     sampling: Sampling,
     batch_size: int,
     stop: Sequence[str] = (),
+    steps: Steps | None = None,
 ) -> list[Completion]:
     """Completes rendered prompts, in the order given.
 
@@ -56,6 +58,7 @@ def complete(
         sampling: how tokens are chosen.
         batch_size: rows decoded at a time, by length.
         stop: a row ends as soon as it has written one of these.
+        steps: recorded steps of this model, for who calls again; on a GPU there are some anyway.
 
     Raises:
         UserError: a prompt does not fit the context with ``max_new_tokens`` after it.
@@ -68,8 +71,9 @@ def complete(
     ends = _end_tokens(model, tokenizer)
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
-    cuda = model.device.type == "cuda"
-    reader = Reader(model, pad, EVERY, recorded) if cuda else Reader(model, pad)
+    if steps is None and model.device.type == "cuda":
+        steps = Steps()
+    reader = Reader(model, pad) if steps is None else Reader(model, pad, EVERY, steps)
     end = _End(tokenizer, frozenset(ends), stop)
 
     def write(batch: Sequence[_Row]) -> list[list[int]]:
@@ -81,7 +85,12 @@ def complete(
             vocabulary=model.config.get_text_config().vocab_size,
             device=model.device,
         )
-        return reader.decode(read, chooser, end, sampling.max_new_tokens)
+        try:
+            return reader.decode(read, chooser, end, sampling.max_new_tokens)
+        except torch.OutOfMemoryError:
+            if steps is not None:
+                steps.forget()
+            raise
 
     halves = Halves("lower max_new_tokens, or give the model a device with more room")
     for start in range(0, len(rows), batch_size):

@@ -11,13 +11,13 @@ from influbench.errors import UserError
 from influbench.evaluation import answers
 from influbench.evaluation.answers import AnswerConfig
 from influbench.evaluation.settings import AnswerSampling
-from influbench.generation import sampling
+from influbench.generation import recorded, sampling
 from influbench.generation.attempts import GenerationConfig
 from influbench.generation.decoding import Reader
-from influbench.generation.recorded import like, recorded
+from influbench.generation.recorded import FixedStep, Steps, size_of
 from influbench.generation.sampling import Sampling, complete
 from influbench.models import LoadedModel
-from influbench.store import Meter, Store, Work
+from influbench.store import Meter, Store, Work, passes
 from influbench.student import load_student
 from influbench.terminal.progress import SilentProgress
 
@@ -109,11 +109,18 @@ def test_the_models_generation_settings_do_not_leak(tiny: LoadedModel):
         own.repetition_penalty = None
 
 
-def several(tiny: LoadedModel, stop: tuple[str, ...] = tuple("e<at1rs o"), limit: int = 30) -> list:
-    cfg = Sampling(temperature=1.5, presence_penalty=0.5, max_new_tokens=limit)
+def several(
+    tiny: LoadedModel,
+    stop: tuple[str, ...] = tuple("e<at1rs o"),
+    limit: int = 30,
+    steps: Steps | None = None,
+    temperature: float = 1.5,
+) -> list:
+    cfg = Sampling(temperature=temperature, presence_penalty=0.5, max_new_tokens=limit)
     prompts = [f"prompt {n % 5}" + "." * (n % 3) for n in range(24)]
     ids = [str(n) for n in range(24)]
-    return complete(*tiny, prompts, ids=ids, seed=3, sampling=cfg, batch_size=12, stop=stop)
+    told = {"ids": ids, "seed": 3, "sampling": cfg, "batch_size": 12, "stop": stop}
+    return complete(*tiny, prompts, **told, steps=steps)
 
 
 @pytest.mark.parametrize("every", [2, 8, 64])
@@ -128,43 +135,114 @@ def test_looking_at_some_steps_only_writes_what_looking_at_all_does(
 
 
 def test_a_step_in_tensors_that_stay_where_they_are_writes_what_the_usual_one_does(
-    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+    tiny: LoadedModel,
 ):
     usual = several(tiny)
-    alike: list[bool] = []
+    kept = Steps(record=lambda step, _: step.run)
+    assert several(tiny, steps=kept) == usual
+    assert kept.recorded == 1  # two batches, one size
+    assert several(tiny, steps=kept) == usual
+    assert kept.recorded == 1  # a later call finds what the model left in the room, unseen
 
-    def unrecorded(step, logits):
-        alike.append(like(step.run(), logits))
+
+def test_a_recorded_step_does_not_depend_on_what_was_decoded_before(tiny: LoadedModel):
+    def first(steps: Steps) -> list:
+        return several(tiny, steps=steps, temperature=0.0)
+
+    kept = Steps(record=lambda step, _: step.run)
+    alone = first(kept)
+    with torch.inference_mode():
+        for layer in next(iter(kept._ready.values()))[0].cache.layers:
+            layer.keys.fill_(float("nan"))
+            layer.values.fill_(float("inf"))
+    assert first(kept) == alone
+    assert kept.recorded == 1
+
+
+def test_a_step_that_sees_what_it_must_not_is_not_used(tiny: LoadedModel):
+    usual = several(tiny)
+
+    def blind(step: FixedStep, _: object):
+        step.seen.fill_(True)
         return step.run
 
-    monkeypatch.setattr(sampling, "Reader", lambda model, pad: Reader(model, pad, 8, unrecorded))
-    assert several(tiny) == usual
-    assert alike == [True, True]
-    wrong: list[bool] = []
-
-    def blind(step, logits):
-        step.seen.fill_(True)
-        wrong.append(like(step.run(), logits))
-        for layer in step.layers:
-            layer.fix(None)
-
-    monkeypatch.setattr(sampling, "Reader", lambda model, pad: Reader(model, pad, 8, blind))
-    assert several(tiny) == usual  # goes on without
-    assert wrong == [False, False]
+    steps = Steps(record=blind)
+    with pytest.warns(UserWarning, match="without a CUDA graph: its logits were others"):
+        assert several(tiny, steps=steps) == usual  # goes on without
+    assert steps.recorded == 0
 
 
-def test_where_a_step_cannot_be_recorded_the_usual_one_goes_on_and_says_why(
-    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rows", [1, 16, 17, 64, 300, 2000])
+def test_the_room_of_a_batch_follows_from_its_size_alone(rows: int):
+    room, places = size_of(rows, 290)
+    assert room >= rows
+    assert (room == rows) == (rows in (16, 64, 2000))
+    assert places == 320
+
+
+def test_rooms_that_were_used_longest_ago_go(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recorded, "MOST", 1)
+    steps = Steps(record=lambda step, _: step.run)
+    for limit in (30, 150, 30):
+        assert several(tiny, limit=limit, steps=steps) == several(tiny, limit=limit)
+        assert len(steps._ready) == 1
+    assert steps.recorded == 3
+
+
+def test_where_a_step_cannot_be_recorded_the_usual_one_goes_on_and_says_why_once(
+    tiny: LoadedModel,
 ):
     usual = several(tiny)
-    monkeypatch.setattr(sampling, "Reader", lambda model, pad: Reader(model, pad, 8, recorded))
 
-    def refused(_):
+    def refused(*_: object):
         raise RuntimeError("no graphs here\nnor there")
 
-    monkeypatch.setattr("influbench.generation.recorded._recorded", refused)
-    with pytest.warns(UserWarning, match="without a CUDA graph: no graphs here$"):
-        assert several(tiny) == usual
+    with pytest.warns(UserWarning, match="without a CUDA graph: no graphs here$") as said:
+        assert several(tiny, steps=Steps(record=refused)) == usual
+    assert len(said) == 1  # of two batches
+
+
+def test_a_batch_without_room_for_a_recorded_step_goes_on_and_the_next_tries_again(
+    tiny: LoadedModel,
+):
+    usual, tries = several(tiny), 0
+
+    def full(step: FixedStep, _: object):
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise torch.OutOfMemoryError("no memory")
+        return step.run
+
+    steps = Steps(record=full)
+    with pytest.warns(UserWarning, match="without a CUDA graph: no memory"):
+        assert several(tiny, steps=steps) == usual
+    assert (tries, steps.recorded) == (2, 1)
+
+
+def test_passes_of_recorded_steps_count_as_those_of_usual_ones_do(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sampling, "_end_tokens", lambda *_: [])  # no row leaves
+
+    def positions(steps: Steps | None) -> int:
+        meter = Meter()
+        with meter.phase("write", models=[tiny.model]):
+            several(tiny, steps=steps, stop=(), limit=16)
+        (row,) = [row for row in meter.rows() if row.phase == "write"]
+        return row.tokens
+
+    def quiet(step: FixedStep, _: object):
+        def replay() -> torch.Tensor:
+            with passes.uncounted():  # a graph is replayed without the model's code
+                return step.run()
+
+        return replay
+
+    steps = Steps(record=quiet)
+    expected = positions(None)
+    assert positions(steps) == expected
+    assert positions(steps) == expected
 
 
 def test_stop_strings_are_found_as_if_every_step_were_decoded(

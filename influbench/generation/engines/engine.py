@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerFast
 
+    from influbench.generation.recorded import Steps
     from influbench.models import LoadedModel
 
 
@@ -60,6 +61,15 @@ class InProcess:
     """Hugging Face, in this process."""
 
     loaded: LoadedModel
+    steps: Steps | None = None
+    """Its recorded decoding steps, on a GPU: they serve all calls."""
+
+    @classmethod
+    def of(cls, loaded: LoadedModel) -> InProcess:
+        """An engine for a model that was loaded."""
+        from influbench.generation.recorded import Steps
+
+        return cls(loaded, Steps() if loaded.model.device.type == "cuda" else None)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -93,4 +103,5 @@ class InProcess:
             sampling=sampling,
             batch_size=batch_size,
             stop=stop,
+            steps=self.steps,
         )

@@ -43,7 +43,7 @@ def opened(
     if cfg.engine == "hf":
         with work.meter.phase("load"):
             loaded = models.load(model, dtype=dtype, device=device, chat_template=chat_template)
-        yield InProcess(loaded)
+        yield InProcess.of(loaded)
     elif cfg.engine == "server":
         tokenizer = models.load_tokenizer(model, chat_template=chat_template)
         yield Server(cfg, tokenizer, budget=budget or Budget())
