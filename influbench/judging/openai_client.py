@@ -258,7 +258,7 @@ class OpenAIBackend:
             raise UserError(
                 f"judge '{self.name}' at {self._where} was cut at our limit of "
                 f"{request.max_tokens} tokens before it said anything, as reasoning models are: "
-                "give its thoughts room with --judge-set thought_tokens=4096"
+                "give its thoughts room with --set judge.thought_tokens=4096"
             )
         top = said.first_token() if way.top else None
         chances = judge_endpoint.top_probabilities(request.choices, top) if top else None
@@ -289,7 +289,7 @@ class OpenAIBackend:
         if self._settled and self._way.top:
             raise _AgainError(
                 f"no log-probabilities for '{request.id}', though for others; two ways of judging "
-                "are not mixed, --judge-set logprobs=never takes written verdicts for all"
+                "are not mixed, --set judge.logprobs=never takes written verdicts for all"
             )
         self._way = Way(0)
         return self._way

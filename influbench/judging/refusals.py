@@ -88,9 +88,9 @@ def instead(way: Way, said: str) -> Way:
 def advice(code: int, said: str, *, model: str, variable: str) -> str:
     """What the user can do about a refusal."""
     if "temperature" in said and code == 400:
-        return "give the temperature it takes: --judge-set 'extra={temperature: 1}'"
+        return "give the temperature it takes: --set 'judge.extra={temperature: 1}'"
     return {
         401: f"check the key in {variable}",
         403: f"check the key in {variable} and what it may use",
         404: f"check the address and the model name '{model}'",
-    }.get(code, "correct the judge's settings (--judge-set KEY=VALUE)")
+    }.get(code, "correct the judge's settings (--set judge.KEY=VALUE)")
