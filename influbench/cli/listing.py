@@ -37,12 +37,16 @@ def estimator_table(methods: Mapping[str, Listing], width: int) -> Text:
 
     Args:
         methods: by name.
-        width: of the terminal; what does not fit is cut off.
+        width: of the terminal; the last column is left out where it has no room for its heading,
+            and what does not fit is cut off.
     """
     rows = [COLUMNS, *(tuple(map(line, _row(*item))) for item in methods.items())]
-    widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    whole = [row for row in rows if len(row) == len(COLUMNS)]
+    widest = [max(map(len, column)) for column in zip(*whole, strict=True)]
+    if sum(widest[:-1]) + len(COLUMNS) + len(COLUMNS[-1]) > width:
+        widest.pop()
     lines = [
-        " ".join(text.ljust(room) for text, room in zip(row, widest, strict=True)) for row in rows
+        " ".join(text.ljust(room) for text, room in zip(row, widest, strict=False)) for row in rows
     ]
     cut = [text if len(text.rstrip()) <= width else f"{text[: width - 1]}…" for text in lines]
     return Text("\n".join([*map(str.rstrip, cut), "", CAPTION]))
@@ -52,7 +56,7 @@ def _row(name: str, listing: Listing) -> tuple[str, ...]:
     try:
         facts = registry.build(name).facts
     except UserError as error:
-        return name, "?", "?", "?", "?", str(error)
+        return name, str(error)
     origin = facts.source if listing.package == OURS else listing.package
     return name, facts.scale, _needs(facts), *facts.passes, origin
 

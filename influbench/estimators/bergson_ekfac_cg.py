@@ -16,7 +16,7 @@ Source: ASTRA, arXiv 2507.14740, as bergson 2.5.1 (EleutherAI, arXiv 2606.11660)
 Deviations: G is of the whole warm-up set, where the board draws 256 documents for each query; the
 references are averaged first, so there is no score a reference. Runs in bergson's own environment
 over files (``influbench.foreign``), which counts its passes.
-Cost: (6 + 4(steps + 1))W + 3M passes to prepare and an eigendecomposition a layer, 3 per candidate.
+Cost: (10 + 4steps)W + 3M passes to prepare and an eigendecomposition a layer, 3 per candidate.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class BergsonEkfacCg:
         "signed",
         "ASTRA, arXiv 2507.14740 (bergson, EK-FAC + CG)",
         {"gradients", "language_model", "warmup"},
-        ("(6 + 4(steps + 1))W + 3M", "3"),
+        ("(10 + 4steps)W + 3M", "3"),
     )
 
     def __post_init__(self) -> None:

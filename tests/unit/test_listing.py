@@ -41,6 +41,9 @@ def test_every_method_has_one_line_of_eighty_columns():
     assert methods.keys() <= rows.keys()
     assert all(len(line) <= 80 for line in lines)
     assert len(lines) <= len(methods) + 6
+    assert not any("…" in line for line in lines)  # without its sources, which take more
+    assert rows["name"].split() == ["name", "scale", "needs", "prepare", "each"]
+    assert "TracIn, arXiv 2002.08484" in "\n".join(printed(estimator_table(methods, 120), 120))
     exact = rows["exact"].split()
     assert exact[:5] == ["exact", "nats", "moments", "2M", "M+3"]
     assert rows["length"].split()[:5] == ["length", "rank", "text", "0", "0"]
