@@ -96,6 +96,8 @@ def _table(study: Study, metrics: list[str]) -> str:
             notes.append(f"The slope is {power:.0f} times its standard deviation between seeds.")
     verdict = base_verdict(study)
     notes += [verdict[1] + "."] if verdict else []
+    lacking = ", ".join(f"`{metric}`" for metric in metrics if metric not in known)
+    notes += [f"Not in these records: {lacking}."] if lacking else []
     if study.missing:
         notes.append(f"{len(study.missing)} of {len(study.missing) + len(study.runs)} runs lack.")
     return "\n".join([*lines, *(["", _wrapped(" ".join(notes))] if notes else [])]) + "\n"

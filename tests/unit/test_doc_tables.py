@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from influbench.data.records import LedgerRow, Outcome, ResultRow
-from influbench.results import RunResult, write
+from influbench.results import RunResult, load_study, write
 from influbench.results.manifest import write_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +101,7 @@ def test_a_table_has_the_scatter_over_seeds_and_the_differences_their_intervals(
     (row,) = [line for line in table.splitlines() if line.startswith("| `first_order`")]
     assert row.startswith("| `first_order` | 1.801 [")
     assert row.endswith("] | 0.001 | 3 |")
+    assert "Not in these records: `win_rate`." in table
     gaps = tables.filled(page("differences", "heldout_loss"), tmp_path)
     (row,) = [line for line in gaps.splitlines() if line.startswith("| `first_order`")]
     assert row.startswith("| `first_order` | heldout_loss (nats/token) | `random` | -0.199 [-0.2")
@@ -204,3 +205,42 @@ def test_stages_are_an_arms_own_on_the_device_that_made_them(tables, tmp_path):
     assert "| cpu | sft | 3 | 5.0 | 10.0 | 2.0 |" in said
     assert "| NVIDIA H200 | dpo | 3 | 7.0 | 7.0 | 1.0 |" in said
     assert "grade |" not in said
+
+
+def first_edition() -> dict[str, dict[str, str]]:
+    """What the records of the first edition say of each method, as pages print it."""
+    found: dict[str, dict[str, str]] = {}
+    for study in ("agreement_toolkits", "agreement_first"):
+        for row in load_study(study, ROOT / "results").estimates.to_dict("records"):
+            interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if row["low"] == row["low"] else ""
+            digits = 0 if "passes" in row["metric"] else 2
+            told = f"{row['value']:,.{digits}f}{interval}"
+            found.setdefault(row["estimator"], {})[row["metric"]] = told.replace("-0.00", "0.00")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "columns"),
+    [
+        ("README.md", "spearman, passes_per_candidate, seconds_per_candidate"),
+        (
+            "docs/results.md",
+            "spearman, spearman_within, prepare_passes, passes_per_candidate, "
+            "seconds_per_candidate",
+        ),
+    ],
+)
+def test_the_first_edition_is_told_as_its_records_have_it(page, columns):
+    records = first_edition()
+    told = (ROOT / page).read_text().replace("*", "").split("### First")[-1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in told.splitlines() if line.startswith("| `")]
+    names = columns.split(", ")
+    rows = [row for row in rows if len(row) == len(names) + 1 and row[0].split("`")[1] in records]
+    assert len(rows) >= 8
+    for first, *cells in rows:
+        method = records[first.split("`")[1]]
+        if "itself" in first:
+            method = {**method, **{n: records["ceiling"][n] for n in names[:2]}}
+        assert cells == [
+            "–" if cell == "–" else method[name] for cell, name in zip(cells, names, strict=True)
+        ], first
