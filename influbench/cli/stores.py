@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +33,9 @@ def show(store: options.StoreRoot = STORE) -> None:
     for column in ("entry", "MB", "seconds", "state", "needed by"):
         table.add_column(column, overflow="fold")
     for entry in sorted(found, key=lambda entry: -entry.bytes):
-        state = "whole" if entry.whole else "half done"
+        state = "half done"
+        if entry.whole:
+            state = "weights let go" if entry.lean else "whole"
         row = entry.path.name, _mb(entry.bytes), f"{entry.seconds:.1f}", state, _by(entry)
         table.add_row(*map(terminal.cell, row))
     console.print(table)
@@ -41,8 +44,12 @@ def show(store: options.StoreRoot = STORE) -> None:
 
 @app.command()
 def verify(store: options.StoreRoot = STORE) -> None:
-    """Read every file of every entry; one line for each that was changed or lost."""
+    """Read every file of every entry; one line for each that was changed or lost.
+
+    Weights that were let go are no damage, and are named.
+    """
     from influbench.store import upkeep
+    from influbench.store.entry import read_manifest
 
     _check(store)
     console = terminal.console()
@@ -54,6 +61,9 @@ def verify(store: options.StoreRoot = STORE) -> None:
             console.print(problem, markup=False, highlight=False, soft_wrap=True)
         if problems:
             console.print(f"{path.name}: will be made again when it is needed", markup=False)
+        elif gone := read_manifest(path).let_go:
+            line = f"{path.name}: weights let go ({', '.join(gone)})"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{entries} entries read, {damaged} damaged", markup=False, highlight=False)
     if damaged:
         raise typer.Exit(1)
@@ -63,8 +73,14 @@ def verify(store: options.StoreRoot = STORE) -> None:
 def gc(
     store: options.StoreRoot = STORE,
     yes: Annotated[bool, typer.Option("--yes", help="delete; else it is only said")] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="models of finished runs, all else of them stays")
+    ] = False,
 ) -> None:
     """Delete what no result and no unfinished run of a study is made of, while none is at work.
+
+    ``--weights``: weights and moments of models that finished runs alone need. The entries count
+    as made; a model is made again when something needs it that is not there.
 
     What ``score`` and ``evaluate`` made, and sweeps of influbench 0.2, is not known to be needed:
     give those sweeps again first, which takes seconds.
@@ -74,18 +90,21 @@ def gc(
     _check(store)
     console = terminal.console()
     found = upkeep.listing(store.resolve())
-    gone = upkeep.remove(store.resolve()) if yes else [e for e in found if not e.users]
-    for entry in gone:
+    if weights:
+        goes = [replace(entry, bytes=entry.weights) for entry in found if entry.weights]
+        stay = [replace(entry, bytes=entry.bytes - entry.weights) for entry in found]
+    else:
+        goes = [entry for entry in found if not entry.users]
+        stay = [entry for entry in found if entry.users]
+    if yes:
+        (upkeep.let_go if weights else upkeep.remove)(store.resolve())
+    for entry in goes:
         cost = f"{entry.seconds:.1f} s to make again" if entry.whole else "half done"
         line = f"{entry.path.name}: {_mb(entry.bytes)} MB, {cost}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     said = "deleted" if yes else "would go; --yes deletes them"
-    console.print(_total(gone, said), markup=False, highlight=False)
-    console.print(
-        _total([entry for entry in found if entry not in gone], "stay"),
-        markup=False,
-        highlight=False,
-    )
+    console.print(_total(goes, said), markup=False, highlight=False)
+    console.print(_total(stay, "stay"), markup=False, highlight=False)
 
 
 def _check(store: Path) -> None:

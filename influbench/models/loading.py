@@ -25,6 +25,7 @@ from influbench.models.device import device_of
 from influbench.models.quiet import quiet
 from influbench.models.resolving import resolve
 from influbench.models.settings import Attention
+from influbench.store.letting_go import refuse
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LIMITS = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
@@ -104,6 +105,7 @@ def load(
     target = device_of(device)
     tokenizer = load_tokenizer(ref, chat_template=chat_template)
     folder = Path(ref.path)
+    refuse(folder)
     base = _base_folder(folder)
     if base is None:
         model = _read_model(folder, DTYPES[dtype], attention, tokenizer)

@@ -11,6 +11,7 @@ from influbench.data.records import ModelRef
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.models.embedded import PACKAGED, file_sha256
+from influbench.store.letting_go import refuse
 
 ADAPTER = "adapter_config.json"
 PATTERNS = (
@@ -111,6 +112,7 @@ def _check(folder: Path) -> None:
         raise UserError(
             f"{folder}: expected a model folder with config.json (or {ADAPTER}), there is none"
         )
+    refuse(folder)
     if not any(folder.glob("*.safetensors")):
         raise UserError(
             f"{folder}: expected weights as *.safetensors, there are none; "

@@ -89,7 +89,7 @@ def find(cfg: StudentConfig, session: Session) -> Given:
             moments = hashlib.file_digest(file, "sha256").hexdigest()
         facts = json.dumps(history.facts(), sort_keys=True)
         ref = dataclasses.replace(ref, digest=digest(f"{ref.digest}:{moments}:{facts}"))
-    return Given(add_to(ref, cfg, session.run), told, history)
+    return Given(session.opened(add_to(ref, cfg, session.run)), told, history)
 
 
 def warmed(given: Given, warm: Sequence[Example], cfg: WarmupConfig, session: Session) -> Given:
@@ -108,7 +108,7 @@ def warmed(given: Given, warm: Sequence[Example], cfg: WarmupConfig, session: Se
     # Its own rate and clip are the warm-up's settings; what is told of them holds for the step.
     told = Told(trained=given.told.trained, adapter=given.told.adapter)
     entry = session.run(training.WARM_UP, cfg.model_copy(update={"told": told}), warm, given.ref)
-    ref = entry.model("student")
+    ref = session.opened(entry.model("student"))
     return Given(ref, given.told, _known(ref, given.told), len(warm))
 
 

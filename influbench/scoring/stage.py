@@ -162,7 +162,11 @@ def share_of_scores(
     return records
 
 
-STAGE = Stage("score", 3, score)
+def _opens(cfg: MethodConfig) -> bool:
+    return "student" in registry.build(cfg.estimator, cfg.options).facts.needs
+
+
+STAGE = Stage("score", 3, score, opens=_opens)
 
 
 def _chunk(cfg: MethodConfig, facts: Facts) -> int:

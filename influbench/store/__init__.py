@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from influbench.store.entry import Entry
 from influbench.store.ledger import Cost, Meter, Phase
-from influbench.store.store import BusyError, Input, MissingError, R, Stage, Store, T, Work
+from influbench.store.store import BusyError, MissingError, Store
+from influbench.store.work import Input, R, Stage, T, Work
 
 __all__ = [
     "BusyError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +41,10 @@ class Manifest:
     files: dict[str, FileFacts]
     meta: dict[str, Any]
     ledger: tuple[LedgerRow, ...]
+    let_go: dict[str, FileFacts] = field(default_factory=dict)
+    """Weights that are not there any more, and count as if they were (``letting_go``)."""
+    differs: bool = False
+    """Whether weights that were made again are not the first ones."""
 
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -87,7 +91,7 @@ def files(path: Path) -> dict[str, FileFacts]:
     inner = [(p.relative_to(path), p) for p in found]
     return {
         name.as_posix(): FileFacts(
-            size=p.stat().st_size, mtime_ns=p.stat().st_mtime_ns, digest=_digest(p)
+            size=p.stat().st_size, mtime_ns=p.stat().st_mtime_ns, digest=digest_as(p)
         )
         for name, p in inner
         if name.parts[0] not in (*UNFINISHED, MANIFEST, LEDGER)
@@ -117,7 +121,7 @@ def damage(path: Path, key: str | None = None, *, thorough: bool = False) -> lis
         elif file.stat().st_size != fact.size:
             problems.append(f"{file}: {file.stat().st_size} bytes, expected {fact.size}")
         elif (thorough or "/" not in name or _touched(file, fact)) and (
-            _digest(file, fact.digest) != fact.digest
+            digest_as(file, fact.digest) != fact.digest
         ):
             problems.append(f"{file}: other content than was written")
     return problems
@@ -129,7 +133,7 @@ def _touched(file: Path, fact: FileFacts) -> bool:
     return fact.mtime_ns not in (None, now)
 
 
-def _digest(path: Path, known: str = "") -> str:
+def digest_as(path: Path, known: str = "") -> str:
     """Digest of a file, of the kind of one that is ``known``.
 
     SHA-256, for which processors have instructions: a student with its moments is 1.6 GB. BLAKE2b,

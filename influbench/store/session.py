@@ -6,17 +6,16 @@ command cost, what it bought and what must be said of its numbers stand in one p
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from influbench.config import Config
-from influbench.data.records import LedgerRow
+from influbench.data.records import LedgerRow, ModelRef
 from influbench.store import Entry, Input, Stage, Store
 from influbench.store.budget import Budget
+from influbench.store.work import models_of
 
 
 @dataclass
@@ -55,14 +54,20 @@ class Session:
             UserError: the stage cannot go on.
         """
         entry = self.store.run(stage, cfg, *inputs, label=label)
-        if not entry.cached:
-            free_device_memory()
         self.entries.setdefault((entry.key, label), entry)
         if entry.cached and entry.path.name not in self.paid:
             self.budget.spent += sum(row.money for row in entry.ledger())
         self.paid.add(entry.path.name)
         self.heard(entry)
+        for model in models_of(inputs):
+            self.note(self.store.doubt(model))
         return entry
+
+    def opened(self, model: ModelRef) -> ModelRef:
+        """The model with its weights, for who opens it outside a stage; see ``Store.ready``."""
+        self.store.ready(model, "this command")
+        self.note(self.store.doubt(model))
+        return model
 
     def ask(self, stage: Stage, cfg: Config, *inputs: Input, label: str = "") -> Entry:
         """:meth:`run` for a stage that may pay a server and takes the ``budget`` that it has."""
@@ -77,14 +82,3 @@ class Session:
     def part(self) -> Session:
         """A session for one run of a study: the same store and budget, its own ledger and notes."""
         return Session(self.store, self.budget, paid=self.paid)
-
-
-def free_device_memory() -> None:
-    """Gives back what a stage's models held on a GPU, which other processes may be using too.
-
-    Trainers hold their models in cycles, and torch keeps for itself what it has once allocated.
-    """
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        gc.collect()
-        torch.cuda.empty_cache()

@@ -13,40 +13,28 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from influbench.config import Config
 from influbench.data.records import ModelRef
-from influbench.files import digest, to_line, write_bytes
-from influbench.store.chunks import Chunks
+from influbench.files import digest, write_bytes
+from influbench.store import letting_go
 from influbench.store.disk import ExplainedWhenFull
-from influbench.store.entry import (
-    LEDGER,
-    MANIFEST,
-    UNFINISHED,
-    Entry,
-    damage,
-    files,
-    read_manifest,
-)
+from influbench.store.entry import LEDGER, MANIFEST, Entry, damage, files, read_manifest
 from influbench.store.ledger import Meter
 from influbench.store.presence import FOLDER, Presence, present
+from influbench.store.work import Input, Stage, Work, free_device_memory, models_of
 from influbench.terminal.progress import Progress, SilentProgress
-
-R = TypeVar("R")
-T = TypeVar("T")
 
 LONGEST = 60
 """Characters of a label in the name of an entry's folder."""
-
-Input = Sequence[object] | ModelRef | str | None
 
 
 class BusyError(RuntimeError):
@@ -58,105 +46,18 @@ class MissingError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A step of the loop: a function of a config and records, whose result is kept."""
+class _Call:
+    """What a stage is run with."""
 
-    name: str
-    version: int
-    """Goes up when the same inputs would give another result."""
-    function: Callable[..., None]
-    """``function(config, *inputs, work: Work)``."""
+    stage: Stage
+    config: Config
+    inputs: Sequence[Input]
+    label: str
 
-
-@dataclass(frozen=True)
-class Work:
-    """What a stage function writes through."""
-
-    path: Path
-    """The entry's folder; what a killed attempt left in it is still there."""
-    meter: Meter
-    progress: Progress = field(default_factory=SilentProgress)
-    title: str = ""
-    """Stage and label, for people."""
-    meta: dict[str, Any] = field(default_factory=dict)
-    """Facts beside the records, plain JSON types; they come back as ``Entry.meta``."""
-    _emptied: set[str] = field(default_factory=set)
-
-    def write(self, name: str, records: Sequence[object]) -> None:
-        """Writes ``records`` as ``<name>.jsonl`` of the entry."""
-        data = "".join(to_line(r) + "\n" for r in records).encode()
-        path = self.path / f"{name}.jsonl"
-        with ExplainedWhenFull(path, needed=len(data)):
-            write_bytes(path, data)
-
-    def folder(self, name: str) -> Path:
-        """A folder of the entry, for a model: ``Entry.model`` gives it to the next stage.
-
-        It starts empty, whatever a killed attempt left. One named ``scratch`` goes when the entry
-        is whole.
-        """
-        path = self.path / name
-        if name not in self._emptied and path.exists():
-            shutil.rmtree(path)
-        self._emptied.add(name)
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def chunks(
-        self,
-        name: str,
-        items: Sequence[T],
-        function: Callable[[list[T]], Sequence[R]],
-        *,
-        size: int,
-        kind: type[R],
-        owns: Callable[[int], bool] = lambda _: True,
-    ) -> list[R]:
-        """Applies ``function`` to ``items``, ``size`` at a time; finished chunks survive a kill.
-
-        Args:
-            name: unique in the stage.
-            items: records, or anything that JSON can say.
-            function: the records that a chunk of items gives; any number of them.
-            size: items a chunk. Chunks of another size are not reused: batching may move results.
-            kind: the records' type.
-            owns: whether chunk number n is ours; the others are left to other processes.
-
-        Returns:
-            The records of all chunks that are ours, in the order of the items.
-        """
-        kept = Chunks(self.path / UNFINISHED[0] / name, kind)
-        parts = [
-            (number, list(items[start : start + size]))
-            for number, start in enumerate(range(0, len(items), size))
-            if owns(number)
-        ]
-        found = [kept.read(number, part) for number, part in parts]
-        total = sum(len(part) for _, part in parts)
-        done = sum(len(part) for (_, part), f in zip(parts, found, strict=True) if f is not None)
-        if done:
-            self.progress.note(f"{self.title}: resumes {name}, {done} of {total} done before")
-        records: list[R] = []
-        with self.progress.task(f"{self.title}: {name}", total, done) as advance:
-            for (number, part), before in zip(parts, found, strict=True):
-                if before is not None:
-                    records.extend(before)
-                    continue
-                made = function(part)
-                self.meter.flush()  # first: killed in between, work done twice counts twice
-                records.extend(kept.write(number, part, made))
-                advance(len(part))
-        return records
-
-    def left(self, name: str, items: Sequence[object], *, size: int, kind: type) -> set[int]:
-        """Numbers of the chunks of ``items`` that are not finished; see :meth:`chunks`."""
-        kept = Chunks(self.path / UNFINISHED[0] / name, kind)
-        starts = enumerate(range(0, len(items), size))
-        return {n for n, start in starts if kept.read(n, items[start : start + size]) is None}
-
-    def finished(self, name: str) -> int:
-        """How many chunks of ``name`` are there, whoever made them."""
-        return len(list((self.path / UNFINISHED[0] / name).glob("[0-9]*.jsonl")))
+    @property
+    def title(self) -> str:
+        """Stage and label, for people."""
+        return f"{self.stage.name} {self.label}".strip()
 
 
 class Store:
@@ -184,6 +85,10 @@ class Store:
         self.waits = waits
         self.makes = makes
         self._presence: Presence | None = None
+        self._makers: dict[Path, _Call] = {}
+        """By entry whose weights were let go: what makes them again."""
+        self._others: set[Path] = set()
+        """Entries whose weights were made again and are not the first ones."""
 
     def run(self, stage: Stage, config: Config, *inputs: Input, label: str = "") -> Entry:
         """The entry of a stage for these inputs: read if it is there, else made.
@@ -209,28 +114,76 @@ class Store:
         named = re.sub(r"[^\w.+-]+", "_", label)[:LONGEST]
         name = "-".join(p for p in (stage.name, named, key[:16]) if p)
         path = self.root / name
-        title = f"{stage.name} {label}".strip()
+        call = _Call(stage, config, inputs, label)
+        title = call.title
         with ExplainedWhenFull(path):
             self._presence = self._presence or present(self.root, self.makes)
-            if self._whole(path, key):
-                return Entry(path, key, cached=True, meta=read_manifest(path).meta)
+            if found := self._found(path, key, call):
+                return found
             if not self.makes:
                 raise MissingError(title)
-            with self._alone(self.root / FOLDER / f"{name}.lock", title):
+            with self._alone(path, title):
                 # Another process may have made it meanwhile.
-                if self._whole(path, key):
-                    return Entry(path, key, cached=True, meta=read_manifest(path).meta)
+                if found := self._found(path, key, call):
+                    return found
+                self._ready(call)
                 _clear(path, key, title)
-                meter = Meter(path / LEDGER, stage=stage.name, label=label)
-                work = Work(path, meter, self.progress, title)
                 self.progress.note(f"{title}: started")
-                with meter.phase("run"):
-                    stage.function(config, *inputs, work=work)
+                work = self._made(path, call)
                 self._finish(work, {"key": key, "label": label, **told})
         return Entry(path, key, cached=False, meta=read_manifest(path).meta)
 
+    def ready(self, model: ModelRef, user: str) -> None:
+        """Makes the weights of a model again where they were let go.
+
+        A stage need not ask: it is run when the models that it opens are ready.
+
+        Args:
+            model: of this store, or of another place, where nothing is let go.
+            user: what needs it, for people.
+
+        Raises:
+            UserError: what made it was not run through this store.
+            MissingError: they are not there, and the store makes nothing.
+        """
+        found = letting_go.owner(Path(model.path))
+        if found is None or not found[1].let_go:
+            return
+        if not self.makes:
+            raise MissingError(f"the weights of {found[0].name}")
+        path, call = found[0], self._makers.get(found[0])
+        if call is None:
+            letting_go.refuse(Path(model.path))
+            return
+        with ExplainedWhenFull(path), self._alone(path, call.title):
+            if read_manifest(path).let_go:  # else another process has made them meanwhile
+                self._ready(call)
+                self.progress.note(f"{call.title}: its weights were let go; made again for {user}")
+                work = self._made(path / letting_go.AGAIN, call)
+                letting_go.put_back(path, work.meter.rows())
+            self._found(path, found[1].key, call)
+
+    def doubt(self, model: ModelRef) -> str:
+        """What must be said of numbers made from a model; empty where nothing."""
+        return letting_go.DIFFERS if self._others & {*Path(model.path).parents} else ""
+
+    def _ready(self, call: _Call) -> None:
+        if call.stage.opens(call.config):
+            for model in models_of(call.inputs):
+                self.ready(model, call.title)
+
+    def _made(self, folder: Path, call: _Call) -> Work:
+        """Runs a stage in a folder."""
+        meter = Meter(folder / LEDGER, stage=call.stage.name, label=call.label)
+        work = Work(folder, meter, self.progress, call.title)
+        with meter.phase("run"):
+            call.stage.function(call.config, *call.inputs, work=work)
+        free_device_memory()
+        return work
+
     @contextmanager
-    def _alone(self, path: Path, title: str) -> Generator[None]:
+    def _alone(self, entry: Path, title: str) -> Generator[None]:
+        path = self.root / FOLDER / f"{entry.name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:
@@ -246,11 +199,17 @@ class Store:
         finally:
             lock.release()
 
-    def _whole(self, path: Path, key: str) -> bool:
+    def _found(self, path: Path, key: str, call: _Call) -> Entry | None:
         if not (path / MANIFEST).exists() or damage(path, key):
-            return False
-        _tidy(path)  # a kill may have come between the manifest and this
-        return True
+            return None
+        manifest = read_manifest(path)
+        # A kill may have come between the manifest and this.
+        letting_go.tidy(path, lean=bool(manifest.let_go))
+        if manifest.let_go:
+            self._makers[path] = call
+        if manifest.differs:
+            self._others.add(path)
+        return Entry(path, key, cached=True, meta=manifest.meta)
 
     def _finish(self, work: Work, told: dict[str, Any]) -> None:
         rows = work.meter.rows()
@@ -263,7 +222,7 @@ class Store:
         }
         text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
         write_bytes(work.path / MANIFEST, text.encode())
-        _tidy(work.path)
+        letting_go.tidy(work.path)
         self.progress.note(f"{work.title}: done in {sum(row.seconds for row in rows):.1f} s")
 
 
@@ -287,8 +246,3 @@ def _clear(path: Path, key: str, title: str) -> None:
     for left in path.glob(".*"):
         if left.is_file():
             left.unlink()
-
-
-def _tidy(path: Path) -> None:
-    for name in UNFINISHED:
-        shutil.rmtree(path / name, ignore_errors=True)

@@ -4,20 +4,23 @@ An entry is kept while a run of a study is made of it (``receipts``) and that ru
 there or the run is not finished, or while an entry that is kept was made from its model. What is
 left belongs to nothing that is known: an earlier version of a stage, settings that were given up,
 or ``influbench score`` and ``evaluate``, whose numbers are in files of their own.
+
+Of an entry that finished runs alone keep the weights can go too (``letting_go``).
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from influbench.errors import UserError
-from influbench.store import receipts
+from influbench.store import letting_go, receipts
 from influbench.store.entry import LEDGER, MANIFEST, Manifest, damage, read_manifest
-from influbench.store.presence import present
+from influbench.store.presence import Presence, present
+from influbench.store.receipts import Receipt
 
 NAME = re.compile(r"-[0-9a-f]{16}$")
 """How the name of an entry's folder ends."""
@@ -39,15 +42,22 @@ class Kept:
     """Whether it is finished; else a later attempt goes on from it."""
     users: tuple[str, ...]
     """What keeps it: runs as ``study/run``, entries as folders; nothing = it can go."""
+    lean: bool = False
+    """Whether its weights were let go."""
+    weights: int = 0
+    """Bytes of weights that can go: all that keeps it are finished runs."""
 
 
 def listing(store: Path) -> list[Kept]:
     """All entries, by name."""
     manifests = {path: _manifest(path) for path in _entries(store)}
-    users = _users(store, manifests)
+    known = list(receipts.all_of(store))
+    users = _users(store, manifests, known)
+    needed = _users(store, manifests, [receipt for receipt in known if receipt.state != "done"])
     out: list[Kept] = []
     for path, manifest in manifests.items():
         ledger = manifest.ledger if manifest else ()
+        finished = manifest is not None and path.name in users and path.name not in needed
         out.append(
             Kept(
                 path=path,
@@ -57,6 +67,8 @@ def listing(store: Path) -> list[Kept]:
                 money=sum(row.money for row in ledger),
                 whole=manifest is not None,
                 users=tuple(users.get(path.name, ())),
+                lean=manifest is not None and bool(manifest.let_go),
+                weights=letting_go.held(path, manifest) if finished and manifest else 0,
             )
         )
     return out
@@ -75,15 +87,32 @@ def remove(store: Path) -> list[Kept]:
     Raises:
         UserError: another process uses the store, or it cannot be written.
     """
-    here = present(store)
-    if here is None:
-        raise UserError(f"the store {store} cannot be written, so nothing can be deleted from it")
-    with here.alone():
+    with _present(store).alone():
         gone = [entry for entry in listing(store) if not entry.users]
         for entry in gone:
             (entry.path / MANIFEST).unlink(missing_ok=True)  # first: it must not look whole
             shutil.rmtree(entry.path)
     return gone
+
+
+def let_go(store: Path) -> list[Kept]:
+    """Deletes the weights of entries that finished runs alone keep, and returns those entries.
+
+    Raises:
+        UserError: another process uses the store, or it cannot be written.
+    """
+    with _present(store).alone():
+        gone = [entry for entry in listing(store) if entry.weights]
+        for entry in gone:
+            letting_go.let_go(entry.path)
+    return gone
+
+
+def _present(store: Path) -> Presence:
+    here = present(store)
+    if here is None:
+        raise UserError(f"the store {store} cannot be written, so nothing can be deleted from it")
+    return here
 
 
 def _entries(store: Path) -> list[Path]:
@@ -103,15 +132,17 @@ def _manifest(path: Path) -> Manifest | None:
         return None
 
 
-def _users(store: Path, manifests: Mapping[Path, Manifest | None]) -> dict[str, list[str]]:
-    """What keeps each entry, by folder."""
+def _users(
+    store: Path, manifests: Mapping[Path, Manifest | None], known: Iterable[Receipt]
+) -> dict[str, list[str]]:
+    """What keeps each entry of these runs, by folder."""
     by_key: dict[str, list[Path]] = {}
     for path, manifest in manifests.items():
         if manifest is not None:
             by_key.setdefault(manifest.key, []).append(path)
     users: dict[str, list[str]] = {}
     todo: list[tuple[str, str]] = []
-    for receipt in receipts.all_of(store):
+    for receipt in known:
         if receipt.state == "done" and not Path(receipt.result).is_file():
             continue  # its numbers were thrown away
         todo += [(entry, f"{receipt.study}/{receipt.run}") for entry in receipt.entries]

@@ -338,3 +338,31 @@ def test_file_in_place_of_a_folder_is_one_line_before_any_work(empty, arguments,
     assert expected in done.stderr
     assert "bug" not in done.stderr
     assert "done in" not in done.stderr
+
+
+def test_weights_that_were_let_go_come_back_only_for_what_is_not_there(
+    finished, unbroken, tmp_path
+):
+    results = {path: path.read_bytes() for path in (finished / "results").rglob("*.json")}
+    gone = influbench("store", "gc", "--weights", "--yes", cwd=finished)
+    assert gone.returncode == 0, gone.stderr
+    assert not list(finished.glob(".influbench/*/*/*.safetensors"))
+    said = again(finished, unbroken)
+    assert "started" not in said
+    assert "made again" not in said
+    assert {path: path.read_bytes() for path in results} == results
+    whole = Path(shutil.copytree(unbroken, tmp_path / "whole"))
+
+    def made_again(folder: Path, methods: str) -> list[str]:
+        done = influbench(*SWEEP, "--set", f"scoring.compare=[exact,random,{methods}]", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        lines = done.stderr.splitlines()
+        return [line.split(": its weights")[0] for line in lines if "made again for" in line]
+
+    assert made_again(finished, "length") == [], "a method that looks at no student"
+    assert made_again(finished, "length,first_order") == ["warm_up"], "alone, for both runs"
+    assert made_again(whole, "length,first_order") == []
+    assert records(finished) == records(whole)
+    assert numbers(finished) == numbers(whole)
+    assert len(list(finished.glob(".influbench/*/*/*.safetensors"))) == 1
+    assert influbench("store", "verify", cwd=finished).returncode == 0

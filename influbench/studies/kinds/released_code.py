@@ -103,12 +103,13 @@ def _teacher_margins(steps: Steps, teacher: ModelRef, pairs: Sequence[Pair]) -> 
     the teacher is sampled with.
     """
     cfg = steps.cfg
-    before = _margins(teacher, pairs, cfg.device)
+    before = _margins(steps.session.opened(teacher), pairs, cfg.device)
     found: dict[str, float] = {}
     for name, bare in (("dpo_as_sampled", False), ("no_chat_template_in_dpo", True)):
         told = cfg.dpo.model_copy(update={"no_chat_template": bare})
         stage = told.into(DPOStageConfig, seed=cfg.seed, device=cfg.device)
         taught = steps.session.run(DPO, stage, pairs, teacher, label=name).model("teacher")
+        taught = steps.session.opened(taught)
         found[name] = float(np.mean(_margins(taught, pairs, cfg.device) - before))
     return found
 
