@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import NonNegativeFloat, NonNegativeInt
+
 Turn = tuple[str, str]
 """Role (``system``, ``user``, ``assistant``) and text."""
 
@@ -119,7 +121,7 @@ class Score:
 
     id: str
     value: float
-    stderr: float | None = None
+    stderr: NonNegativeFloat | None = None
     """Standard error over reference items, same unit as ``value``."""
     per_reference: tuple[float, ...] | None = None
     """One value a reference item, in reference order; their mean is ``value``."""
@@ -195,15 +197,15 @@ class ResultRow:
     study: str
     run: str
     estimator: str
-    round: int
-    seed: int
+    round: NonNegativeInt
+    seed: NonNegativeInt
     metric: str
     value: float
     low: float | None = None
     high: float | None = None
     """The 95 % interval; None where there is none, as for a cost."""
-    stderr: float | None
-    n: int
+    stderr: NonNegativeFloat | None
+    n: NonNegativeInt
     unit: str
     student: str = seldom("")
     """Whose number it is, where that is not the student that candidates were scored for."""
@@ -218,25 +220,25 @@ class LedgerRow:
     """Which estimator, student or judge the stage ran for; empty where there is only one."""
     phase: str
     """``prepare``, ``score``, ``run`` …"""
-    items: int
+    items: NonNegativeInt
     """How many candidates, pairs, prompts … the phase handled."""
-    seconds: float
-    device_seconds: float
+    seconds: NonNegativeFloat
+    device_seconds: NonNegativeFloat
     """Wall seconds times the number of accelerators in use; 0 on a CPU."""
-    peak_bytes: int
+    peak_bytes: NonNegativeInt
     """Peak resident memory of the process (CPU) or peak allocated device memory (GPU)."""
-    forward_passes: float
+    forward_passes: NonNegativeFloat
     """Sequences sent forward through a model."""
-    backward_passes: float
+    backward_passes: NonNegativeFloat
     """Sequences sent backward; one costs about two forwards."""
-    tokens: int
+    tokens: NonNegativeInt
     """Token positions sent forward, padding included."""
-    api_calls: int
-    api_prompt_tokens: int
-    api_completion_tokens: int
-    money: float
+    api_calls: NonNegativeInt
+    api_prompt_tokens: NonNegativeInt
+    api_completion_tokens: NonNegativeInt
+    money: NonNegativeFloat
     """US dollars, from the price per token that the judge's settings state."""
-    attempts: int
+    attempts: NonNegativeInt
     """How many processes worked on it (1 unless one was killed)."""
     device: str = ""
     """What its models ran on, ``cpu`` or the GPUs' own names; empty where none ran in this program,

@@ -10,12 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from influbench.errors import UserError
-from influbench.files import from_dict, write_bytes
+from influbench.files import write_bytes
 from influbench.results.axes import axes_of, leaves
 from influbench.results.outputs import claim
+from influbench.results.reading import OddError, Told, load, typed
 from influbench.results.result_file import MANIFEST, is_result
 
 FORMAT = 2
@@ -29,6 +30,15 @@ class Manifest:
     """Run ids, in the order of the grid."""
     axes: tuple[str, ...]
     """Dotted names of the settings that vary beside arm and seed."""
+
+
+class _File(Told):
+    """The layout, for :func:`read_manifest`."""
+
+    format: Literal[2]
+    study: str
+    axes: list[str]
+    runs: dict[str, dict[str, Any]]
 
 
 def write_manifest(root: Path, study: str, configs: Mapping[str, Mapping[str, Any]]) -> Path:
@@ -66,10 +76,10 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not path.is_file():
         return None
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return from_dict(Manifest, {"runs": list(raw["runs"]), "axes": raw["axes"]})
-    except (KeyError, TypeError, ValueError) as error:
+        told = typed(_File, load(path)[0])
+    except OddError as error:
         raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}): sweep the study again, or "
-            "delete the file to read all runs in the folder"
+            f"{path} is damaged ({error}): sweep the study again, or delete the file to read all "
+            "runs in the folder"
         ) from error
+    return Manifest(runs=tuple(told.runs), axes=tuple(told.axes))

@@ -14,14 +14,14 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from influbench.data.records import LedgerRow, Outcome, ResultRow, Score
 from influbench.errors import UserError
-from influbench.files import from_dict, write_bytes
-from influbench.results import outputs
-
-R = TypeVar("R")
+from influbench.files import write_bytes
+from influbench.results import outputs, reading
+from influbench.results.layout import RunFile
+from influbench.results.reading import OddError
 
 FORMAT = 2
 """Version of the file layout."""
@@ -143,54 +143,45 @@ def read(path: Path) -> tuple[str, str, RunResult]:
     """Study name, run id and content of one file.
 
     Raises:
-        DamagedError: the file is cut short, or no result file at all.
+        DamagedError: the file is cut short, holds something odd, or is no result file at all.
         UserError: it is of a later version, or was copied under another name.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        version, name, run = raw["format"], str(raw["study"]), raw["run"]
-    except (KeyError, TypeError, ValueError) as error:
+        data, raw = reading.load(path)
+        if isinstance(version := raw.get("format"), int) and version not in READ:
+            raise UserError(
+                f"{path}: expected a result file of format {' or '.join(map(str, READ))}, got "
+                f"{version}: read it with the version of influbench that wrote it, or move it away"
+            )
+        told = reading.typed(RunFile, data)
+    except OddError as error:
         raise _damaged(path, error) from error
-    if version not in READ:
+    if told.run != path.stem:
         raise UserError(
-            f"{path}: expected a result file of format {' or '.join(map(str, READ))}, got "
-            f"{version}: read it with the version of influbench that wrote it, or move it away"
+            f"{path}: run '{told.run}' in a file of another name; rename it to {told.run}.json, or "
+            "remove the copy"
         )
-    if run != path.stem:
-        raise UserError(
-            f"{path}: run '{run}' in a file of another name; rename it to {run}.json, or remove "
-            "the copy"
-        )
-    try:
-        rows = _records(ResultRow, raw["rows"], study=name, run=run)
-        parts = {
-            "config": raw["config"],
-            "provenance": raw["provenance"],
-            "notes": raw["notes"],
-            "rows": _with_bounds(rows) if version == 1 else rows,
-            "ledger": _records(LedgerRow, raw["ledger"]),
-            "outcomes": {k: _records(Outcome, v) for k, v in raw["outcomes"].items()},
-            "others": {
-                student: {k: _records(Outcome, v) for k, v in found.items()}
-                for student, found in raw.get("others", {}).items()
-            },
-            "scores": {k: _records(Score, v) for k, v in raw["scores"].items()},
-            "groups": raw["groups"],
-        }
-        result = from_dict(RunResult, parts)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
-    return name, run, result
+    result = RunResult(
+        config=raw["config"],
+        provenance=raw["provenance"],
+        rows=_with_bounds(told.rows) if told.format == 1 else told.rows,
+        ledger=told.ledger,
+        outcomes=told.outcomes,
+        others=told.others,
+        scores=told.scores,
+        groups=told.groups,
+        notes=told.notes,
+    )
+    return told.study, told.run, result
 
 
-def _damaged(path: Path, error: Exception) -> DamagedError:
-    what = f"({type(error).__name__}: {error})"
+def _damaged(path: Path, error: OddError) -> DamagedError:
     if is_result(path):
         return DamagedError(
-            f"{path} is damaged or cut short {what}: the same run again writes it anew from the "
+            f"{path} is damaged or cut short ({error}): the same run again writes it anew from the "
             "store, or delete it to go on without"
         )
-    return DamagedError(f"{path} is no result of influbench {what}: move it to another folder")
+    return DamagedError(f"{path} is no result of influbench ({error}): move it to another folder")
 
 
 def _with_bounds(rows: Sequence[ResultRow]) -> list[ResultRow]:
@@ -245,10 +236,3 @@ def _dump(value: Any, indent: str = "") -> str:
 
 def _flat(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _records(kind: type[R], table: Mapping[str, Any], **rest: Any) -> list[R]:
-    return [
-        from_dict(kind, {**rest, **dict(zip(table["columns"], row, strict=True))})
-        for row in table["data"]
-    ]

@@ -11,14 +11,18 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from influbench.data.examples import row_id
 from influbench.data.records import LedgerRow, Score
 from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
-from influbench.files import from_dict, write_bytes
+from influbench.estimator import Scale
+from influbench.files import write_bytes
 from influbench.results import outputs
+from influbench.results.reading import OddError, Open, load, typed
 
 FORMAT = 1
 """Version of the layout of ``F.meta.json``."""
@@ -37,6 +41,40 @@ class ScoreFile:
     """``estimator``, ``options``, ``scale``, ``seed``, ``student``, digests, ``diagnostics``; empty
     for a file without ``F.meta.json``."""
     ledger: Sequence[LedgerRow] = ()
+
+
+class _Set(Open):
+    digest: str | None = None
+    count: NonNegativeInt | None = None
+
+
+class _Student(Open):
+    name: str = "?"
+    digest: str | None = None
+
+
+class _Diagnostics(Open):
+    noise_floor: NonNegativeFloat | None = None
+    parameter_share: float = 0.0
+    budget_used: float = 0.0
+    reference_loss_before: float = 0.0
+    reference_loss_null: float = 0.0
+
+
+class _File(Open):
+    """The layout of ``F.meta.json``: what readers ask of it."""
+
+    format: Literal[1]
+    ledger: list[LedgerRow]
+    estimator: str = ""
+    options: dict[str, Any] = Field(default={})
+    scale: Scale = "rank"
+    needs: list[str] = Field(default=[])
+    student: _Student = _Student()
+    candidates: _Set = _Set()
+    reference: _Set = _Set()
+    warmup: _Set | None = None
+    diagnostics: _Diagnostics = _Diagnostics()
 
 
 def meta_path(path: Path) -> Path:
@@ -160,13 +198,11 @@ def _facts(path: Path) -> tuple[dict[str, Any], list[LedgerRow]]:
     if not path.is_file():
         return {}, []
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if about.pop("format") != FORMAT:
-            raise ValueError(f"another format, this version reads {FORMAT}")
-        ledger = [from_dict(LedgerRow, row) for row in about.pop("ledger")]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        data, about = load(path)
+        ledger = typed(_File, data).ledger
+    except OddError as error:
         raise UserError(
-            f"expected facts about scores at {path}, got {type(error).__name__}: {error}; "
-            "score again with --out, or remove the file"
+            f"{path} holds no facts about scores ({error}): score again with --out, or remove the "
+            "file to go on without"
         ) from error
-    return about, ledger
+    return {name: told for name, told in about.items() if name not in ("format", "ledger")}, ledger

@@ -209,5 +209,5 @@ def test_mistakes_are_named(written, tmp_path):
     meta = score_files.meta_path(paths[1])
     meta.write_text(json.dumps({"format": 99}))
     paths[1].write_text("\n".join(lines))
-    with pytest.raises(UserError, match="another format"):
+    with pytest.raises(UserError, match="format: expected 1, got 99"):
         compare(paths)

@@ -68,12 +68,14 @@ def cost_quality(numbers: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def agreement(own: CandidateSet) -> dict[str, Any] | None:
-    """Spearman's correlation between all methods of a set; None where there are fewer than two.
+    """Spearman's correlation between all methods of a set.
+
+    None with fewer than two of them, or of candidates.
 
     A method that gives every candidate the same score has none (null).
     """
     names = sorted(own.scores)
-    if len(names) < 2:
+    if len(names) < 2 or len(own.ids) < 2:
         return None
     columns = [_column(own.ids, own.scores[name]) for name in names]
     ranks = np.array([stats.rankdata(column) for column in columns])  # [method, candidate]
