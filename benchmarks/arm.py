@@ -5,7 +5,8 @@ after prompts of the loop, lets it write training data, trains the 3-bit student
 them and evaluates it. The untaught teacher's student and the scores are the study's, not an arm's:
 they are not paid here. ``--only`` names the stages. On a CPU one thread works, and CPU seconds are
 what counts, since other jobs may share the machine; on a GPU (``--device cuda``) the clock does.
-Every stage reads its model anew, as in a run.
+Every stage reads its model anew, as in a run. ``--profile`` says of each stage what it waited for:
+the device, the starting of kernels, or Python (``benchmarks.watched``).
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.watched import Watched
 from influbench import models
 from influbench.config import Config
 from influbench.data.records import Pair
@@ -41,16 +44,20 @@ class Timed(Session):
     """Adds up seconds of the clock and of CPUs by stage."""
 
     spent: dict[str, np.ndarray]
+    profile: bool = False
 
     def run(self, stage: Stage, cfg: Config, *inputs: Input, label: str = "") -> Entry:
         """As a session does."""
         began = _now()
-        entry = super().run(stage, cfg, *inputs, label=label)
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        took = _now() - began
+        with Watched() if self.profile else nullcontext() as seen:
+            entry = super().run(stage, cfg, *inputs, label=label)
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            took = _now() - began
         self.spent[stage.name] += took
         print(f"  {stage.name} {label} {took[0]:.1f} s, {took[1]:.1f} CPU s", flush=True)
+        for line in seen.lines() if seen else ():
+            print(f"    {line}", flush=True)
         return entry
 
 
@@ -68,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--training", type=int, default=128)
     parser.add_argument("--prompts", type=int, default=64, help="evaluation prompts")
     parser.add_argument("--only", nargs="*", default=["dpo", "generate", "sft", "evaluate"])
+    parser.add_argument("--profile", action="store_true", help="what each stage waits for")
     parser.add_argument("--set", nargs="*", default=[], help="settings of the run")
     told = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -89,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     teacher, student = (models.resolve(one.name) for one in (cfg.teacher, cfg.student))
     with tempfile.TemporaryDirectory() as folder:
         session = Timed(Store(Path(folder)))
-        session.spent = defaultdict(lambda: np.zeros(2))
+        session.spent, session.profile = defaultdict(lambda: np.zeros(2)), told.profile
         steps = Steps(cfg, session, sets, {cfg.student.name: student})
         if "dpo" in told.only:
             pairs = _pairs(cfg, sets.seeds, told.pairs)

@@ -8,6 +8,8 @@ second model is held. ``python -m benchmarks.dpo`` compares it with TRL's traine
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,10 +18,20 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from influbench.models.halving import Halves
-from influbench.student import Compute, packing
+from influbench.student import Compute, losses, packing
 from influbench.student.language_student import LanguageStudent
-from influbench.student.losses import Encoded, padded, response_positions, token_nll
+from influbench.student.losses import Encoded, padded, response_positions
 from influbench.training.pair_tokens import PairTokens
+from influbench.training.replaying import (
+    Batch,
+    Found,
+    Replayed,
+    Shape,
+    by_weight,
+    pays,
+    summed,
+    token_nll,
+)
 from influbench.training.trainer import add_gradients
 
 DEVICE_TOKENS = 1 << 13
@@ -46,7 +58,7 @@ class Reader:
         self._together = model.device.type != "cpu"
         self._pad = pad
         # A student without optimizer: what is wanted is how it goes through a model.
-        self._student = LanguageStudent(
+        self.student = LanguageStudent(
             model=model,
             tokenizer=tokenizer,
             optimizer=torch.optim.SGD(model.parameters()),
@@ -76,7 +88,7 @@ class Reader:
         return torch.cat(found) if found else torch.zeros(0, 2)
 
     def _of(self, rows: Sequence[Encoded]) -> torch.Tensor:
-        student = self._student
+        student = self.student
         device = student.model.device
         row, time, targets = response_positions(rows, device)
         with student.precision():
@@ -85,7 +97,7 @@ class Reader:
                 hidden = packing.hidden(student.model, layout)[layout.place[row, time]]
             else:
                 hidden = student.hidden(padded(rows, self._pad, device))[row, time]
-            nll = token_nll(hidden, student.head, targets, student.vocabulary)
+            nll = losses.token_nll(hidden, student.head, targets, student.vocabulary)
         return -torch.zeros(len(rows), device=device).index_add(0, row, nll)
 
 
@@ -166,6 +178,16 @@ class PreferenceTrainer(Trainer):
         self._reader, self._pairs, self._reference, self._beta = reader, pairs, reference, beta
         self._tokens, self._halves = tokens, Halves(HINT)
         self._seen: list[torch.Tensor] = []
+        self._shape, self._replayed = None, None
+        # Where a step is several batches, the second one's replay would overwrite a gradient.
+        if tokens is not None and args.gradient_accumulation_steps == 1:
+            steps = math.ceil(len(pairs) / args.per_device_train_batch_size)
+            rows = [row for pair in pairs for row in _rows(pair)]
+            self._shape = Shape.of(rows, 2 * args.per_device_train_batch_size)
+            steps *= math.ceil(args.num_train_epochs)
+            if pays(reader.student, self._shape, steps, tokens):
+                compute = functools.partial(self._computed, model)
+                self._replayed = Replayed(reader.student, compute)
 
     def training_step(
         self,
@@ -178,26 +200,56 @@ class PreferenceTrainer(Trainer):
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
         numbers: list[int] = inputs["pair"].tolist()
-        references = {id(self._pairs[n]): self._reference[n] for n in numbers}
+        accumulated = self.current_gradient_accumulation_steps
         weights = [weight for weight in model.parameters() if weight.requires_grad]
-        share = 1 / (len(numbers) * self.current_gradient_accumulation_steps)
+
+        def usual() -> Found:
+            return self._in_passes(model, numbers, accumulated)
+
+        if self._replayed is None:
+            told, gradients = usual()
+        else:
+            told, gradients = self._replayed(self._laid_out(numbers), 2 * len(numbers), usual)
+        value, rewards = told
+        self._seen.append(rewards[: len(numbers)].cpu())
+        add_gradients(weights, gradients)
+        return value.clone()
+
+    def _in_passes(self, model: torch.nn.Module, numbers: Sequence[int], accumulated: int) -> Found:
+        """The micro-batch's share of a step's loss, rewards, and the gradient."""
+        assert self._tokens is not None
+        references = {id(self._pairs[n]): self._reference[n] for n in numbers}
+        share = 1 / (len(numbers) * accumulated)
 
         # A pass that runs out of memory half-way must leave no part of its gradient behind.
-        def derivative(part: Sequence[PairTokens]) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        def derivative(part: Sequence[PairTokens]) -> Found:
             found = self._reader.log_probabilities(part)
             reference = torch.stack([references[id(pair)] for pair in part])
             values, rewards = loss(found, reference.to(found.device), self._beta)
             total = values.sum() * share
-            gradients = torch.autograd.grad(total, weights, allow_unused=True)
-            return total.detach(), rewards, gradients
+            return (total.detach(), rewards), by_weight(total, model)
 
-        values: list[torch.Tensor] = []
-        for run in within([self._pairs[n] for n in numbers], self._tokens):
-            for _, (value, rewards, gradients) in self._halves(run, derivative):
-                values.append(value)
-                self._seen.append(rewards.cpu())
-                add_gradients(weights, gradients)
-        return torch.stack(values).sum()
+        runs = within([self._pairs[n] for n in numbers], self._tokens)
+        told, gradient = summed(found for run in runs for _, found in self._halves(run, derivative))
+        values, rewards = zip(*told, strict=True)
+        return (torch.stack(values).sum(), torch.cat(rewards)), gradient
+
+    def _laid_out(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
+        """The pairs at the size of every step."""
+        assert self._shape is not None
+        batch = self._shape.laid_out([row for n in numbers for row in _rows(self._pairs[n])])
+        reference, share = torch.zeros(self._shape.rows // 2, 2), torch.zeros(self._shape.rows // 2)
+        reference[: len(numbers)] = self._reference[list(numbers)]
+        share[: len(numbers)] = 1 / len(numbers)
+        return {**batch, "reference": reference, "share": share}
+
+    def _computed(self, model: torch.nn.Module, batch: Batch) -> Found:
+        """What ``_in_passes`` finds, in operations of fixed size."""
+        nll = token_nll(self._reader.student, batch)
+        sides = -nll.new_zeros(len(batch["ids"])).index_add(0, batch["row"], nll)
+        values, rewards = loss(sides.view(-1, 2), batch["reference"], self._beta)
+        total = (values * batch["share"]).sum()
+        return (total.detach(), rewards), by_weight(total, model)
 
     def compute_loss(
         self,

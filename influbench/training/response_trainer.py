@@ -8,6 +8,8 @@ How rows are cut moves last bits of the weights, as the device itself does.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +20,16 @@ from influbench.models.halving import Halves
 from influbench.student import LanguageStudent
 from influbench.student.batch import TokenBatch
 from influbench.student.losses import Encoded
+from influbench.training.replaying import (
+    Batch,
+    Found,
+    Replayed,
+    Shape,
+    by_weight,
+    pays,
+    summed,
+    token_nll,
+)
 from influbench.training.trainer import add_gradients
 
 
@@ -56,6 +68,12 @@ class ResponseTrainer(Trainer):
         )
         self._held, self._rows, self._tokens, self._most = held, rows, tokens, most
         self._halves = Halves(hint)
+        self._shape, self._replayed = None, None
+        if most is None or most >= args.per_device_train_batch_size:
+            self._shape = Shape.of(rows, args.per_device_train_batch_size)
+            steps = math.ceil(len(rows) / args.per_device_train_batch_size)
+            if pays(held, self._shape, steps * math.ceil(args.num_train_epochs), tokens):
+                self._replayed = Replayed(held, functools.partial(self._computed, model))
 
     def training_step(
         self,
@@ -67,26 +85,49 @@ class ResponseTrainer(Trainer):
         model.train()
         rows = [self._rows[n] for n in inputs["row"].tolist()]
         weights = [weight for weight in model.parameters() if weight.requires_grad]
+
+        def usual() -> Found:
+            return self._in_passes(model, rows)
+
+        if self._replayed is None:
+            told, gradients = usual()
+        else:
+            told, gradients = self._replayed(self._laid_out(rows), len(rows), usual)
+        add_gradients(weights, gradients)
+        return told[0].float()
+
+    def _in_passes(self, model: torch.nn.Module, rows: Sequence[Encoded]) -> Found:
+        """A step's mean loss and its gradient."""
         learned = sum(len(row.learned) for row in rows)
         most = self._most or len(rows)
-        total = 0.0
-        for start in range(0, len(rows), most):
-            for batch in self._held.laid_out(rows[start : start + most], self._tokens):
 
-                def derivative(
-                    positions: Sequence[int], whole: TokenBatch = batch
-                ) -> tuple[float, Any]:
-                    part = whole.take(positions)
-                    counts = [len(row.learned) / learned for row in part.rows]
-                    losses = self._held.loss(part)
-                    value = (losses * losses.new_tensor(counts)).sum()
-                    gradients = torch.autograd.grad(value, weights, allow_unused=True)
-                    return float(value.detach()), gradients
+        def derivative(batch: TokenBatch, positions: Sequence[int]) -> Found:
+            part = batch.take(positions)
+            counts = [len(row.learned) / learned for row in part.rows]
+            losses = self._held.loss(part)
+            value = (losses * losses.new_tensor(counts)).sum()
+            return (value.detach(),), by_weight(value, model)
 
-                for _, (value, gradients) in self._halves(range(len(batch.rows)), derivative):
-                    add_gradients(weights, gradients)
-                    total += value
-        return torch.tensor(total, device=self.args.device)
+        told, gradient = summed(
+            found
+            for start in range(0, len(rows), most)
+            for batch in self._held.laid_out(rows[start : start + most], self._tokens)
+            for _, found in self._halves(
+                range(len(batch.rows)), functools.partial(derivative, batch)
+            )
+        )
+        return (torch.stack([value for (value,) in told]).sum(),), gradient
+
+    def _laid_out(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """The rows at the size of every step."""
+        assert self._shape is not None
+        learned = sum(len(row.learned) for row in rows)
+        return {**self._shape.laid_out(rows), "share": torch.tensor(1 / learned).double()}
+
+    def _computed(self, model: torch.nn.Module, batch: Batch) -> Found:
+        """What ``_in_passes`` finds, in operations of fixed size."""
+        value = token_nll(self._held, batch).double().sum() * batch["share"]
+        return (value.detach(),), by_weight(value, model)
 
 
 def _positions(rows: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:

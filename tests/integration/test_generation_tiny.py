@@ -153,6 +153,9 @@ def test_a_recorded_step_does_not_depend_on_what_was_decoded_before(tiny: Loaded
     alone = first(kept)
     with torch.inference_mode():
         for layer in next(iter(kept._ready.values()))[0].cache.layers:
+            assert isinstance(layer, recorded._Fixed)
+            assert layer.keys is not None
+            assert layer.values is not None
             layer.keys.fill_(float("nan"))
             layer.values.fill_(float("inf"))
     assert first(kept) == alone
