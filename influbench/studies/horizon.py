@@ -52,7 +52,7 @@ class Horizon:
     def prepare(self, ctx: Context) -> Scorer:
         """Measures the reference losses at the horizon without any candidate."""
         from influbench.derivatives.similarity import mean_over_references
-        from influbench.studies.group_influence import losses_after
+        from influbench.studies.trajectory import losses_after
 
         batches = ctx.student.batches(ctx.reference)
         drawn = following(ctx.warmup, self.batch_size, f"horizon:{ctx.seed}:{self.order}")

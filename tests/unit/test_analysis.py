@@ -105,6 +105,10 @@ def test_top_overlap_shares_the_last_places_among_ties():
     # One place is certain (the first); three tie for the other, one of them in the oracle's top.
     method = np.array([9.0, 5, 5, 5, 0, 0, 0, 0])
     assert agreement.top_overlap(oracle, method) == pytest.approx((1 + 1 / 3) / 2)
+    # Of twelve the best three: the third and the fourth are exchanged.
+    twelve = np.arange(12.0)[::-1]
+    swapped = np.array([11.0, 10, 8, 9, *range(7, -1, -1)])
+    assert agreement.top_overlap(twelve, swapped) == pytest.approx(2 / 3)
 
 
 def test_margin_pairs_are_those_that_the_oracle_separates():
@@ -117,6 +121,11 @@ def test_margin_pairs_are_those_that_the_oracle_separates():
     # Only c0 over c1 is beyond two standard errors; c2 is noise.
     assert (rows["pair_precision_margin"].value, rows["pair_precision_margin"].n) == (1.0, 1)
     assert (rows["pair_precision"].value, rows["pair_precision"].n) == (0.0, 1)
+    # A gap of 0.5 is beyond two standard errors of 0.2, and not of 0.3.
+    for noise, count in ((0.2, 1), (0.3, 0)):
+        near = [with_noise("c0", 1.0, 0.0), with_noise("c1", 0.5, noise)]
+        found = agree(near, [2, 1], {"c0": "g", "c1": "g"})["pair_precision_margin"]
+        assert found.n == count
 
 
 def test_scores_are_joined_by_id_and_other_candidates_are_refused():
