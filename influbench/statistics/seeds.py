@@ -44,7 +44,8 @@ def over_seeds(
 ) -> Estimate:
     """Mean over seeds with a 95 % interval that holds the doubt of seeds and of items.
 
-    One seed keeps its own interval, cut at the bounds; ``n`` is the largest of the seeds'. Seeds
+    One seed keeps its own interval, cut at the bounds; ``n`` is the largest of the seeds'. Where a
+    seed lies on a bound the interval reaches it, since that bound was seen to be possible. Seeds
     that are all equal and have no interval of their own, such as counts, give none.
 
     Args:
@@ -69,13 +70,15 @@ def over_seeds(
     known = len(lows) == len(highs) == count
     below = float(z.mean() - np.mean(lows)) if known else 0.0
     above = float(np.mean(highs) - z.mean()) if known else 0.0
-    if not spread + below + above:
+    if not spread + below + above + float(np.ptp(x)):
         return Estimate(value=value, n=size, unit=unit)
     own = float(np.mean([one.stderr or 0.0 for one in found]))
+    low = min(value, back(there(value) - math.hypot(spread, below)))
+    high = max(value, back(there(value) + math.hypot(spread, above)))
     return Estimate(
         value=value,
-        low=min(value, back(there(value) - math.hypot(spread, below))),
-        high=max(value, back(there(value) + math.hypot(spread, above))),
+        low=low if x.min() > within[0] else within[0],
+        high=high if x.max() < within[1] else within[1],
         stderr=math.hypot(float(x.std(ddof=1)) / math.sqrt(count), own),
         n=size,
         unit=unit,

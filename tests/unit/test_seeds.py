@@ -62,6 +62,19 @@ def test_the_interval_of_a_bounded_measure_stays_inside_its_bounds(values, withi
     assert within[0] <= low <= found.value <= high <= within[1]
 
 
+def test_a_seed_on_a_bound_counts_as_half_an_item_inside_and_the_interval_reaches_the_bound():
+    def logit(share):
+        return np.log(share / (1 - share))
+
+    z = logit(np.array([0.9, 1 - 0.5 / 49, 0.95]))
+    low = logit(0.95) - stats.t.ppf(0.975, 2) * z.std(ddof=1) / math.sqrt(3)
+    found = over_seeds(seeds(0.9, 1.0, 0.95, n=48), (0.0, 1.0))
+    assert found.bounds == pytest.approx((1 / (1 + math.exp(-low)), 1.0))
+    # Nearer to the bound than half an item, which was where the interval ended.
+    assert over_seeds(seeds(1.0, 1.0, 0.998, half=0.001, n=48), (0.0, 1.0)).high == 1.0
+    assert over_seeds(seeds(0.0, 0.002, half=0.001, n=48), (0.0, 1.0)).low == 0.0
+
+
 def test_equal_seeds_without_doubt_of_their_own_have_no_interval():
     assert over_seeds(seeds(12.0, 12.0, 12.0)).low is None
     assert over_seeds(seeds(1.0, 1.0, half=0.1), CORRELATION).bounds[1] <= 1.0
