@@ -12,7 +12,7 @@ from influbench.errors import UserError
 from influbench.estimator import registry
 from influbench.estimator.passes import spent
 from influbench.loop.plan import calibration, devices, lengths, measure, price, tasks
-from influbench.loop.plan.calibration import PACES, Pace
+from influbench.loop.plan.calibration import Pace
 from influbench.loop.plan.paper import beside
 from influbench.loop.plan.shapes import KNOWN, shape_of
 from influbench.loop.reading import load_run, names
@@ -281,7 +281,8 @@ def test_what_a_server_will_do_is_said_to_be_priced_as_hugging_face(tmp_path, se
 
 def test_calibration_gives_speeds_that_a_plan_can_count_on(tmp_path):
     found = measure.calibrate("cpu", model="tiny")
-    paces = [pace for name in PACES for pace in getattr(found, name).values()]
+    names = ("read", "prompt", "learn", "train", "pair")
+    paces = [pace for name in names for pace in getattr(found, name).values()]
     numbers = [*(pace.flops for pace in paces), *found.write.values(), *found.stream.values()]
     numbers += [
         found.update,

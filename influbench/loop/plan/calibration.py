@@ -70,9 +70,6 @@ class Speeds:
     """Bytes of the device."""
 
 
-PACES = ("read", "prompt", "learn", "train", "pair")
-
-
 def read(path: Path) -> Speeds:
     """The speeds measured on this machine.
 
