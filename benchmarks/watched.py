@@ -78,7 +78,7 @@ class Watched:
         spans: list[tuple[int, int]] = []
         results: Any = self._profile.kineto_results
         for event in results.events():
-            if event.device_type() != torch.autograd.DeviceType.CPU:
+            if event.device_type() != profiler.DeviceType.CPU:
                 spans.append((event.start_ns(), event.start_ns() + event.duration_ns()))
             else:
                 self.calls[event.name()] += 1
@@ -118,7 +118,7 @@ class Watched:
 
     def _sample(self) -> None:
         while not self._done.wait(EVERY_S):
-            frame = sys._current_frames().get(self._main)
+            frame = sys._current_frames().get(self._main)  # pyright: ignore[reportPrivateUsage]  # its only name
             if frame is None:
                 continue
             self.inside[_name(frame)] += 1

@@ -108,7 +108,8 @@ class FixedStep:
         """A step in a room of this size, for keys and values such as ``layers`` hold."""
         place = torch.zeros(1, dtype=torch.long, device=model.device)
         cache = DynamicCache(config=model.config)
-        cache.layers = [*(_Fixed(layer, size, place) for layer in layers)]
+        cache.layers.clear()
+        cache.layers.extend(_Fixed(layer, size, place) for layer in layers)
         rows, places = size
         return cls(
             model,
