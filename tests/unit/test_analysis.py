@@ -215,8 +215,8 @@ def test_summary_is_the_mean_over_items():
 
 
 def test_both_orders_of_an_item_are_one_item():
-    doubled = outcomes([0, 100] * 20) + outcomes([0, 100] * 20)
-    once = summary(outcomes([0, 100] * 20), np.random.default_rng(0))
+    doubled = outcomes([0, 100] * 20) + outcomes([100, 100] * 20)
+    once = summary(outcomes([50, 100] * 20), np.random.default_rng(0))
     assert summary(doubled, np.random.default_rng(0)) == once
 
 
@@ -229,6 +229,14 @@ def test_difference_is_paired_by_item_whatever_the_order():
     assert found.stderr == pytest.approx(0.013, rel=0.3)  # items differ by a hundred; that cancels
     with pytest.raises(UserError, match="such as 'q59'"):
         difference(a, b[:-1], np.random.default_rng(0))
+
+
+def test_the_interval_lies_between_the_outer_fortieths_of_the_resamples():
+    items = np.random.default_rng(3).normal(size=30)
+    rng = np.random.default_rng(4)
+    means = [items[rng.integers(30, size=30)].mean() for _ in range(500)]
+    found = bootstrap.mean(items, np.random.default_rng(4), resamples=500)
+    assert found.bounds == pytest.approx(tuple(np.quantile(means, [1 / 40, 39 / 40])))
 
 
 def test_interval_covers_the_truth_about_95_times_in_100():

@@ -144,15 +144,28 @@ def test_first_order_tends_to_exact_as_the_step_shrinks(tmp_path):
     assert errors[2] < 1e-3
 
 
+def test_first_order_is_the_step_along_the_gradient_after_the_empty_step(tmp_path):
+    lr, decay, clip = 0.1, 0.1, 0.5
+    student, w, m, v = adam_student(lr, decay=decay, clip=clip)
+    empty, _, _ = oracles.adamw(w, np.zeros(3), m, v, 2, lr=lr, decay=decay)
+    G = oracles.mean_gradient(w + empty, X, Y)
+    assert not np.allclose(G, oracles.mean_gradient(w, X, Y), rtol=0.01)
+    found = scored(FirstOrder(), context(student, tmp_path)).value
+    for i in range(5):
+        g = oracles.clipped(oracles.gradient(w, CX[i], CY[i]), clip)
+        d, _, _ = oracles.adamw(w, g, m, v, 2, lr=lr, decay=decay)
+        assert found[i] == pytest.approx(-G @ (d - empty), rel=1e-6, abs=1e-12)
+
+
 def test_gradient_dot_is_the_inner_product(tmp_path):
     student, w, _, _ = adam_student(0.01)
     ctx = context(student, tmp_path)
     G = oracles.mean_gradient(w, X, Y)
     expected = [oracles.gradient(w, CX[i], CY[i]) @ G for i in range(5)]
     assert np.allclose(scored(GradientDot(), ctx).value, expected, rtol=1e-6)
-    cosine = scored(GradientDot(cosine=True), ctx).value
-    assert np.all(np.abs(cosine) <= 1)
-    assert np.array_equal(np.sign(cosine), np.sign(expected))
+    lengths = [np.linalg.norm(oracles.gradient(w, CX[i], CY[i])) for i in range(5)]
+    cosine = np.array(expected) / np.array(lengths) / np.linalg.norm(G)
+    assert np.allclose(scored(GradientDot(cosine=True), ctx).value, cosine, rtol=1e-6)
 
 
 def test_a_student_without_moments_is_refused(tmp_path):
