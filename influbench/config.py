@@ -25,8 +25,11 @@ Tree = dict[str, Any]
 """Settings as YAML has them."""
 
 
-NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
-"""What its parser raises: ``2020-13-45`` is no date, and a thousand brackets are too deep."""
+NOT_YAML = (
+    yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError, TypeError,
+)  # fmt: skip
+"""What its parser raises: ``2020-13-45`` is no date, ``!!bool x`` is no key of a table of its own,
+and a thousand brackets are too deep."""
 CPU_FACTS, GPU = Path("/proc/cpuinfo"), Path("/dev/nvidiactl")
 
 
@@ -180,7 +183,15 @@ def override(
     key, found, value = text.partition("=")
     if not found or not key:
         raise UserError(f"{option} {text}: expected KEY=VALUE, for example {option} {example}")
-    assign(tree, key, _scalar(value), f"{option} {text}")
+    try:
+        text.encode()
+        found = _scalar(value)
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{option} {key}: expected a text, got half of a character ({error.reason}): write it "
+            "in UTF-8, or leave the escape out"
+        ) from error
+    assign(tree, key, found, f"{option} {text}")
 
 
 def assign(tree: Tree, key: str, value: Any, where: str) -> None:
@@ -239,7 +250,13 @@ def parse_yaml(text: str, where: str) -> Tree:
 
 @functools.lru_cache(maxsize=64)  # the runs of a study share their preset
 def _loaded(text: str) -> Any:
-    return yaml.safe_load(text)
+    return _whole(yaml.safe_load(text))
+
+
+def _whole(value: Any) -> Any:
+    """The value, if its texts can be written: an escape may stand for half of a character."""
+    json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+    return value
 
 
 def _scalar(text: str) -> Any:
@@ -247,6 +264,7 @@ def _scalar(text: str) -> Any:
         value = yaml.safe_load(text)
     except NOT_YAML:
         return text
+    _whole(value)
     number = isinstance(value, str) and text[-1:].isdigit()  # YAML 1.1 reads 1e-5 as text
     try:
         return float(text) if number else value

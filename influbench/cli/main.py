@@ -21,6 +21,9 @@ from influbench.cli import score as scoring
 from influbench.errors import MethodError, UserError, of_the_machine
 from influbench.executors import team
 
+LONGEST = 1200
+"""Characters of a message."""
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -76,6 +79,11 @@ app.command("judge-check")(evaluation.judge_check)
 app.add_typer(stores.app, name="store")
 
 
+def _short(line: str) -> str:
+    """What a line says without the middle of what somebody gave, which may be a whole file."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
+
+
 def main() -> None:
     """Entry point of ``influbench``; the only place that turns errors into exit codes."""
     if team.follows():
@@ -84,7 +92,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        sys.stderr.write(f"influbench: {terminal.plain(' '.join(str(error).split()))}\n")
+        sys.stderr.write(f"influbench: {terminal.plain(_short(' '.join(str(error).split())))}\n")
         sys.exit(2)
     except MethodError as error:
         if os.environ.get("INFLUBENCH_DEBUG"):

@@ -131,12 +131,6 @@ def checked_text(row: Row, name: str, value: Any) -> str:
         raise row.refuse(f"text in '{name}'", _shown(value), "make it text")
     if not value.strip():
         raise row.refuse(f"text in '{name}'", "an empty one", "fill it in or remove the row")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise row.refuse(
-            f"valid Unicode in '{name}'", f"half a character at {error.start}", "fix the escape"
-        ) from error
     return value
 
 

@@ -107,7 +107,7 @@ def _lines(path: Path, data: io.BufferedReader) -> Numbered:
             continue
         try:
             fields = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{path}:{number}: expected one JSON object, got {line.strip()[:80]!r} "
                 f"({error}): fix or remove the line"
@@ -123,6 +123,10 @@ def _list(path: Path, data: io.BufferedReader) -> Numbered:
         raise UserError(
             f"{path}:{error.lineno}: expected a JSON list of objects, got "
             f"{text[error.pos : error.pos + 40]!r} ({error.msg}): fix the file"
+        ) from error
+    except RecursionError as error:
+        raise UserError(
+            f"{path}: expected a JSON list of objects, got what is none ({error}): fix the file"
         ) from error
     # Decoded a second time, item by item, only to know the line that each one starts on.
     decoder, between = json.JSONDecoder(), re.compile(r"[\s,]*")

@@ -6,6 +6,7 @@ saved data sets by ``datasets``.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -71,7 +72,23 @@ def _file_rows(path: Path) -> Iterator[Row]:
         if not isinstance(fields, dict):
             shown = f"{type(fields).__name__} {str(fields)[:60]!r}"
             raise row.refuse("an object with named fields", shown, "fix it")
+        for name, told in fields.items():
+            _check_text(row, name, told)
         yield row
+
+
+def _check_text(row: Row, name: str, told: object) -> None:
+    """An escape may stand for half of a character, which no file can hold."""
+    try:
+        name.encode()
+        if isinstance(told, str):
+            told.encode()
+        elif isinstance(told, list | dict):
+            json.dumps(told, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise row.refuse(
+            f"valid Unicode in {name!r}", f"half a character at {error.start}", "fix the escape"
+        ) from error
 
 
 def _hub_rows(name: str) -> Iterator[Row]:

@@ -97,12 +97,8 @@ def _adapted(model: PreTrainedModel, folder: Path) -> PeftModel:
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message=".*missing adapter keys")
-        try:
+        with sources.expected("an adapter that fits its base model", folder):
             return PeftModel.from_pretrained(model, str(folder), is_trainable=True).eval()
-        except (UserWarning, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{folder}: the adapter does not fit its base model: {sources.first_line(error)}"
-            ) from error
 
 
 def _weights(folder: Path) -> Path:
@@ -117,13 +113,9 @@ def _weights(folder: Path) -> Path:
 def _config(folder: Path) -> PeftConfig:
     from peft import PeftConfig
 
-    try:
+    place = folder / sources.ADAPTER
+    with sources.expected("the configuration of an adapter that peft knows", place):
         return PeftConfig.from_pretrained(str(folder))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / sources.ADAPTER}: expected the configuration of an adapter that peft knows "
-            f"({type(error).__name__}: {sources.first_line(error)})"
-        ) from error
 
 
 def _base(adapted: PeftModel) -> PreTrainedModel:
@@ -149,7 +141,8 @@ def _changed(folder: Path) -> set[str]:
     """Last names of the modules that the adapter's file holds something for."""
     from safetensors import safe_open
 
-    with safe_open(_weights(folder), "pt") as file:
+    weights = _weights(folder)
+    with sources.expected("an adapter's weights", weights), safe_open(weights, "pt") as file:
         parts = [key.split(".") for key in file.keys()]  # noqa: SIM118  # no mapping
     return {part for path in parts for part in path}
 

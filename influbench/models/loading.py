@@ -58,13 +58,8 @@ def load_tokenizer(ref: ModelRef, *, chat_template: str | None = None) -> PreTra
     base = _base_folder(folder)
     config = _read_config(base or folder)
     holder = folder if base is None or (folder / "tokenizer.json").is_file() else base
-    with quiet():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(holder, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{holder}: expected a model with its tokenizer: {sources.why(error)}"
-            ) from error
+    with quiet(), sources.expected("a model with its tokenizer", holder):
+        tokenizer = AutoTokenizer.from_pretrained(holder, trust_remote_code=False)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
             f"{holder}: expected a tokenizer with a tokenizer.json, got {type(tokenizer).__name__}"
@@ -162,13 +157,8 @@ def _base_folder(folder: Path) -> Path | None:
 
 
 def _read_config(folder: Path) -> PreTrainedConfig:
-    with quiet():
-        try:
-            return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{folder}: expected a config.json that transformers knows: {sources.why(error)}"
-            ) from error
+    with quiet(), sources.expected("a config.json that transformers knows", folder):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def _is_encoder(config: PreTrainedConfig) -> bool:
@@ -191,7 +181,7 @@ def _read_model(
         output_loading_info=True,
         trust_remote_code=False,
     )
-    with quiet():
+    with quiet(), sources.expected("the weights of its config.json", folder):
         try:
             model, report = read(attn_implementation=attention)  # pyright: ignore[reportGeneralTypeIssues]  # a pair: output_loading_info
         except ValueError as error:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from influbench.data.records import ModelRef
-from influbench.errors import UserError
+from influbench.errors import UserError, of_the_machine
 from influbench.files import digest
 from influbench.models.embedded import PACKAGED, file_sha256
 from influbench.store.letting_go import refuse
@@ -50,7 +52,7 @@ def local(folder: Path, base: ModelRef | None) -> ModelRef:
         UserError: it does not hold a model.
     """
     _check(folder)
-    found = sorted({path for pattern in PATTERNS for path in folder.glob(pattern)})
+    found = sorted({p for pattern in PATTERNS for p in folder.glob(pattern) if p.is_file()})
     facts = [(path.name, file_sha256(path)) for path in found]
     identity = digest(json.dumps([facts, base and base.digest]))
     return ModelRef(path=str(folder.resolve()), digest=identity)
@@ -89,6 +91,30 @@ def fetch(name: str, revision: str | None) -> ModelRef:
     folder = Path(path)
     _check(folder)
     return ModelRef(path=str(folder), digest=digest(f"{name}@{folder.name}"))
+
+
+@contextlib.contextmanager
+def expected(what: str, where: Path) -> Iterator[None]:
+    """Around a library that reads a user's model: whatever it raises is told in one line.
+
+    Damaged files make transformers, tokenizers, safetensors and peft raise errors of any type.
+
+    Raises:
+        UserError: ``what`` cannot be read; where memory or a disk is full, that error itself.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if of_the_machine(error):
+            raise
+        told = why(error)
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        raise UserError(
+            f"{where}: expected {what}: {kind}{told}; if the file is damaged, copy or save the "
+            "model again"
+        ) from error
 
 
 def why(error: Exception) -> str:

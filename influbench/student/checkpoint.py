@@ -5,7 +5,6 @@ Only tensors, numbers and texts are read from these files; nothing in them is ru
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import warnings
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from transformers import PreTrainedModel
 
 from influbench.errors import UserError
@@ -211,21 +211,33 @@ def _kind(state: State) -> str:
     raise UnclearError(f"it is of another optimizer than AdamW and SGD (it keeps {entries})")
 
 
-def _own(folder: Path) -> dict[str, Any] | None:
-    """What our warm-up wrote."""
+class _Own(BaseModel):
+    """What our warm-up wrote beside the state, as far as it is asked."""
+
+    names: list[str]
+    clip_norm: float | None
+
+
+def _own(folder: Path) -> _Own | None:
     path = folder / "warmup.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return _Own.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UnclearError(f"{path.name} beside it is damaged ({told})") from error
 
 
 def _names(
-    model: PreTrainedModel, state: State, trainable: Sequence[str], facts: dict[str, Any] | None
+    model: PreTrainedModel, state: State, trainable: Sequence[str], facts: _Own | None
 ) -> list[list[str]]:
     groups, slots = state["param_groups"], state["state"]
     if facts is None:
         entries = [[_entry(slots.get(i, {})) for i in group["params"]] for group in groups]
         return numbering.names(model, entries, trainable)
     shapes = {n: tuple(p.shape) for n, p in model.named_parameters()}
-    names = dict(enumerate(facts["names"]))
+    names = dict(enumerate(facts.names))
     for i, name in names.items():
         expected = _entry(slots.get(i, {})).shape
         if shapes.get(name, ()) != expected:
@@ -233,6 +245,8 @@ def _names(
                 f"it holds '{name}' of shape {expected}, the model has {shapes.get(name)}: "
                 "expected the optimizer of this very model"
             )
+    if any(i not in names for group in groups for i in group["params"]):
+        raise UnclearError(f"warmup.json beside it names {len(names)} weights, it holds more")
     return [[names[i] for i in group["params"]] for group in groups]
 
 
@@ -243,12 +257,12 @@ def _entry(slot: Mapping[str, Any]) -> Entry:
     return Entry(tuple(kept.shape), lambda: bool((kept == 0).flatten(1).all(1).any()))
 
 
-def _clip(folder: Path, told: Told, facts: dict[str, Any] | None) -> tuple[float | None, str]:
+def _clip(folder: Path, told: Told, facts: _Own | None) -> tuple[float | None, str]:
     """The clip of the training's gradients, and where it is from."""
     if told.clip_norm is not None:
         return told.clip_norm or None, "student.clip_norm"
     if facts is not None:
-        return facts["clip_norm"], "the warm-up's"
+        return facts.clip_norm, "the warm-up's"
     try:
         found = training_args.clip_norm(folder)
     except UserError as error:

@@ -256,7 +256,7 @@ def test_an_adapter_of_another_base_is_one_line(lora: Trained, tmp_path: Path) -
     path.write_text(
         json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": str(other)})
     )
-    with pytest.raises(UserError, match="does not fit its base model"):
+    with pytest.raises(UserError, match="an adapter that fits its base model"):
         load_student(models.resolve(str(folder)))
 
 

@@ -143,6 +143,9 @@ GOOD = '{"instruction": "a", "response": "b"}\n'
         ('{"instruction": "a", "response": "b", "id": 1.5}\n', 1, "'id', got float"),
         ('{"instruction": "a", "response": "b", "input": []}\n', 1, "'input', got list"),
         ('{"instruction": "a", "response": "\\ud800"}\n', 1, "valid Unicode"),
+        ('{"instruction": "a", "response": "b", "id": "\\ud800"}\n', 1, "valid Unicode in 'id'"),
+        ('{"messages": [{"role": "user", "content": "\\ud800"}]}\n', 1, "valid Unicode"),
+        ('{"instruction": ' + 99999 * "[", 1, "maximum recursion"),
         ('{"messages": "hi"}\n', 1, "list of objects"),
         ('{"messages": [{"role": "user"}]}\n', 1, "'role' and 'content'"),
         ('{"messages": [{"role": "user", "content": "q"}]}\n', 1, "roles ['user']"),
@@ -177,6 +180,9 @@ def test_json_lists_name_the_line_of_the_item(tmp_path: Path):
     path = tmp_path / "j.json"
     path.write_text('[\n{"instruction": "a", "response": "b"},\n\n{"instruction": "c"}\n]')
     with pytest.raises(UserError, match=r"j.json:4: expected a field 'response'"):
+        load_examples(path)
+    path.write_text(99999 * "[")
+    with pytest.raises(UserError, match=r"j.json: expected a JSON list.*maximum recursion"):
         load_examples(path)
     path.write_text('[\n{"instruction": "a",,\n]')
     with pytest.raises(UserError, match=r"j.json:2: expected a JSON list"):

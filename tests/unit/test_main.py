@@ -13,6 +13,7 @@ from influbench.errors import UserError
     ("raised", "code", "said"),
     [
         (UserError("expected this,\n got that"), 2, "influbench: expected this, got that\n"),
+        (UserError("y" * 99999 + ": do that"), 2, "influbench: yyyy"),
         (KeyboardInterrupt(), 130, "influbench: stopped; what was finished is kept"),
         (RuntimeError("oops"), 1, "influbench: this is a bug of influbench: RuntimeError: oops"),
     ],
@@ -28,4 +29,5 @@ def test_ends_with_one_line_and_the_right_code(monkeypatch, capsys, raised, code
     assert caught.value.code == code
     error = capsys.readouterr().err
     assert error.startswith(said)
+    assert len(error) < 1300
     assert error.count("\n") == 1

@@ -98,6 +98,33 @@ def test_a_broken_folder_is_a_one_line_error(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "damage", [b"", b"null", b"[]", b"x", b"\xff\xfe\0", b'{"a": 1e999}', "cut", "dir"]
+)
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
+)
+def test_a_damaged_file_of_a_model_is_a_one_line_error(
+    tiny_ref: ModelRef, tmp_path: Path, file: str, damage: bytes | str
+) -> None:
+    path = copy_of(tiny_ref, tmp_path / "m") / file
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "dir":
+        path.mkdir()
+    else:
+        path.write_bytes(damage if isinstance(damage, bytes) else whole[: len(whole) // 2])
+    try:
+        models.load(models.resolve(str(path.parent)))
+    except UserError as error:
+        line = str(error)
+    else:
+        line = f"{path.parent} is read without it"
+        assert file == "tokenizer_config.json"  # transformers does without
+    assert str(path.parent) in line
+    assert "\n" not in line
+
+
 def test_an_adapter_is_merged_into_its_base(tiny_ref: ModelRef, tmp_path: Path) -> None:
     base = copy_of(tiny_ref, tmp_path / "base")
     model, tokenizer = models.load(models.resolve(str(base)))
@@ -134,7 +161,7 @@ def test_an_adapter_that_lacks_weights_is_refused(tiny_ref: ModelRef, tmp_path: 
     weights = load_file(path)
     weights.pop(sorted(weights)[0])
     save_file(weights, path)
-    with pytest.raises(UserError, match="adapter does not fit its base model"):
+    with pytest.raises(UserError, match="an adapter that fits its base model"):
         models.load(models.resolve(str(tmp_path / "adapter")))
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match="expected base_model_name_or_path"):
