@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from influbench.data.records import ModelRef
@@ -94,7 +94,7 @@ def fetch(name: str, revision: str | None) -> ModelRef:
 
 
 @contextlib.contextmanager
-def expected(what: str, where: Path) -> Iterator[None]:
+def expected(what: str, where: Path) -> Generator[None]:
     """Around a library that reads a user's model: whatever it raises is told in one line.
 
     Damaged files make transformers, tokenizers, safetensors and peft raise errors of any type.
