@@ -7,7 +7,8 @@ is made as on a GPU: several rows in a pass, under autocast. Milliseconds are th
 tries, of CPU time in one thread.
 """
 
-# pyright: reportPrivateUsage=false  # the parts of a step are looked at one by one
+# The parts of a step are looked at one by one:
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import argparse

@@ -78,7 +78,7 @@ class Watched:
         spans: list[tuple[int, int]] = []
         results: Any = self._profile.kineto_results
         for event in results.events():
-            if event.device_type() != profiler.DeviceType.CPU:
+            if event.device_type().name != "CPU":
                 spans.append((event.start_ns(), event.start_ns() + event.duration_ns()))
             else:
                 self.calls[event.name()] += 1

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -19,11 +20,15 @@ NAN = float("nan")
 ODD = (None, True, -1, "0.5", [None], {"a": None}, NAN, "missing", "one more")
 
 
-def record(kind, **given):
+def record(kind: Any, **given):
     """A record with a number or a word in every field."""
     simple = {"str": "a", "float": 0.5, "NonNegativeFloat": 0.5, "int": 1, "NonNegativeInt": 1}
-    told = {f.name: simple.get(f.type.split(" |")[0], "a") for f in dataclasses.fields(kind)}
-    return kind(**told | {"per_reference": None} | given) if kind is Score else kind(**told | given)
+    told: dict[str, Any] = {
+        f.name: simple.get(f.type.split(" |")[0], "a") for f in dataclasses.fields(kind)
+    }
+    if kind is Score:
+        told["per_reference"] = None
+    return kind(**told | given)
 
 
 def a_result(tmp_path):
