@@ -12,10 +12,18 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args
+from typing import Annotated, Any, TypeGuard, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from influbench.errors import UserError
 from influbench.files import digest
@@ -30,24 +38,7 @@ NOT_YAML = (
 )  # fmt: skip
 """What its parser raises: ``2020-13-45`` is no date, ``!!bool x`` is no key of a table of its own,
 and a thousand brackets are too deep."""
-CPU_FACTS, GPU = Path("/proc/cpuinfo"), Path("/dev/nvidiactl")
 
-
-def on_this_machine(dtype: Any) -> Any:
-    """``auto`` as the dtype whose matrix products are fast here: the configuration holds that.
-
-    bfloat16 on an NVIDIA card and on a CPU with matrix units (AMX), float32 elsewhere: without such
-    units a CPU takes several times as long in bfloat16.
-    """
-    if dtype != "auto":
-        return dtype
-    units = CPU_FACTS.is_file() and "amx_bf16" in CPU_FACTS.read_text(encoding="utf-8")
-    return "bfloat16" if units or GPU.exists() else "float32"
-
-
-OnThisMachine = BeforeValidator(on_this_machine)
-Products = Annotated[Literal["float32", "bfloat16"], OnThisMachine]
-"""Dtype of matrix products; ``auto`` is settled when the configuration is made."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What every generator that is seeded takes: numpy's and transformers' know no more and no sign."""
 
@@ -81,6 +72,16 @@ class Config(BaseModel):
         validate_default=True,
         allow_inf_nan=False,  # JSON has no word for them: neither a key nor a result could be made
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_truth_is_no_number(cls, value: Any, told: ValidationInfo) -> Any:
+        """``true`` and ``off`` are not 1 and 0, for which pydantic would take them."""
+        kinds = _kinds(cls.model_fields[told.field_name or ""].annotation)
+        parts = value if isinstance(value, list | tuple) else [value]
+        if kinds & {int, float} and bool not in kinds and any(isinstance(p, bool) for p in parts):
+            raise PydanticCustomError("number", "Input should be a number")
+        return value
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change an answer, as plain JSON types; nested configs included."""
@@ -118,6 +119,12 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     return str(value)
+
+
+def _kinds(annotation: Any) -> set[type]:
+    """The types that an annotation is made of."""
+    own: set[type] = {annotation} if isinstance(annotation, type) else set()
+    return own.union(*map(_kinds, get_args(annotation)))
 
 
 def checked(kind: type[C], tree: Mapping[str, Any], where: str) -> C:

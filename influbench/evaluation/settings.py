@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from influbench.config import Config, Products, Seed, transport
+from influbench.config import Config, Seed, transport
 from influbench.generation.settings import EngineSettings, Sampling
+from influbench.models.products import Products
 
 SUITES = ("losses", "alpaca_eval", "mt_bench", "mt_bench_pairwise", "head_to_head")
 """By name; and ``harness:TASK`` for each task of lm-eval."""

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from influbench.config import GPU
 from influbench.errors import UserError
 from influbench.files import digest, write_bytes
 from influbench.models.cache import cache_dir
+from influbench.models.products import GPU
 
 MARKER = "environment.json"
 """Written last: what was installed. A folder without it is half-done and made again."""

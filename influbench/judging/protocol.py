@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field, model_validator
 
-from influbench.config import Config, Products, seldom, transport
+from influbench.config import Config, seldom, transport
+from influbench.models.products import Products
 
 if TYPE_CHECKING:
     import torch

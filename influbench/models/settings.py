@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from influbench.config import Config, Products
+from influbench.config import Config
 from influbench.errors import UserError
+from influbench.models.products import Products
 
 Learn = Literal["all", "last"]
 """Whether all assistant turns learn, or the last one only."""

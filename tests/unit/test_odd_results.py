@@ -20,7 +20,7 @@ NAN = float("nan")
 ODD = (None, True, -1, "0.5", [None], {"a": None}, NAN, "missing", "one more")
 
 
-def record(kind: Any, **given):
+def record(kind: Any, **given) -> Any:
     """A record with a number or a word in every field."""
     simple = {"str": "a", "float": 0.5, "NonNegativeFloat": 0.5, "int": 1, "NonNegativeInt": 1}
     told: dict[str, Any] = {

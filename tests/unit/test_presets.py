@@ -83,6 +83,8 @@ def test_a_grid_is_the_product_of_its_lists(tmp_path):
         ("seed", "expected KEY=VALUE"),
         ("seed.x=1", "single setting"),
         ("students=[{name: tiny, nme: 1}]", "no setting 'students.0.nme'; did you mean name"),
+        ("scoring.token_budget=true", "setting 'scoring.token_budget': Input should be a number"),
+        ("dpo.beta=off", "setting 'dpo.beta': Input should be a number, got False"),
         ("seed=2020-13-45", "setting 'seed'"),
         ("seed=!!bool x", "setting 'seed'"),
         ("seed=!!timestamp x", "setting 'seed'"),
