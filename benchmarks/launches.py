@@ -70,12 +70,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _hollow(name: str, layers: int | None, dtype: torch.dtype) -> models.LoadedModel:
     ref = models.resolve(name)
-    config: Any = AutoConfig.from_pretrained(ref.path)
+    config: Any = AutoConfig.from_pretrained(ref.path, trust_remote_code=False)
     config.hidden_size, config.head_dim, config.intermediate_size = 18, 2, 24
     config.num_hidden_layers = layers or config.num_hidden_layers
     config.vocab_size, config.pad_token_id = 512, 2
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
+    model = AutoModelForCausalLM.from_config(
+        config, trust_remote_code=False, attn_implementation="sdpa", dtype=dtype
+    )
     return models.LoadedModel(model.eval(), models.load_tokenizer(ref))
 
 

@@ -25,10 +25,10 @@ PAGES = [p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if p.na
 SOURCES = sorted((ROOT / "influbench").rglob("*.py"))
 CONFIGS = (RunConfig, RankConfig, EvaluateConfig, JudgeCheckConfig, CompareConfig)
 OTHER_PROGRAMS = {
-    "--force-reinstall", "--no-deps",  # pip
+    "--force-reinstall", "--no-deps", "--no-compile",  # pip
     "--nproc-per-node",  # torchrun
     "--max-model-len",  # vLLM
-    "--pairs", "--training",  # python -m benchmarks.arm
+    "--pairs", "--training", "--profile",  # python -m benchmarks.arm
 }  # fmt: skip
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 COMMAND = re.compile(r"(?:^|[`'\"]|-m )influbench ((?:store )?[a-z][a-z-]+)([^`'\n]*)", re.M)

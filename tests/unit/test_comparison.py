@@ -21,6 +21,7 @@ FEW = comparison.CompareConfig(resamples=20)
 def ledger(seconds, forward):
     base = dict.fromkeys([f.name for f in dataclasses.fields(LedgerRow)], 0)
     row = {**base, "stage": "score", "label": "m", "items": 16, "seconds": seconds, "attempts": 1}
+    row["device"] = "cpu"
     return [
         LedgerRow(**{**row, "phase": "prepare", "items": 8}),
         LedgerRow(**{**row, "phase": "score", "forward_passes": forward, "backward_passes": 16}),
