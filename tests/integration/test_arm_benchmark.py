@@ -58,7 +58,7 @@ def test_time_in_which_several_kernels_run_counts_once(spans, expected):
 
 
 def test_the_kernels_of_an_arms_steps_are_counted(capsys):
-    launches.main(["--layers", "2", "--tries", "1"])
+    launches.main(["--model", "tiny", "--layers", "2", "--tries", "1"])
     found = re.findall(r"^(.+?)  +(\d+) kernels +[\d.]+ CPU ms$", capsys.readouterr().out, re.M)
     counted = {name: int(count) for name, count in found}
     assert len(counted) == 17
