@@ -77,10 +77,11 @@ class Config(BaseModel):
     @classmethod
     def _a_truth_is_no_number(cls, value: Any, told: ValidationInfo) -> Any:
         """``true`` and ``off`` are not 1 and 0, for which pydantic would take them."""
-        kinds = _kinds(cls.model_fields[told.field_name or ""].annotation)
         parts = value if isinstance(value, list | tuple) else [value]
-        if kinds & {int, float} and bool not in kinds and any(isinstance(p, bool) for p in parts):
-            raise PydanticCustomError("number", "Input should be a number")
+        if any(isinstance(part, bool) for part in parts):
+            kinds = _kinds(cls.model_fields[told.field_name or ""].annotation)
+            if kinds & {int, float} and bool not in kinds:
+                raise PydanticCustomError("number", "Input should be a number")
         return value
 
     def identity(self) -> dict[str, Any]:
