@@ -9,7 +9,7 @@ from pydantic import Field
 
 from influbench.config import Config, Seed, transport
 from influbench.generation.settings import EngineSettings, Sampling
-from influbench.models.products import Products
+from influbench.models.precision import Products
 
 SUITES = ("losses", "alpaca_eval", "mt_bench", "mt_bench_pairwise", "head_to_head")
 """By name; and ``harness:TASK`` for each task of lm-eval."""

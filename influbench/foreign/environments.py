@@ -25,7 +25,7 @@ from filelock import FileLock
 from influbench.errors import UserError
 from influbench.files import digest, write_bytes
 from influbench.models.cache import cache_dir
-from influbench.models.products import GPU
+from influbench.models.precision import GPU
 
 MARKER = "environment.json"
 """Written last: what was installed. A folder without it is half-done and made again."""

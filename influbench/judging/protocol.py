@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import Field, model_validator
 
 from influbench.config import Config, seldom, transport
-from influbench.models.products import Products
+from influbench.models.precision import Products
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from influbench.config import Config
 from influbench.errors import UserError
-from influbench.models.products import Products
+from influbench.models.precision import Products
 
 Learn = Literal["all", "last"]
 """Whether all assistant turns learn, or the last one only."""

@@ -1,10 +1,10 @@
 """The gradient of an optimizer step recorded once as a CUDA graph, and replayed for all others.
 
 A step of a small model is thousands of kernels (7,600 where a LoRA adapter of SmolLM2-135M learns
-from four pairs), which take ten times as long to start as to run. A graph starts them all at once,
-but only in tensors of one size: rows are padded to the longest of the whole training, and what is
-behind their ends counts nothing. The first step is computed the usual way too, and the graph is
-used only if both gradients are the same but for rounding.
+from four pairs: ``benchmarks/launches.py``), which take longer to start than to run. A graph starts
+them all at once, but only in tensors of one size: rows are padded to the longest of the whole
+training, and what is behind their ends counts nothing. The first step is computed the usual way
+too, and the graph is used only if both gradients are the same but for rounding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from influbench.student import Compute, LanguageStudent
 from influbench.student.losses import Encoded
 
 WORTH = 8
-"""Steps from which recording one pays: it takes as long as three or four."""
+"""Steps from which recording one is taken to pay, which computes it four times; not measured."""
 
 ARITHMETIC: Mapping[Compute, int] = {"bfloat16": 1 << 40, "tf32": 1 << 39, "float32": 1 << 37}
 """Weights times padded tokens up to which starting kernels takes longer than what they compute.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from influbench.config import Config, Seed, seldom, transport
-from influbench.models.products import OnThisMachine, Products
+from influbench.models.precision import OnThisMachine, Products
 from influbench.models.settings import Learn
 from influbench.student.history import Told
 from influbench.student.settings import Compute

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from influbench.loop.reading import load_run
-from influbench.models import products
+from influbench.models import precision
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,8 @@ def test_auto_is_the_dtype_that_this_machine_multiplies_fast(
         (tmp_path / "cpuinfo").write_text(flags)
     if gpu:
         (tmp_path / "card").touch()
-    monkeypatch.setattr(products, "CPU_FACTS", tmp_path / "cpuinfo")
-    monkeypatch.setattr(products, "GPU", tmp_path / "card")
+    monkeypatch.setattr(precision, "CPU_FACTS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(precision, "GPU", tmp_path / "card")
     cfg = load_run("quickstart")
     used = [
         *(cfg.teacher.dtype, cfg.judge.dtype, cfg.evaluation.dtype),
