@@ -7,15 +7,21 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from influbench.errors import UserError
 from influbench.judging.protocol import JudgeConfig
 
 OPENAI_URL = "https://api.openai.com/v1"
+
+Count = Annotated[int, Field(ge=0, lt=2**40)]
+"""So many tokens; a server that says less or more says nonsense, and money would be made of it."""
+
+ROUNDING = 1e-3
+"""How far above 0 a log-probability may come by its rounding."""
 
 LEAST = 0.01
 """Below this share for all choices together, the first token is not where the verdict stands."""
@@ -81,14 +87,16 @@ class Choice(BaseModel):
         position = seen or next(iter(positions or []), None)
         listed = (position.top_logprobs or []) if position else []
         top = {t.token: t.logprob for t in listed if t.logprob is not None}
+        if max(top.values(), default=0.0) > ROUNDING:  # no logarithm of a probability
+            return None
         return {token: value for token, value in top.items() if math.isfinite(value)} or None
 
 
 class Tokens(BaseModel):
     """What the endpoint counted; without it nothing could be accounted for."""
 
-    prompt_tokens: int
-    completion_tokens: int = 0
+    prompt_tokens: Count
+    completion_tokens: Count = 0
 
 
 class Completion(BaseModel):
@@ -124,17 +132,45 @@ def address(cfg: JudgeConfig) -> str:
         or os.environ.get("OPENAI_BASE_URL")
         or OPENAI_URL
     )
-    if not urlsplit(url).hostname or urlsplit(url).scheme not in ("http", "https"):
-        raise UserError(
-            f"expected the judge's base_url as http(s)://host[:port]/v1, got {public(url)!r}"
-        )
+    return checked_url(url, "the judge's base_url")
+
+
+def checked_url(url: str, what: str) -> str:
+    """An address that a request can go to.
+
+    Raises:
+        UserError: it is none; ``what`` it is the address of.
+    """
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # half an IPv6 address, a port that is no number or too high
+        fits = False
+    if not fits or not url.isprintable() or " " in url:
+        raise UserError(f"expected {what} as http(s)://host[:port]/v1, got {public(url)!r}")
     return url
 
 
 def public(url: str) -> str:
     """The address without a user name, a password or a query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    scheme, slashes, rest = url.partition("://")
+    host, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def sent(key: str, variable: str) -> str:
+    """A key as a header can carry it: a file that was read into a variable ends its line.
+
+    Raises:
+        UserError: no header can; the key is not shown.
+    """
+    bare = key.strip()
+    if not (bare.isascii() and bare.isprintable()):
+        raise UserError(
+            f"expected a key of printable ASCII characters in ${variable}, got others (line "
+            "breaks, quotes of a text editor): copy it anew"
+        )
+    return bare
 
 
 def key(cfg: JudgeConfig, url: str) -> str:
@@ -148,10 +184,10 @@ def key(cfg: JudgeConfig, url: str) -> str:
     if cfg.key_variable:
         if not os.environ.get(cfg.key_variable):
             raise UserError(f"expected the judge's key in ${cfg.key_variable}, which is not set")
-        return os.environ[cfg.key_variable]
-    found = os.environ.get("INFLUBENCH_JUDGE_KEY", "")
+        return sent(os.environ[cfg.key_variable], cfg.key_variable)
+    found = sent(os.environ.get("INFLUBENCH_JUDGE_KEY", ""), "INFLUBENCH_JUDGE_KEY")
     if not found and url in (OPENAI_URL, os.environ.get("OPENAI_BASE_URL")):
-        found = os.environ.get("OPENAI_API_KEY", "")
+        found = sent(os.environ.get("OPENAI_API_KEY", ""), "OPENAI_API_KEY")
     if not found and url == OPENAI_URL:
         raise UserError(
             "a judge at OpenAI needs a key in $OPENAI_API_KEY or $INFLUBENCH_JUDGE_KEY; for a "
@@ -163,7 +199,12 @@ def key(cfg: JudgeConfig, url: str) -> str:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait, from a number or a date; None where unclear."""
     value = headers.get("retry-after", "").strip()
-    if value.replace(".", "", 1).isdigit():
-        return float(value)
-    date = email.utils.parsedate_tz(value)
-    return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
+    try:
+        asked = float(value)
+    except ValueError:
+        try:
+            asked = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):  # "soon", the year 999999
+            return None
+        return max(0.0, asked)
+    return asked if 0 <= asked < math.inf else None

@@ -14,14 +14,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.generation.completion import Completion
 from influbench.generation.settings import Sampling, ServerSettings
+from influbench.judging import endpoint as judge_endpoint
+from influbench.judging.endpoint import Count
 from influbench.store import Work
 from influbench.store.budget import Budget
 from influbench.store.ledger import Phase
@@ -34,11 +36,33 @@ PASSING = {408, 425, 429, 500, 502, 503, 504}
 LONGEST_WAIT_S = 30.0
 
 
+R = TypeVar("R", bound=BaseModel)
+
+
 class Usage(BaseModel):
     """What the server counted."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Count
+    completion_tokens: Count
+
+
+class _Model(BaseModel):
+    id: str | None = None
+    owned_by: Any = None
+
+
+class _Models(BaseModel):
+    data: list[_Model] | None = None
+
+
+class _Stays(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: the prompt would be lost on the way, and the key shown elsewhere."""
+
+    def redirect_request(self, *_args: Any, **_named: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_Stays)
 
 
 def purse(cfg: ServerSettings, budget: Budget | None, work: Work) -> Budget:
@@ -112,7 +136,7 @@ class Asking(ABC):
         while not self.budget.reserve(name, most):
             if self.stopped.is_set() or not self.budget.waiting:
                 raise UserError(
-                    f"the server at {self.url} is not asked further: ${self.budget.spent:.4f} of "
+                    f"the server at {self.at} is not asked further: ${self.budget.spent:.4f} of "
                     f"${self.budget.limit} are spent, and the next request may cost ${most:.4f}; "
                     "what was written is kept, raise generation.server_max_dollars to go on"
                 )
@@ -142,7 +166,21 @@ class Asking(ABC):
             "seed": int(digest(f"{seed}:{name}")[:12], 16) % 2**31,
         }
 
-    @property
+    def counted(self, usage: Usage | None) -> Usage:
+        """What the server counted; nothing where nothing is paid for it.
+
+        Raises:
+            UserError: it counts nothing and is paid by the token.
+        """
+        if usage is None and self.cfg.server_price(1, 1):
+            raise UserError(
+                f"the server at {self.at}: expected usage with each answer, since it has prices, "
+                "got none: what it costs cannot be counted; let it count, or set "
+                "server_prompt_price and server_completion_price to 0"
+            )
+        return usage or Usage(prompt_tokens=0, completion_tokens=0)
+
+    @cached_property
     def url(self) -> str:
         """Of the server."""
         if not self.cfg.server_url:
@@ -150,45 +188,85 @@ class Asking(ABC):
                 "engine = server or teacher.kind = endpoint: expected server_url, such as "
                 "http://127.0.0.1:8000/v1, got none"
             )
-        return self.cfg.server_url.rstrip("/")
-
-    @cached_property
-    def listed(self) -> dict[str, Any]:
-        """What the server says of its first model."""
-        found = self.asked("/models", None)
-        models = found.get("data") if isinstance(found, dict) else None
-        return models[0] if models and isinstance(models[0], dict) else {}
+        return judge_endpoint.checked_url(self.cfg.server_url, "server_url").rstrip("/")
 
     @property
+    def at(self) -> str:
+        """The address as it is shown, without a password."""
+        return judge_endpoint.public(self.url)
+
+    @cached_property
+    def listed(self) -> _Model:
+        """What the server says of its first model."""
+        models = self.asked("/models", None, _Models, "a list of models").data
+        return models[0] if models else _Model()
+
+    @cached_property
     def _headers(self) -> dict[str, str]:
         found = {"Content-Type": "application/json"}
         if variable := self.cfg.server_key_variable:
             if not os.environ.get(variable):
                 raise UserError(f"expected the server's key in ${variable}, which is not set")
-            found["Authorization"] = f"Bearer {os.environ[variable]}"
+            key = judge_endpoint.sent(os.environ[variable], variable)
+            found["Authorization"] = f"Bearer {key}"
         return found
 
-    def asked(self, path: str, body: dict[str, Any] | None) -> Any:
-        """What the server answers, over as many attempts as allowed."""
+    def asked(self, path: str, body: dict[str, Any] | None, kind: type[R], what: str) -> R:
+        """What the server answers, over as many attempts as allowed.
+
+        Args:
+            path: after its address.
+            body: None = a question without one.
+            kind: of the answer.
+            what: that is, for people.
+
+        Raises:
+            UserError: no such answer came.
+        """
         data = None if body is None else json.dumps(body).encode()
-        why = ""
+        request = urllib.request.Request(self.url + path, data, self._headers)
+        why, wait = "", 0.0
         for attempt in range(self.cfg.server_retries + 1):
             if attempt:
-                self.stopped.wait(min(0.5 * 2 ** (attempt - 1), LONGEST_WAIT_S))
+                self.stopped.wait(min(max(0.5 * 2 ** (attempt - 1), wait), LONGEST_WAIT_S))
             if self.stopped.is_set():
                 break
-            request = urllib.request.Request(self.url + path, data, self._headers)
+            wait, answer = 0.0, b""
             try:
-                with urllib.request.urlopen(request, timeout=self.cfg.server_timeout_s) as response:
-                    return json.loads(response.read())
+                answer = self._answered(request)
+                return kind.model_validate_json(answer)
             except urllib.error.HTTPError as error:
-                said = " ".join(error.read(500).decode(errors="replace").split())[:200]
-                why = f"HTTP {error.code} {said}"
+                why = f"HTTP {error.code} {_said(error)}"
+                told = {name.lower(): value for name, value in error.headers.items()}
+                wait = judge_endpoint.retry_after(told) or 0.0
                 if error.code not in PASSING:
                     break
+            except ValidationError as error:
+                why = repr(answer[:80].decode(errors="replace"))
+                if error.errors()[0]["type"] != "json_invalid":
+                    break  # whole, and meant: asked again it would cost again
             except (OSError, ValueError, http.client.HTTPException) as error:
                 why = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"the completion server at {self.url}{path}: expected an answer, got {why or 'none'}; "
+            f"the completion server at {self.at}{path}: expected {what}, got {why or 'none'}; "
             "what was written is kept: start the server, run again to go on"
         )
+
+    def _answered(self, request: urllib.request.Request) -> bytes:
+        """All of an answer, in time: the library's own limit is one of each read."""
+        until = time.monotonic() + self.cfg.server_timeout_s
+        parts: list[bytes] = []
+        with _OPENER.open(request, timeout=self.cfg.server_timeout_s) as response:
+            while part := response.read1(1 << 16):
+                parts.append(part)
+                if time.monotonic() > until:
+                    raise TimeoutError(f"no whole answer in {self.cfg.server_timeout_s:g} s")
+        return b"".join(parts)
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """The beginning of what a refusal says, as far as it comes."""
+    try:
+        return " ".join(error.read(500).decode(errors="replace").split())[:200]
+    except (OSError, ValueError, http.client.HTTPException) as broken:
+        return f"({type(broken).__name__})"

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from influbench.errors import UserError
 from influbench.generation.completion import Completion
 from influbench.generation.engines.asking import Asking, Usage
 from influbench.generation.settings import Sampling
@@ -29,7 +28,7 @@ class _Choice(BaseModel):
 
 class _Reply(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
-    usage: Usage = Usage()
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -48,21 +47,17 @@ class Endpoint(Asking):
             "messages": [{"role": "user", "content": prompt}],
             **self.rules(name, seed, sampling),
         }
-        try:
-            reply = _Reply.model_validate(self.asked("/chat/completions", body))
-        except ValidationError as error:
-            raise UserError(
-                f"the endpoint at {self.url}: expected a chat completion with choices for "
-                f"'{name}', got something else ({error.error_count()} fields)"
-            ) from error
+        what = f"a chat completion with choices for '{name}'"
+        reply = self.asked("/chat/completions", body, _Reply, what)
+        used = self.counted(reply.usage)
         said = reply.choices[0]
         text = said.message.content or ""  # a refusal has none
         cuts = [text.index(s) + len(s) for s in stop if s in text]
         completion = Completion(
             text=text[: min(cuts)] if cuts else text,
-            tokens=reply.usage.completion_tokens,
+            tokens=used.completion_tokens,
             finished=bool(cuts) or said.finish_reason == "stop",
             prompt_ids=(),
             ids=(),
         )
-        return completion, reply.usage
+        return completion, used

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from influbench.errors import UserError
 from influbench.generation.completion import Completion
@@ -44,7 +44,7 @@ class _Choice(BaseModel):
 
 class _Reply(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
-    usage: Usage = Usage()
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Server(Asking):
         """See ``Asking``; the prompt goes as tokens."""
         tokens = self.tokenizer.encode(prompt, add_special_tokens=False)
         body: dict[str, Any] = {
-            "model": self.cfg.server_model or self.listed.get("id", "teacher"),
+            "model": self.cfg.server_model or self.listed.id or "teacher",
             "prompt": tokens,
             **self.rules(name, seed, sampling),
             # What servers do unasked: no cut of the candidates but top_p.
@@ -74,18 +74,14 @@ class Server(Asking):
             body |= {"logprobs": 1}  # which the ids come with
             body |= {"repeat_penalty": sampling.repetition_penalty, "repeat_last_n": 2**20}
             body |= {"cache_prompt": False}  # else a row depends on what was asked before
-        try:
-            reply = _Reply.model_validate(self.asked("/completions", body))
-        except ValidationError as error:
-            raise UserError(
-                f"the completion server at {self.url}: expected a completion with choices for "
-                f"'{name}', got something else ({error.error_count()} fields)"
-            ) from error
-        return self._completion(tuple(tokens), reply.choices[0], stop), reply.usage
+        what = f"a completion with choices for '{name}'"
+        reply = self.asked("/completions", body, _Reply, what)
+        said = self._completion(tuple(tokens), reply.choices[0], stop)
+        return said, self.counted(reply.usage)
 
     @property
     def _vllm(self) -> bool:
-        return self.listed.get("owned_by") == "vllm"
+        return self.listed.owned_by == "vllm"
 
     @cached_property
     def _ends(self) -> frozenset[int]:
@@ -98,7 +94,10 @@ class Server(Asking):
         self, prompt: tuple[int, ...], said: _Choice, stop: Sequence[str]
     ) -> Completion:
         listed = said.logprobs.content if said.logprobs else None
-        ids = said.token_ids or [t.id for t in listed or () if t.id is not None]
+        told = said.token_ids or [token.id for token in listed or ()]
+        # One that is missing would make another text of the others.
+        ids = [] if None in told else [i for i in told if i is not None]
+        self._refuse_strangers(ids)
         ends = self._ends
         written = list(ids)
         while written and written[-1] in ends:
@@ -118,6 +117,20 @@ class Server(Asking):
             prompt_ids=prompt,
             ids=tuple(written),
         )
+
+    def _refuse_strangers(self, ids: Sequence[int]) -> None:
+        """What is trained on must be tokens of this model.
+
+        Raises:
+            UserError: the server has others.
+        """
+        size = len(self.tokenizer)
+        if strange := [i for i in ids if not 0 <= i < size]:
+            raise UserError(
+                f"the completion server at {self.at}: expected token ids below {size}, the "
+                f"teacher's vocabulary, got {strange[0]}: it has another model, start it on the "
+                "teacher"
+            )
 
     def _until(self, written: list[int], stop: Sequence[str]) -> list[int]:
         """The tokens up to the one that completes the first stop string."""
