@@ -171,3 +171,20 @@ def test_pairing_takes_the_shared_difficulty_out():
     assert found.bounds[0] > 0.09
     with pytest.raises(UserError, match="same seeds and prompts"):
         paired_difference(hard, hard[:2], np.random.default_rng(4))
+
+
+def test_correlations_nearer_to_one_than_half_an_item_are_not_taken_for_less():
+    """Four seeds of 32 candidates: half an item from 1 is 0.97, where such an interval ended."""
+    values, half = (0.990, 0.985, 0.995, 0.980), 0.004
+    found = over_seeds(seeds(*values, half=half, n=32), CORRELATION)
+    z, ends = np.arctanh(values), np.arctanh(np.add(values, half))
+    spread = stats.t.ppf(0.975, 3) * z.std(ddof=1) / 2
+    high = np.tanh(np.arctanh(np.mean(values)) + math.hypot(spread, ends.mean() - z.mean()))
+    assert found.bounds[1] == pytest.approx(high)
+    assert found.bounds[1] > found.value
+
+
+def test_what_is_on_a_bound_but_for_rounding_is_on_it():
+    found = over_seeds(seeds(1.0, 1 - 2e-16, 1.0, n=24), CORRELATION)
+    assert found.value == pytest.approx(1.0)
+    assert found.low is None  # three equal numbers without an interval of their own
