@@ -11,9 +11,10 @@ those that a gradient method attributes), ``budget_used`` (spent, as a share of 
 Planted data: ``auc``, ``paired``, ``auc_<kind>``
 (``studies.planted``). Training on thirds: ``gain_<part>``, ``gain_correlation``, ``lds``
 (``studies.prediction``), on shares ``addition_P/heldout_loss`` and ``removal_P/heldout_loss``; when
-that pays: ``break_even_ratio``, ``break_even_candidates`` (``studies.break_even``). More steps than
-one: ``horizon_K/spearman`` (``studies.horizon``). What a score hangs on: ``reinitialised/spearman``
-and its like (``studies.kinds.sanity``). ``pairs``: how many taught the teacher.
+that pays: ``break_even_share``, ``break_even_ratio``, ``break_even_candidates``
+(``studies.break_even``). More steps than one: ``horizon_K/spearman`` (``studies.horizon``). What a
+score hangs on: ``reinitialised/spearman`` and its like (``studies.kinds.sanity``). ``pairs``: how
+many taught the teacher.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ CORRELATIONS = re.compile(r"(spearman|kendall)(_within)?|gain_correlation|lds")
 SHARES = re.compile(
     r"sign_agreement(_centred)?|pair_precision(_margin)?|top_overlap|(auc|paired)(_.*)?"
     r"|(stated_)?error_rate_.*|parameter_share|pairs_above_floor"
+    r"|break_even_share"
 )
-LOSSES = re.compile(r"(heldout|reference)_loss")
+POSITIVE = re.compile(r"(heldout|reference)_loss|break_even_(ratio|candidates)")
 UNSTEADY = re.compile(r".*(seconds|bytes).*")
 """Measured anew by every process: two values are no two settings."""
 
@@ -47,6 +49,6 @@ def range_of(metric: str, unit: str) -> Range:
         return (-1.0, 1.0)
     if SHARES.fullmatch(name):
         return (0.0, 1.0)
-    if LOSSES.fullmatch(name) or UNSTEADY.fullmatch(name):
+    if POSITIVE.fullmatch(name) or UNSTEADY.fullmatch(name):
         return (0.0, math.inf)
     return _OF_UNIT.get(unit, ANYWHERE)

@@ -9,7 +9,9 @@ in forward passes of the student that scores (a training row is 3 of them). R sa
 a row's training is than one epoch of that student: epochs, and how much larger the model is that
 is trained. Yin and Rush (arXiv 2410.16208) find that gradients pay at R of ten or
 more only. Where R is stated, it pays from N = prepare / (3 R (s' - s) - score) candidates on;
-``ratio`` is the R above which it pays at all.
+``ratio`` is the R above which it pays at all. The warm-up that a score may need is not in its
+cost, nor does a mean over seeds of ``ratio`` exist where it never pays in one of them: the mean of
+the share s' does.
 """
 
 from __future__ import annotations
@@ -41,19 +43,22 @@ class BreakEven:
 def equal_share(loss: float, random: Mapping[float, float]) -> tuple[float, bool]:
     """The share of random rows with that loss, and whether even all of them do worse.
 
-    Between the shares that were trained on it is linear; a larger share that did worse by chance is
-    taken as its smaller neighbour.
+    Between the shares that were trained on it is linear. A larger share that did no better than a
+    smaller one is left out: nobody would pay for it, and a plateau in its place would make the
+    share jump where the loss passes it, in the method's favour.
 
     Args:
         loss: after training on a method's selection, nats per response token.
         random: share in (0, 1] to loss after training on so many random rows.
     """
-    at = np.array(sorted(random))
-    best = np.minimum.accumulate([random[share] for share in at])
-    if loss < best[-1]:
+    at: list[float] = []
+    for share in sorted(random):
+        if not at or random[share] < random[at[-1]]:
+            at.append(share)
+    if loss < random[at[-1]]:
         return 1.0, True
     # np.interp wants rising x: losses fall with the share.
-    return float(np.interp(-loss, -best, at)), False
+    return float(np.interp(-loss, [-random[share] for share in at], at)), False
 
 
 def break_even(

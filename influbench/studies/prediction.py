@@ -127,7 +127,7 @@ def shares(scores: Mapping[str, float], percent: Sequence[int]) -> dict[str, tup
     best = sorted(scores, key=lambda name: (-scores[name], digest(f"thirds:{name}")))
     found: dict[str, tuple[str, ...]] = {}
     for wanted in percent:
-        count = max(1, round(wanted / 100 * len(best)))
+        count = how_many(wanted / 100, len(best))
         found[f"addition_{wanted}"] = tuple(best[:count])
         if count < len(best):
             found[f"removal_{wanted}"] = tuple(best[count:])
@@ -137,7 +137,12 @@ def shares(scores: Mapping[str, float], percent: Sequence[int]) -> dict[str, tup
 def subset(ids: Sequence[str], share: float, seed: str) -> tuple[str, ...]:
     """A random share of the ids, at least one."""
     drawn = sorted(ids, key=lambda name: digest(f"{seed}:{name}"))
-    return tuple(drawn[: max(1, round(share * len(drawn)))])
+    return tuple(drawn[: how_many(share, len(drawn))])
+
+
+def how_many(share: float, of: int) -> int:
+    """A share of so many, at least one."""
+    return max(1, round(share * of))
 
 
 def predict(

@@ -16,7 +16,7 @@ from influbench.store.session import Session
 from influbench.studies import prediction, scored_student
 from influbench.studies.break_even import break_even
 from influbench.studies.kind import Kind
-from influbench.studies.prediction import PredictionConfig, Trainings
+from influbench.studies.prediction import PredictionConfig, Trainings, how_many
 from influbench.studies.scored_student import (
     Scored,
     ScoredStudentConfig,
@@ -27,7 +27,7 @@ from influbench.studies.scored_student import (
 RANDOM = "random"
 METRICS = (
     *("gain_top", "gain_middle", "gain_bottom", "gain_top_minus_bottom"),
-    *("gain_correlation", "lds", "break_even_ratio"),
+    *("gain_correlation", "lds", "break_even_share", "break_even_ratio"),
 )
 
 
@@ -66,19 +66,19 @@ def run(cfg: PredictionStudyConfig, session: Session, study: str, run_id: str) -
 def repaid(
     cfg: PredictionStudyConfig, rows: Sequence[ResultRow], scored: Scored, session: Session
 ) -> list[ResultRow]:
-    """``break_even_ratio`` and ``break_even_candidates`` of each method with a curve.
+    """``break_even_share``, ``_ratio`` and ``_candidates`` of each method with a curve.
 
-    They need the curve of ``random``; a method that costs no pass of the student has none.
+    They need the curve of ``random``; a method that costs no pass of the student has none. The
+    share is always there, the other two where a selection pays at all.
     """
     found = {(row.estimator, row.metric): row for row in rows}
     percent, told = cfg.prediction.curve, []
-    chance = {
-        p / 100: row.value
-        for p in percent
-        if (row := found.get((RANDOM, f"addition_{p}/heldout_loss"))) is not None
-    }
-    if len(chance) < len(percent) or not percent:
+    drawn = how_many(cfg.prediction.share, cfg.num_candidates)
+    curve = {p: found.get((RANDOM, f"addition_{p}/heldout_loss")) for p in percent}
+    if not percent or None in curve.values():
         return []
+    # As many rows as were trained on, which a percentage of a few is not.
+    chance = {how_many(p / 100, drawn) / drawn: row.value for p, row in curve.items() if row}
     least = min(percent)
     for method in scored.scores:
         row = found[method, f"addition_{least}/heldout_loss"]
@@ -87,7 +87,11 @@ def repaid(
         if method == RANDOM or not costs.get("passes_per_candidate"):
             continue
         when = break_even(
-            least / 100, row.value, chance, costs["prepare_passes"], costs["passes_per_candidate"]
+            min(chance),
+            row.value,
+            chance,
+            costs["prepare_passes"],
+            costs["passes_per_candidate"],
         )
         if when.at_least:
             session.note(f"{method}: no share of random rows did as well: it pays sooner")
@@ -95,6 +99,7 @@ def repaid(
         told += [
             replace(blank, metric=metric, value=value)
             for metric, value in (
+                ("break_even_share", when.share),
                 ("break_even_ratio", when.ratio),
                 ("break_even_candidates", when.candidates),
             )

@@ -5,8 +5,11 @@ The same candidates are scored again with one thing changed, and the ranks compa
 * ``reinitialised/spearman``: the student's weights drawn anew. A score that stays the same does not
   look at what the student has learnt (quanda, arXiv 2410.07158; Adebayo et al., arXiv 1810.03292);
 * ``other_warmup/spearman``: the student warmed on as many other examples;
-* ``shorter_warmup/spearman``: an earlier checkpoint, after the first half of its warm-up set;
-* ``other_references/spearman``: other references of the same source.
+* ``shorter_warmup/spearman``: the student warmed on the first half of its warm-up set. That is a
+  training of its own, whose learning rate rises to the same peak in half as many steps, and not the
+  state that the longer one passes through;
+* ``other_references/spearman``: other references of the same source, the same two draws at every
+  seed: a source has an order, and no seed redraws it.
 
 A method that promises the influence on *this* student and *these* references may well change with
 them; what a user should know is by how much.
