@@ -89,7 +89,7 @@ def _table(study: Study, metrics: list[str]) -> str:
         values = _by_seed(rows, first, study.axes)
         spread = f"{statistics.stdev(values):.3f}" if len(values) > 1 else "–"
         name = " ".join(part for part in cells.heads[label] if part)
-        shown = [_shown(number) for number in numbers]
+        shown = [_shown(number) + _fewer(number, first["seeds"]) for number in numbers]
         lines.append(_line([f"`{name}`", *shown, spread, str(first["seeds"])]))
         if known[numbers.index(first)].endswith("_slope") and len(values) > 1:
             power = abs(first["value"]) / statistics.stdev(values)
@@ -249,7 +249,11 @@ def _ranking(study: Study, other: Study, metric: str) -> str:
         told = [_place(place), f"{order:.2f}", str(len(both)), ", ".join(moved) or "–"]
         lines.append(_line(told))
     said = f"**The ranking holds in {sum(held)} of {len(held)} cells**"
-    return "\n".join([f"{said} (rank correlation {HELD} or more).", "", *lines]) + "\n"
+    said += f" (rank correlation {HELD} or more)."
+    if study.missing:
+        whole = len(study.missing) + len(study.runs)
+        said = f"Not answered yet: {len(study.runs)} of {whole} runs are there. So far: {said}"
+    return "\n".join([_wrapped(said), "", *lines]) + "\n"
 
 
 def _apart(a: Any, b: Any) -> bool:
@@ -274,6 +278,13 @@ def _shown(number: Any, places: int = 3) -> str:
         return "–"
     value, low, high = (f"{number[name]:.{places}f}" for name in ("value", "low", "high"))
     return value if number["low"] != number["low"] else f"{value} [{low}, {high}]"
+
+
+def _fewer(number: Any, seeds: int) -> str:
+    """Says of a number that it is of other seeds than its row, such as where it is undefined."""
+    if number is None or number["seeds"] == seeds:
+        return ""
+    return f" ({number['seeds']} of {seeds} seeds)"
 
 
 def _line(cells: list[str]) -> str:

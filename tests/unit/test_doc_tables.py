@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scipy import stats
 
 from influbench.data.records import LedgerRow, Outcome, ResultRow
 from influbench.results import RunResult, load_study, write
@@ -244,3 +245,36 @@ def test_the_first_edition_is_told_as_its_records_have_it(page, columns):
         assert cells == [
             "–" if cell == "–" else method[name] for cell, name in zip(cells, names, strict=True)
         ], first
+
+
+def test_a_ranking_is_over_the_methods_that_both_have_and_open_while_runs_lack(tables, tmp_path):
+    first = {"exact": 1.0, "less": 0.9, "trak": 0.5, "bm25": 0.2, "length": -0.4, "mates": 0.3}
+    now = {"exact": 1.0, "less": 0.82, "trak": -0.5, "bm25": 0.3, "length": -0.3, "ica": 0.7}
+    make_cells(tmp_path, "first", {"a": [first]})
+    make_cells(tmp_path, "s", {"a": [now] * 3, "b": [now] * 3})
+    shared = ["less", "trak", "bm25", "length"]
+    rho = stats.spearmanr([first[m] for m in shared], [now[m] for m in shared]).statistic
+    said = tables.filled(page("ranking", "spearman, first"), tmp_path)
+    assert rho == pytest.approx(0.4)
+    assert "| `a` | 0.40 | 4 | `less`" not in said  # 0.9 against 0.82, each give or take 0.05
+    assert "| `a` | 0.40 | 4 | `trak` |" in said
+    assert "\n**The ranking holds in 0 of 2 cells**" in said
+    (tmp_path / "s" / "none,seed=2,place=b.json").unlink()
+    said = " ".join(tables.filled(page("ranking", "spearman, first"), tmp_path).split())
+    assert "Not answered yet: 5 of 6 runs are there. So far: **The ranking holds in" in said
+
+
+def test_a_number_that_fewer_seeds_have_says_so(tables, tmp_path):
+    """Such as a break-even of methods that never pay in some seed: a mean of the others is none."""
+    for seed in range(3):
+        blank = ResultRow(
+            study="s", run=f"seed={seed}", estimator="loss", round=1, seed=seed, metric="lds",
+            value=0.1 * seed, stderr=None, n=64, unit="",
+        )  # fmt: skip
+        rows = [blank]
+        if seed == 1:
+            rows.append(replace(blank, metric="break_even_ratio", value=2.5))
+        result = RunResult(config={"seed": seed}, provenance={}, rows=rows)
+        write(tmp_path, "s", f"seed={seed}", result)
+    said = tables.filled(page("study", "lds, break_even_ratio"), tmp_path)
+    assert "| 2.500 (1 of 3 seeds) |" in said

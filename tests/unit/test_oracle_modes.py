@@ -1,11 +1,14 @@
 """The switches of paper mode, the noise floor, groups and steps, against closed forms."""
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import oracles
 import pytest
 import torch
+from scipy import stats
 
 from influbench import testing
 from influbench.data.records import Candidate, Score
@@ -17,6 +20,7 @@ from influbench.estimators.exact import PAPER_MODE, Exact
 from influbench.scoring import noise_floor, regrouped
 from influbench.student import LanguageStudent
 from influbench.studies import horizon, paper_mode
+from influbench.studies.kinds import horizon as horizons
 from influbench.studies.trajectory import losses_after
 from influbench.testing import student_state
 
@@ -269,3 +273,33 @@ def test_effect_of_a_quirk_by_hand():
     assert paper_mode.ALL.examples(candidates)[0].instruction == "Explain nasa"
     assert paper_mode.ALL.method().options["divide_by_workers"] == 8
     assert {v.name for v in paper_mode.QUIRKS} >= {"baseline", "clip", "bf16_weights"}
+
+
+def test_the_truth_at_a_horizon_is_the_mean_over_orders_and_its_ceiling_one_against_another(
+    monkeypatch,
+):
+    rng = np.random.default_rng(4)
+    names = [f"c{i}" for i in range(12)]
+    truth = {1: rng.normal(size=(1, 12)), 4: rng.normal(size=(2, 12))}
+    told = rng.normal(size=12)
+    sets = SimpleNamespace(candidates=[testing.toy_example(n, CX[0], 0.0) for n in names])
+    values = dict(zip(names, told, strict=True))
+    scored = SimpleNamespace(scores={"trak": ()}, values=lambda _: values)
+    rows = []
+    monkeypatch.setattr(horizons, "load_sets", lambda _: sets)
+    monkeypatch.setattr(horizons, "score_all", lambda *_: scored)
+    monkeypatch.setattr(horizons, "_measured", lambda *a: truth[a[-1]])
+    monkeypatch.setattr(
+        horizons.scored_student, "result", lambda _, __, found, *___: rows.extend(found)
+    )
+    cfg = SimpleNamespace(steps=(1, 4), seed=0)
+    horizons.run(cast(Any, cfg), cast(Any, SimpleNamespace(note=lambda _: None)), "s", "r")
+    found = {(row.estimator, row.metric): row.value for row in rows}
+
+    def rho(a, b):
+        return pytest.approx(stats.spearmanr(a, b).statistic)
+
+    assert found["trak", "horizon_1/spearman"] == rho(told, truth[1][0])
+    assert found["trak", "horizon_4/spearman"] == rho(told, truth[4].sum(axis=0))
+    assert found["ceiling", "horizon_4/spearman"] == rho(truth[4][0], truth[4][1])
+    assert ("ceiling", "horizon_1/spearman") not in found

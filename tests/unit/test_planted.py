@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from influbench import data
 from influbench.data.records import Example, ResultRow
@@ -172,3 +173,21 @@ def test_mistakes_are_named():
         )
     with pytest.raises(UserError, match="has none"):
         planted.detect({}, PLANTED.pairs, np.random.default_rng(0))
+
+
+def test_auc_with_ties_is_the_mann_whitney_statistic_of_each_kind_and_their_mean():
+    rng = np.random.default_rng(2)
+    pairs = [
+        planted.PlantedPair(kind, f"a{i}", f"c{kind}{i}", f"b{kind}{i}")
+        for kind, count in (("k", 9), ("l", 5))
+        for i in range(count)
+    ]
+    scores = {name: float(rng.integers(4)) for p in pairs for name in (p.control, p.bad)}
+    *kinds, both = planted.detect(scores, pairs, np.random.default_rng(0), resamples=20)
+    areas = []
+    for found in kinds:
+        own = [p for p in pairs if p.kind == found.kind]
+        control, bad = [scores[p.control] for p in own], [scores[p.bad] for p in own]
+        areas.append(float(stats.mannwhitneyu(control, bad).statistic) / len(own) ** 2)
+        assert found.auc.value == pytest.approx(areas[-1])
+    assert both.auc.value == pytest.approx(np.mean(areas))
