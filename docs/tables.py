@@ -21,6 +21,7 @@ called anything.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import statistics
@@ -55,15 +56,19 @@ FLIPPED = "flipped:"
 def filled(text: str, results: Path) -> str:
     """The page with its numbers."""
 
+    @functools.cache
+    def study_of(name: str) -> Study:
+        return load_study(name, results)
+
     def one(found: re.Match[str]) -> str:
         head, kind, name, told, end = found.groups()
         told = [word.strip() for word in told.split(",")]
-        study = load_study(name, results) if list((results / name).glob("*=*.json")) else None
+        study = study_of(name) if list((results / name).glob("*=*.json")) else None
         if study is None:
             body = f"No results yet: `influbench sweep experiments/{name}.yaml`.\n"
             return f"{head}{'Not answered yet. ' if kind == 'answer' else ''}{body}{end}"
         if kind == "ranking":
-            body = _ranking(study, load_study(told[1], results), told[0])
+            body = _ranking(study, study_of(told[1]), told[0])
         else:
             made = {"study": _table, "differences": _differences, "answer": _answer}
             made |= {"cells": _by_cell, "by_seed": _seed_by_seed, "stages": _stages}

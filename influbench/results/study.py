@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,7 @@ def _study(
     if any(result.others for result in runs.values()):
         axes = [*axes, AXIS]
 
+    @cache  # a run has hundreds of settings, and a study ten thousands of records
     def place(run: str, student: str = "") -> tuple[Any, ...]:
         found = {**settings[run], AXIS: named(runs[run], student)}
         return tuple(found.get(axis) for axis in axes)
@@ -144,6 +146,8 @@ def _study(
     seeds = {run: found.get("seed", 0) for run, found in settings.items()}
     given = columns_of(ResultRow, drop=("student",))
     split = given.index("estimator") + 1
+    spent, answered = columns_of(LedgerRow), columns_of(Outcome)
+    of_row, of_ledger, of_outcome = (attrgetter(*each) for each in (given, spent, answered))
     return Study(
         name=name,
         path=path,
@@ -157,21 +161,21 @@ def _study(
                 (*values[:split], *place(run, row.student), *values[split:])
                 for run, result in runs.items()
                 for row in result.rows
-                for values in [_values(_bounded(row), given)]
+                for values in [of_row(_bounded(row))]
             ),
         ),
         ledger=framed(
-            ["run", *axes, *columns_of(LedgerRow)],
+            ["run", *axes, *spent],
             (
-                (run, *place(run), *_values(row))
+                (run, *place(run), *of_ledger(row))
                 for run, result in runs.items()
                 for row in result.ledger
             ),
         ),
         outcomes=framed(
-            ["run", "estimator", *axes, "seed", *columns_of(Outcome)],
+            ["run", "estimator", *axes, "seed", *answered],
             (
-                (run, estimator, *place(run, student), seeds[run], *_values(outcome))
+                (run, estimator, *place(run, student), seeds[run], *of_outcome(outcome))
                 for run, result in runs.items()
                 for student, estimator, outcomes in students_of(result)
                 for outcome in outcomes
@@ -199,7 +203,3 @@ def _bounded(row: ResultRow) -> ResultRow:
 
 def _scored(score: Score, groups: Mapping[str, str]) -> tuple[Any, ...]:
     return score.id, groups.get(score.id, ""), score.value, score.stderr
-
-
-def _values(record: Any, columns: Sequence[str] | None = None) -> list[Any]:
-    return [getattr(record, column) for column in columns or columns_of(type(record))]
