@@ -52,7 +52,7 @@ class Child:
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
 
-    def wait(self, timeout: float = 300) -> int:
+    def wait(self, timeout: float = 600) -> int:
         """Waits for its end; the exit code."""
         self._process.join(timeout)
         code = self.poll()

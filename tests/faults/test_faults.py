@@ -89,7 +89,7 @@ def start(folder: Path, *more: str) -> children.Child:
 
 def at_work(folder: Path, process: children.Child, entries: int = 1) -> bool:
     """Waits until the process has begun so many entries; False where it ended before."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while len(list(folder.glob(".influbench/*/ledger.jsonl"))) < entries:
         if process.poll() is not None:
             return False
@@ -99,7 +99,7 @@ def at_work(folder: Path, process: children.Child, entries: int = 1) -> bool:
 
 
 def ended(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, timeout=30)[1]
+    return not psutil.wait_procs(processes, timeout=300)[1]
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ def test_ctrl_c_ends_with_a_line_and_loses_nothing(empty, unbroken):
     assert at_work(empty, process, 4)
     workers = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to workers too
-    code, said = process.wait(60), process.said()
+    code, said = process.wait(), process.said()
     assert code == 130, said
     assert said.strip().splitlines()[-1].startswith("influbench: stopped; what was finished is")
     assert "Traceback" not in said

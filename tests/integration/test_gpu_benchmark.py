@@ -55,9 +55,9 @@ def test_an_error_is_a_row_and_the_rest_goes_on(tmp_path):
 
 
 def test_a_part_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setitem(parts.PARTS, "machine", lambda *_: time.sleep(30))
+    monkeypatch.setitem(parts.PARTS, "machine", lambda *_: time.sleep(300))
     monkeypatch.setitem(os.environ, driver.LIMITS, json.dumps({"machine": 0.2}))
     began = time.monotonic()
     driver._part("machine", tmp_path / "rows", toy=True)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 200
     assert rows.read(tmp_path / "rows")[-1].name == "stopped"

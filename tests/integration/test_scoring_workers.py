@@ -82,7 +82,7 @@ def test_killed_oracle_workers_stop_and_what_they_finished_is_kept(tmp_path):
     def chunks():
         return list((tmp_path / ".influbench").glob("score-*/chunks/scores/[0-9]*.jsonl"))
 
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while len(chunks()) < 3:
         assert time.monotonic() < end
         assert process.poll() is None
@@ -90,7 +90,7 @@ def test_killed_oracle_workers_stop_and_what_they_finished_is_kept(tmp_path):
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=30)
+    _, alive = psutil.wait_procs(workers, timeout=300)
     assert not alive
     kept = {path.name: path.read_bytes() for path in chunks()}
     assert 3 <= len(kept) < 30
