@@ -15,6 +15,7 @@ leaves out the constant factor k₁ + 1. A strong baseline: Akyürek et al., arX
 Cost: no passes at all.
 """
 
+import logging
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ class Bm25:
         """Indexes the references."""
         with _no_jax():
             bm25s = ctx.package("bm25s", "retrieval")
+        # It asks for every message of its own; where anything has set up logging they all appear.
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
         from influbench.derivatives.similarity import mean_over_references
 
         def words(examples: Examples) -> list[list[str]]:

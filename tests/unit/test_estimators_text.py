@@ -86,6 +86,12 @@ def test_bm25_starts_no_jax_which_would_take_most_of_a_gpu(tiny, monkeypatch):
     assert sys.modules["jax"] is theirs  # a user's own is left alone
 
 
+def test_bm25_says_nothing_of_its_own(tiny, caplog):
+    pytest.importorskip("bm25s", reason="needs the extra 'retrieval'")
+    scores(Bm25(), tiny)
+    assert not caplog.records
+
+
 def test_bm25_refuses_references_without_words(tiny):
     pytest.importorskip("bm25s", reason="needs the extra 'retrieval'")
     ctx = dataclasses.replace(tiny, reference=[Example(id="r", instruction="the", response="and")])
