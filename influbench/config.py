@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from influbench.errors import UserError
-from influbench.files import digest
+from influbench.files import digest, yaml_value
 
 C = TypeVar("C", bound="Config")
 Tree = dict[str, Any]
@@ -258,21 +258,16 @@ def parse_yaml(text: str, where: str) -> Tree:
 
 @functools.lru_cache(maxsize=64)  # the runs of a study share their preset
 def _loaded(text: str) -> Any:
-    return _whole(yaml.safe_load(text))
-
-
-def _whole(value: Any) -> Any:
-    """The value, if its texts can be written: an escape may stand for half of a character."""
-    json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
-    return value
+    return yaml_value(text)
 
 
 def _scalar(text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        value = yaml_value(text)
+    except UnicodeEncodeError:  # half of a character
+        raise
     except NOT_YAML:
         return text
-    _whole(value)
     number = isinstance(value, str) and text[-1:].isdigit()  # YAML 1.1 reads 1e-5 as text
     try:
         return float(text) if number else value

@@ -42,8 +42,17 @@ def of_the_machine(error: BaseException) -> str:
             f"the disk is full: could not write {name}; make room and run the same command again: "
             "what was finished before is kept"
         )
+    if error.errno in UNUSABLE and error.filename:
+        return (
+            f"expected to read or write {name}, got: {error.strerror}; put right what lies there "
+            "(a folder in place of a file, or the reverse; rights) and run the same command again: "
+            "what was finished before is kept"
+        )
     return ""
 
+
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+"""What comes of files that somebody else put into our folders, or closed to us."""
 
 EXTRAS = {
     "loop": ("trl", "peft", "rouge_score", "sklearn"),

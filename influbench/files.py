@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import TypeAdapter
 
 from influbench.errors import UserError
 
 R = TypeVar("R")
+
+MOST = 100_000
+"""Values of a YAML text, those that an anchor repeats counted each time."""
 
 
 def to_line(record: Any) -> str:
@@ -100,6 +104,50 @@ def read_jsonl(path: Path, kind: type[R]) -> list[R]:
 def _lines(path: Path) -> list[str]:
     # Not str.splitlines: it also breaks at U+2028 and its like, which JSON leaves inside a text.
     return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+class _Once(yaml.SafeLoader):
+    """A key stands once in a table: of two the parser would take the last, without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            told = key.tag, key.value
+            if told in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"found the key '{key.value}' twice", problem_mark=key.start_mark
+                )
+            seen.add(told)
+        return node
+
+
+def yaml_value(text: str) -> Any:
+    """The value of a YAML text, if it can be written as JSON.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, a key stands twice, or it is too large.
+        ValueError: a date or number that there is not, or half of a character.
+        Exception: what else PyYAML raises (``config.NOT_YAML``).
+    """
+    value = yaml.load(text, _Once)  # a safe loader
+    if _size(value, {}) > MOST:
+        raise yaml.YAMLError(f"more than {MOST:,} values, or a value inside itself (its anchors)")
+    json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+    return value
+
+
+def _size(value: Any, known: dict[int, float]) -> float:
+    """How many values there are in one; one that is inside itself has no end."""
+    if not isinstance(value, dict | list | tuple | set):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = float("inf")
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(value)]
 
 
 def digest(value: Sequence[object] | str | bytes) -> str:

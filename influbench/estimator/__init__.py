@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from influbench.estimator.checking import as_scores
 from influbench.estimator.contract import (
     HELD,
     OF_STUDENT,
@@ -18,7 +19,6 @@ from influbench.estimator.contract import (
     Scorer,
     Scores,
     Student,
-    as_scores,
 )
 
 __all__ = [

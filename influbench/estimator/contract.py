@@ -275,22 +275,3 @@ class Estimator(Protocol):
     def prepare(self, ctx: Context) -> Scorer:
         """Paid once per student and reference set; the scorer that it returns, per candidate."""
         ...
-
-
-def as_scores(result: Scores | npt.ArrayLike, count: int) -> Scores:
-    """What a scorer returned, as :class:`Scores`, checked.
-
-    Raises:
-        ValueError: not one finite number a candidate.
-    """
-    scores = (
-        result if isinstance(result, Scores) else Scores(value=np.asarray(result, dtype=np.float64))
-    )
-    if scores.value.shape != (count,):
-        raise ValueError(
-            f"expected one score for each of {count} candidates, got shape {scores.value.shape}"
-        )
-    if not np.isfinite(scores.value).all():
-        bad = int(np.flatnonzero(~np.isfinite(scores.value))[0])
-        raise ValueError(f"score number {bad} of {count} is {scores.value[bad]}: expected finite")
-    return scores

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from influbench.errors import UserError
-from influbench.estimator import Estimator
+from influbench.estimator import Estimator, Facts
+from influbench.estimator.checking import blamed
 
 GROUP = "influbench.estimators"
+TARGET = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,18 @@ def load(name: str) -> type[Estimator]:
                 "('influbench estimators' lists all; module:Class also works)"
             )
         target = methods[name].target
+    if not TARGET.fullmatch(target):
+        raise UserError(f"estimator '{name}': expected module:Class, got {target!r}")
     try:
         loaded = EntryPoint(name=name, value=target, group=GROUP).load()
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # whatever a module does while it is imported
         raise UserError(
             f"estimator '{name}' ({target}) cannot be imported: {type(error).__name__}: {error}"
         ) from error
+    if not isinstance(loaded, type):
+        raise UserError(
+            f"estimator '{name}' ({target}): expected a class, got {type(loaded).__name__}"
+        )
     missing = [part for part in ("facts", "prepare") if not hasattr(loaded, part)]
     if missing:
         raise UserError(f"estimator '{name}' ({target}) lacks {missing}: see docs/add-a-method.md")
@@ -89,7 +99,8 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Estimator:
     """The method with its options, which are checked against its own fields.
 
     Raises:
-        UserError: unknown method, unknown option, or a value of the wrong type.
+        UserError: unknown method, unknown option, a value of the wrong type, or no ``Facts``.
+        MethodError: somebody else's method failed.
     """
     method = load(name)
     options = dict(options or {})
@@ -103,23 +114,37 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Estimator:
                 f"estimator '{name}' has no option '{option}'; its options are {sorted(known)}"
                 + (f", did you mean '{close[0]}'?" if known else "")
             )
-    try:
-        # Validates against the annotations without asking authors to know pydantic.
-        return _checker(method).validate_python(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "value_error":  # the method's own words
-            said = first["msg"].removeprefix("Value error, ")
-            raise UserError(f"estimator '{name}': {said}") from error
+    with blamed(method, name):
+        try:
+            # Validates against the annotations without asking authors to know pydantic.
+            built = _checker(method).validate_python(options)
+            facts = built.facts
+        except ValidationError as error:
+            first = error.errors()[0]
+            if first["type"] == "value_error":  # the method's own words
+                said = first["msg"].removeprefix("Value error, ")
+                raise UserError(f"estimator '{name}': {said}") from error
+            raise UserError(
+                f"estimator '{name}', option '{'.'.join(map(str, first['loc']))}': {first['msg']}, "
+                f"got {first.get('input')!r}"
+            ) from error
+    if not isinstance(facts, Facts):
         raise UserError(
-            f"estimator '{name}', option '{'.'.join(map(str, first['loc']))}': {first['msg']}, "
-            f"got {first.get('input')!r}"
-        ) from error
+            f"estimator '{name}': expected its facts to be Facts(...), got "
+            f"{type(facts).__name__}: see docs/add-a-method.md"
+        )
+    return built
 
 
 @functools.cache  # a run builds each of its methods several times
 def _checker(method: type) -> TypeAdapter[Any]:
-    return TypeAdapter(method)
+    try:
+        return TypeAdapter(method)
+    except (NameError, PydanticUserError) as error:
+        raise UserError(
+            f"estimator {method.__module__}:{method.__qualname__}: expected options of plain types "
+            f"(numbers, texts, tuples of them), got {str(error).partition('. ')[0]}"
+        ) from error
 
 
 def module_docstring(method: type) -> str:

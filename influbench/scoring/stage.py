@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import traceback
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ import numpy as np
 
 from influbench import judging
 from influbench.data.records import Example, ModelRef, Score
-from influbench.errors import MethodError, UserError
+from influbench.errors import UserError
 from influbench.estimator import Context, Facts, Scorer, Scores, as_scores, granting, registry
+from influbench.estimator.checking import blamed
 from influbench.executors import team
 from influbench.executors.shares import Share, device_of, shared
 from influbench.files import write_bytes
@@ -84,9 +83,20 @@ def score(
     work.write("scores", records)
     facts = work.path / FACTS
     work.meta["scale"] = method.facts.scale
-    work.meta["diagnostics"] = json.loads(facts.read_text()) if facts.exists() else {}
+    work.meta["diagnostics"] = _kept(facts) if facts.exists() else {}
     said = sorted(work.path.glob(NOTES.format("*")))
-    work.meta["notes"] = sorted({n for file in said for n in json.loads(file.read_text())})
+    work.meta["notes"] = sorted({n for file in said for n in _kept(file)})
+
+
+def _kept(file: Path) -> Any:
+    """What a killed attempt wrote down beside its chunks."""
+    try:
+        return json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{file}: expected what an earlier attempt wrote, got something else ({error}): delete "
+            f"{file.parent} and run again"
+        ) from error
 
 
 def share_of_scores(
@@ -134,13 +144,14 @@ def share_of_scores(
             )
             with (
                 work.meter.phase("prepare", items=len(reference), models=networks),
-                _blamed(method, cfg.estimator),
+                blamed(method, cfg.estimator),
             ):
                 scorer = granting.prepare(method, context, cfg.estimator)
-        with work.meter.phase("score", items=len(examples), models=networks):
-            with _blamed(method, cfg.estimator):
-                found = _named(cfg.estimator, scorer, examples)
-            scores = as_scores(found, len(examples))
+        with (
+            work.meter.phase("score", items=len(examples), models=networks),
+            blamed(method, cfg.estimator),
+        ):
+            scores = as_scores(_named(cfg.estimator, scorer, examples), len(examples))
         if share.rank == 0 and not facts.exists():
             write_bytes(facts, json.dumps(dict(scores.diagnostics)).encode())
         if held is not None and (notes := held.room.notes):
@@ -180,25 +191,6 @@ def _judge(cfg: MethodConfig, work: Work, budget: Budget | None) -> ArchivedJudg
         raise UserError(f"estimator '{cfg.estimator}' asks a judge: set judge.kind and judge.model")
     with work.meter.phase("load"):
         return judging.build(cfg.judge, cfg.archive, buyer=work.path.name, budget=budget)
-
-
-@contextmanager
-def _blamed(method: object, name: str) -> Generator[None]:
-    """Errors of a method that is not ours say whose they are."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        package = type(method).__module__.partition(".")[0]
-        if package == "influbench" or isinstance(error, MethodError):
-            raise
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        text = " ".join(str(error).split())[:300]
-        raise MethodError(
-            f"estimator '{name}' (package {package}) failed: {type(error).__name__}: {text} "
-            f"({Path(last.filename).name}:{last.lineno})"
-        ) from error
 
 
 def _named(name: str, scorer: Scorer, examples: Sequence[Example]) -> Any:

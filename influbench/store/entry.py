@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -109,7 +110,7 @@ def damage(path: Path, key: str | None = None, *, thorough: bool = False) -> lis
     """
     try:
         manifest = read_manifest(path)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
         return [f"{path / MANIFEST}: not a manifest"]
     if key not in (None, manifest.key):
         return [f"{path / MANIFEST}: of another entry ({manifest.key}, expected {key})"]
@@ -125,6 +126,17 @@ def damage(path: Path, key: str | None = None, *, thorough: bool = False) -> lis
         ):
             problems.append(f"{file}: other content than was written")
     return problems
+
+
+def remove(path: Path) -> None:
+    """Deletes an entry; of one that somebody moved and linked to, the link."""
+    manifest = path / MANIFEST
+    if path.is_symlink():
+        path.unlink()
+        return
+    if not manifest.is_dir():
+        manifest.unlink(missing_ok=True)  # first: killed in here, it must not look whole
+    shutil.rmtree(path)
 
 
 def _touched(file: Path, fact: FileFacts) -> bool:

@@ -3,9 +3,8 @@
 Phases may nest: the inner one takes over the clock and the counts until it ends, so that the rows
 of a stage add up to what it cost and nothing is in two rows.
 
-Costs are written as they arise (at the start and the end of a phase and at every ``flush``), so a
-killed process leaves all but its last few; the next attempt adds its own. What is done twice counts
-twice.
+Costs are written as they arise (where a phase begins and ends and at every ``flush``): a killed
+process leaves all but its last few, the next attempt adds its own. What is done twice counts twice.
 
 Memory: on a GPU the most that was allocated during the phase, over devices; on a CPU the peak
 resident memory of the process (see ``peak_memory``).
@@ -23,9 +22,10 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import psutil
+from pydantic import Field, NonNegativeInt
 
 from influbench.data.records import LedgerRow
 from influbench.files import from_dict
@@ -35,21 +35,24 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 @dataclass(slots=True)
 class Cost:
     """What was spent since the last line of the ledger; fields as in ``LedgerRow``."""
 
-    items: int = 0
-    seconds: float = 0.0
-    device_seconds: float = 0.0
-    peak_bytes: int = 0
-    forward_passes: float = 0
-    backward_passes: float = 0
-    tokens: int = 0
-    api_calls: int = 0
-    api_prompt_tokens: int = 0
-    api_completion_tokens: int = 0
-    money: float = 0.0
+    items: NonNegativeInt = 0
+    seconds: _Amount = 0.0
+    device_seconds: _Amount = 0.0
+    peak_bytes: NonNegativeInt = 0
+    forward_passes: _Amount = 0
+    backward_passes: _Amount = 0
+    tokens: NonNegativeInt = 0
+    api_calls: NonNegativeInt = 0
+    api_prompt_tokens: NonNegativeInt = 0
+    api_completion_tokens: NonNegativeInt = 0
+    money: _Amount = 0.0
 
     def add(self, other: Cost) -> None:
         """Adds up everything but the peak, of which the larger stays."""
@@ -141,8 +144,7 @@ class Meter:
         self.stage = stage
         self.label = label
         self._open: list[Phase] = []
-        self._counted: set[int] = set()
-        self._lines: list[_Line] = []
+        self._counted, self._lines = set[int](), list[_Line]()
 
     @contextmanager
     def phase(
@@ -253,16 +255,17 @@ class Meter:
             try:
                 told = json.loads(line)
                 names = {name: told.pop(name) for name in NAMES}
-                device = str(told.pop("device", ""))
-                found.append(_Line(**names, device=device, cost=from_dict(Cost, told)))
-            except (AttributeError, KeyError, TypeError, ValueError):
+                names["device"] = str(told.pop("device", ""))
+                names["cost"] = from_dict(Cost, told)
+                found.append(from_dict(_Line, names))
+            except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
                 sys.stderr.write(f"{self.path}:{number}: damaged; what it cost is not counted\n")
         return found
 
 
 @functools.cache
 def _attempt(pid: int) -> str:
-    """Names this process; asked once, since the answer moves with corrections of the clock."""
+    """Names this process; asked once: the answer moves with corrections of the clock."""
     return f"{pid}-{psutil.Process(pid).create_time()}"
 
 

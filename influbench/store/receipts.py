@@ -98,7 +98,7 @@ def read(store: Path, study: str, run: str) -> Receipt | None:
     """The receipt of a run; None where there is none, or a damaged one."""
     try:
         return from_dict(Receipt, json.loads(_path(store, study, run).read_bytes()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -120,7 +120,7 @@ def read_grid(store: Path, study: str) -> Grid | None:
     """The runs of a study that was swept over this store; None for another, or a damaged file."""
     try:
         return from_dict(Grid, json.loads((store / FOLDER / study / GRID).read_bytes()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

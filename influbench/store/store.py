@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shutil
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from influbench.data.records import ModelRef
 from influbench.files import digest, write_bytes
 from influbench.store import letting_go
 from influbench.store.disk import ExplainedWhenFull
-from influbench.store.entry import LEDGER, MANIFEST, Entry, damage, files, read_manifest
+from influbench.store.entry import LEDGER, MANIFEST, Entry, damage, files, read_manifest, remove
 from influbench.store.ledger import Meter
 from influbench.store.presence import FOLDER, Presence, present
 from influbench.store.work import Input, Stage, Work, free_device_memory, models_of
@@ -241,8 +240,7 @@ def _clear(path: Path, key: str, title: str) -> None:
     if (path / MANIFEST).exists():
         problem = damage(path, key)[0]
         sys.stderr.write(f"{title}: damaged, made again ({problem})\n")
-        (path / MANIFEST).unlink()  # first: killed in here, it must not look whole
-        shutil.rmtree(path)
+        remove(path)
     for left in path.glob(".*"):
         if left.is_file():
             left.unlink()

@@ -11,7 +11,6 @@ Of an entry that finished runs alone keep the weights can go too (``letting_go``
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from influbench.errors import UserError
 from influbench.store import letting_go, receipts
 from influbench.store.entry import LEDGER, MANIFEST, Manifest, damage, read_manifest
+from influbench.store.entry import remove as delete
 from influbench.store.presence import Presence, present
 from influbench.store.receipts import Receipt
 
@@ -90,8 +90,7 @@ def remove(store: Path) -> list[Kept]:
     with _present(store).alone():
         gone = [entry for entry in listing(store) if not entry.users]
         for entry in gone:
-            (entry.path / MANIFEST).unlink(missing_ok=True)  # first: it must not look whole
-            shutil.rmtree(entry.path)
+            delete(entry.path)
     return gone
 
 
@@ -128,7 +127,7 @@ def _entries(store: Path) -> list[Path]:
 def _manifest(path: Path) -> Manifest | None:
     try:
         return read_manifest(path)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
         return None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from influbench.studies import kind as kinds
 from influbench.studies.kind import LOOP
 
 PARTS = {"name", "question", "kind", "base", "set", "grid", "exclude"}
+MOST_RUNS = 10_000
+"""Of one grid."""
 LONGEST = 200
 """Bytes of a run's name, of which files are named; a digest may follow."""
 
@@ -141,6 +144,12 @@ def _varied(grids: Sequence[Any], file: str | Path) -> Iterator[Tree]:
             raise UserError(
                 f"{file}: expected 'grid' to give each setting a list of values, got {grid}"
             )
+        count = math.prod(map(len, grid.values()))
+        if count > MOST_RUNS:
+            raise UserError(
+                f"{file}: expected 'grid' to have up to {MOST_RUNS:,} runs, got {count:,}: the "
+                "product of its lists; several grids in a list add up instead"
+            )
         for values in itertools.product(*grid.values()):
             yield dict(zip(grid, values, strict=True))
 
@@ -167,6 +176,9 @@ def _check_parts(raw: Tree, needed: set[str], file: str | Path) -> None:
             f"{file}: expected a study with name, question, kind, base, set, grid and exclude; "
             + "; ".join(f"{what}: {', '.join(keys)}" for what, keys in found.items() if keys)
         )
+    for part in ("name", "question"):
+        if not isinstance(raw.get(part, ""), str):
+            raise UserError(f"{file}: expected '{part}' to be a text, got {raw[part]!r}")
     if not isinstance(raw.get("set", {}), dict):
         raise UserError(
             f"{file}: expected 'set' to hold settings as 'key: value' lines, got {raw['set']}"

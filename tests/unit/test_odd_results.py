@@ -1,11 +1,11 @@
 """Files under ``results/`` that somebody edited, merged or cut: one line, or read as they are."""
 
-import copy
 import dataclasses
 import json
 from typing import Any
 
 import pytest
+from bending import bent, places
 
 from influbench.data.records import LedgerRow, Outcome, ResultRow, Score
 from influbench.errors import UserError
@@ -46,32 +46,6 @@ def a_result(tmp_path):
         notes=["leaky"],
     )
     return write(tmp_path, "s", "r0", found)
-
-
-def places(tree, path=()):
-    """Where something stands in a tree."""
-    if path:
-        yield path
-    if isinstance(tree, dict | list):
-        for key, part in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from places(part, (*path, key))
-
-
-def bent(tree, path, odd):
-    """The tree with something odd at one place."""
-    tree = inside = copy.deepcopy(tree)
-    for part in path[:-1]:
-        inside = inside[part]
-    old = inside[path[-1]]
-    if odd == "missing":
-        del inside[path[-1]]
-    elif odd == "one more" and isinstance(old, list):
-        old.append(odd)
-    elif odd == "one more" and isinstance(old, dict):
-        old[odd] = odd
-    else:
-        inside[path[-1]] = odd
-    return tree
 
 
 def refusal(read):

@@ -1,6 +1,7 @@
 import dataclasses
 import errno
 import fcntl
+import gc
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ import pytest
 
 from influbench.config import Config, transport
 from influbench.data.records import Example, ModelRef, Score
-from influbench.errors import UserError
+from influbench.errors import UserError, of_the_machine
 from influbench.store import Meter, MissingError, Stage, Store, Work, upkeep
 from influbench.store.chunks import Chunks
 from influbench.store.disk import ExplainedWhenFull
@@ -144,6 +145,14 @@ def bend(path: Path, part: str, instead: object) -> None:
     (path / MANIFEST).write_text(json.dumps(manifest | {part: instead}))
 
 
+def moved(path: Path) -> Path:
+    """The entry's folder on another disk, linked to."""
+    other = path.parent.parent / f"{path.parent.name}-elsewhere"
+    path.rename(other)
+    path.symlink_to(other)
+    return path
+
+
 DAMAGES = {
     "a changed byte": lambda p: (p / "scores.jsonl").write_bytes(
         (p / "scores.jsonl").read_bytes().replace(b"5.0", b"6.0")
@@ -157,8 +166,59 @@ DAMAGES = {
     "no ledger": lambda p: bend(p, "ledger", None),
     "an odd ledger": lambda p: bend(p, "ledger", [{"seconds": "long"}]),
     "odd files": lambda p: bend(p, "files", {"scores.jsonl": None}),
+    "a folder as manifest": lambda p: (
+        (p / MANIFEST).unlink(),
+        (p / MANIFEST / "in").mkdir(parents=True),
+    ),
+    "a folder as file": lambda p: ((p / "scores.jsonl").unlink(), (p / "scores.jsonl").mkdir()),
+    "a link to nowhere": lambda p: (
+        (p / "scores.jsonl").unlink(),
+        (p / "scores.jsonl").symlink_to("nowhere"),
+    ),
+    "elsewhere, and cut": lambda p: moved(p).joinpath("scores.jsonl").write_bytes(b""),
     "another key": lambda p: (p / MANIFEST).write_text(json.dumps({"key": "?", "files": {}})),
 }
+
+
+def test_an_entry_that_was_moved_and_linked_to_is_used_and_only_its_link_goes(tmp_path):
+    store = Store(tmp_path)
+    entry = store.run(STAGE, Settings(), EXAMPLES)
+    moved(entry.path)
+    assert store.run(STAGE, Settings(), EXAMPLES).cached
+    del store
+    gc.collect()
+    assert len(upkeep.remove(tmp_path)) == 1
+    assert not entry.path.is_symlink()
+    assert (tmp_path.parent / f"{tmp_path.name}-elsewhere" / "scores.jsonl").exists()
+
+
+ODD_LINES = {
+    "a list as name": lambda told: told | {"stage": ["a"]},
+    "a number as name": lambda told: told | {"attempt": 5},
+    "less than nothing": lambda told: told | {"money": -1.0},
+    "no number": lambda told: told | {"seconds": float("nan")},
+    "no end": lambda told: told | {"seconds": float("inf")},
+    "another cost": lambda told: told | {"lunch": 1},
+}
+
+
+@pytest.mark.parametrize("odd", [*ODD_LINES, "deep"])
+def test_an_odd_line_of_a_half_done_ledger_costs_nothing_but_itself(tmp_path, capsys, odd):
+    path = tmp_path / "ledger.jsonl"
+    with Meter(path, stage="score").phase("score", items=3):
+        pass
+    lines = path.read_text().splitlines()
+    bent = "[" * 9999 if odd == "deep" else json.dumps(ODD_LINES[odd](json.loads(lines[0])))
+    path.write_text("\n".join([bent, *lines]) + "\n")
+    (row,) = Meter(path, stage="score").rows()
+    assert (row.items, row.attempts) == (3, 1)
+    assert capsys.readouterr().err == f"{path}:1: damaged; what it cost is not counted\n"
+
+
+def test_a_folder_in_place_of_a_chunk_is_one_line():
+    error = IsADirectoryError(errno.EISDIR, "Is a directory", "/store/chunks/000000.jsonl")
+    assert of_the_machine(error).startswith("expected to read or write /store/chunks/000000.jsonl")
+    assert of_the_machine(IsADirectoryError(errno.EISDIR, "Is a directory")) == ""
 
 
 @pytest.mark.parametrize("name", DAMAGES)
