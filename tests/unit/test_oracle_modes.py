@@ -297,7 +297,7 @@ def test_the_truth_at_a_horizon_is_the_mean_over_orders_and_its_ceiling_one_agai
     found = {(row.estimator, row.metric): row.value for row in rows}
 
     def rho(a, b):
-        return pytest.approx(stats.spearmanr(a, b).statistic)
+        return pytest.approx(cast(Any, stats.spearmanr(a, b)).statistic)
 
     assert found["trak", "horizon_1/spearman"] == rho(told, truth[1][0])
     assert found["trak", "horizon_4/spearman"] == rho(told, truth[4].sum(axis=0))

@@ -1,5 +1,6 @@
 from collections import Counter
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -188,6 +189,6 @@ def test_auc_with_ties_is_the_mann_whitney_statistic_of_each_kind_and_their_mean
     for found in kinds:
         own = [p for p in pairs if p.kind == found.kind]
         control, bad = [scores[p.control] for p in own], [scores[p.bad] for p in own]
-        areas.append(float(stats.mannwhitneyu(control, bad).statistic) / len(own) ** 2)
+        areas.append(float(cast(Any, stats.mannwhitneyu(control, bad)).statistic) / len(own) ** 2)
         assert found.auc.value == pytest.approx(areas[-1])
     assert both.auc.value == pytest.approx(np.mean(areas))
