@@ -22,7 +22,7 @@ ODD_SCORES = {
     "complex": THREE + 2j,
     "by name": {"a": 1.0},
     "lazy": (1.0 for _ in range(3)),
-    "texts inside": Scores(value=np.array(["a"] * 3)),  # pyright: ignore[reportArgumentType]
+    "texts inside": Scores(value=np.array(["a"] * 3)),
     "one error more": Scores(value=THREE, stderr=np.zeros(4)),
     "nan errors": Scores(value=THREE, stderr=THREE * np.nan),
     "errors below 0": Scores(value=THREE, stderr=THREE - 1),
@@ -38,15 +38,15 @@ ODD_SCORES = {
 @pytest.mark.parametrize("odd", ODD_SCORES)
 def test_what_is_no_number_a_candidate_is_refused(odd):
     with pytest.raises(ValueError, match=r"expected|could not convert"):
-        as_scores(ODD_SCORES[odd], 3)  # pyright: ignore[reportArgumentType]
+        as_scores(ODD_SCORES[odd], 3)
 
 
 def test_numbers_of_any_kind_become_doubles_that_can_be_kept():
     told = Scores(
         value=[1, 2, 3],  # pyright: ignore[reportArgumentType]
         stderr=torch.ones(3),  # pyright: ignore[reportArgumentType]
-        per_reference=np.ones((3, 2), dtype=np.float16),
-        diagnostics={"a": np.float32(1), "n": 3},
+        per_reference=np.ones((3, 2), dtype=np.float16),  # pyright: ignore[reportArgumentType]
+        diagnostics={"a": np.float32(1), "n": 3},  # pyright: ignore[reportArgumentType]
     )
     found = as_scores(told, 3)
     assert found.stderr is not None

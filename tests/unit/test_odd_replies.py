@@ -128,7 +128,7 @@ class Odds:
         return self._written(Server(self._settings(**more), self.tokenizer))
 
     def _settings(self, **more: Any) -> ServerSettings:
-        told = {"server_url": self.url, "server_timeout_s": 30, "server_retries": 0}
+        told: dict[str, Any] = {"server_url": self.url, "server_timeout_s": 30, "server_retries": 0}
         return ServerSettings(**told | {"server_prompt_price": 3.0} | more)
 
     def _written(self, engine: Endpoint | Server) -> object:
