@@ -132,7 +132,7 @@ def yaml_value(text: str) -> Any:
         ValueError: a date or number that there is not, or half of a character.
         Exception: what else PyYAML raises (``config.NOT_YAML``).
     """
-    value = yaml.load(text, _Once)  # a safe loader
+    value = yaml.load(text, Loader=_Once)
     if _size(value, {}) > MOST:
         raise yaml.YAMLError(f"more than {MOST:,} values, or a value inside itself (its anchors)")
     json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()

@@ -34,8 +34,8 @@ KNOWN = {
     ("influbench/estimator/passes.py", "eval"),
 }
 YAML = {"yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load"}
-TOLERANT = {"_Tolerant"}
-"""A subclass of yaml.SafeLoader."""
+SAFE = {"SafeLoader", "CSafeLoader", "_Tolerant", "_Once"}
+"""PyYAML's own, and ours that are made of them."""
 
 
 def dotted(node: ast.AST) -> str:
@@ -90,7 +90,7 @@ def reads_freely(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, name
         elif name in YAML:
             loader = keywords(node).get("Loader", "")
-            if loader.rpartition(".")[2] not in {"SafeLoader", "CSafeLoader", *TOLERANT}:
+            if loader.rpartition(".")[2] not in SAFE:
                 yield node.lineno, name
 
 

@@ -128,8 +128,8 @@ class Odds:
         return self._written(Server(self._settings(**more), self.tokenizer))
 
     def _settings(self, **more: Any) -> ServerSettings:
-        told: dict[str, Any] = {"server_url": self.url, "server_timeout_s": 30, "server_retries": 0}
-        return ServerSettings(**told | {"server_prompt_price": 3.0} | more)
+        told: dict[str, Any] = {"server_timeout_s": 30, "server_retries": 0, **more}
+        return ServerSettings(**{"server_url": self.url, "server_prompt_price": 3.0, **told})
 
     def _written(self, engine: Endpoint | Server) -> object:
         meter = Meter()
