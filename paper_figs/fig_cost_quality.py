@@ -1,7 +1,8 @@
 """Quality against cost: which way of measuring influence is worth its price.
 
 Left: agreement with the exact influence; right, where students were evaluated: their win rate. Both
-against measured seconds per candidate. Reads ``results/<study>`` and nothing else:
+against measured seconds per candidate. A study of many methods in several places (students,
+references) gets a panel a place. Reads ``results/<study>`` and nothing else:
 
     python paper_figs/fig_cost_quality.py results/quickstart --out figures
 """
@@ -10,26 +11,21 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, replace
-from itertools import cycle, pairwise
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from influbench.results import BASELINE, CEILING, Study
+from influbench.results import Study
 from paper_figs import labels
-from paper_figs.drawing import MARKERS, QUIET, caption, command, interval, nothing, page, save
+from paper_figs.drawing import QUIET, caption, command, interval, nothing, page, save
+from paper_figs.panels import DIRECT, ORACLE, Panel, Point, Row, panels_of
 from paper_figs.records import counts
 
-ORACLE = "exact"
 NAME = "fig_cost_quality"
-DIRECT = 24
-"""Points of a panel above which names stand in a legend."""
 TITLES = {
     "spearman": "Spearman correlation with exact",
     "kendall": "Kendall's tau-b with exact",
@@ -37,40 +33,6 @@ TITLES = {
     "pair_precision": "pairs ordered as by exact (share)",
     "win_rate": "win rate of the student (%)",
 }
-
-
-Row = dict[str, Any]
-"""One row of ``headline``: value, low, high, n, seeds, unit."""
-Numbers = dict[str, dict[str, Row]]
-"""By label, then metric."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """One estimator in the figure: its cost, its look, its numbers by metric."""
-
-    label: str
-    estimator: str
-    seconds: float
-    """Per candidate, preparation not included."""
-    with_preparation: float
-    """Per candidate, preparation shared among the candidates that were scored."""
-    colour: str
-    marker: str
-    numbers: dict[str, Row]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """What is drawn of a method in one panel."""
-
-    name: str
-    method: Method
-    y: float
-    low: float
-    high: float
-    by_definition: bool
-    """The oracle's agreement with itself: drawn hollow, since nothing was measured."""
 
 
 def draw(study: Study, out: Path, agreement: str = "spearman") -> list[Path]:
@@ -84,34 +46,31 @@ def draw(study: Study, out: Path, agreement: str = "spearman") -> list[Path]:
     Raises:
         UserError: the study holds nothing to draw.
     """
-    numbers: Numbers = {}
-    rows: list[Row] = study.estimates.to_dict("records")
-    for row in rows:
-        numbers.setdefault(row["label"], {})[row["metric"]] = row
     with page(7.0, 2.9) as figure:
-        methods = _methods(numbers)
-        metrics = [
-            metric
-            for metric in (agreement, "win_rate")
-            if any(metric in method.numbers for method in methods)
-        ]
-        if not metrics:
+        found = panels_of(study, agreement)
+        if not found:
             wanted = f"estimators with seconds_per_candidate and {agreement} or win_rate"
             raise nothing(study, wanted, "influbench sweep")
-        points = {metric: _points(methods, metric, metric == agreement) for metric in metrics}
-        crowded = max(map(len, points.values())) > DIRECT
-        wide = 4.4 if max(map(len, points.values())) > 12 else 3.5
-        figure.set_size_inches(wide * len(metrics), 3.3)
-        panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-        for axes, metric in zip(panels, metrics, strict=True):
-            _panel(axes, metric, points[metric], numbers, is_agreement=metric == agreement)
+        crowded = max(len(panel.points) for panel in found) > DIRECT
+        wide = 4.4 if max(len(panel.points) for panel in found) > 12 else 3.5
+        columns = min(len(found), 2)
+        lines = math.ceil(len(found) / columns)
+        figure.set_size_inches(wide * columns, 3.3 * lines)
+        panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+        for axes, panel in zip(panels, found, strict=False):
+            _draw(axes, panel)
+        for axes in panels[len(found) :]:
+            axes.remove()
         if crowded or not all(
-            _named(axes, points[metric]) for axes, metric in zip(panels, metrics, strict=True)
+            _named(axes, panel.points) for axes, panel in zip(panels, found, strict=False)
         ):
-            figure.set_size_inches(3.6 * len(metrics) + 1.2, 3.6)
-            _legend(figure, [point for found in points.values() for point in found])
+            figure.set_size_inches(3.6 * columns + 1.2, 3.6 * lines)
+            _legend(figure, [point for panel in found for point in panel.points])
         drawn = [
-            numbers[p.method.label][m] for m in metrics for p in points[m] if not p.by_definition
+            point.method.numbers[panel.metric]
+            for panel in found
+            for point in panel.points
+            if not point.by_definition
         ]
         text = caption(
             study,
@@ -123,63 +82,14 @@ def draw(study: Study, out: Path, agreement: str = "spearman") -> list[Path]:
         return save(figure, out, NAME, text)
 
 
-def _methods(numbers: Numbers) -> list[Method]:
-    colours = cycle(matplotlib.rcParams["axes.prop_cycle"].by_key()["color"])
-    markers = cycle(MARKERS)
-    methods = []
-    for label in sorted(numbers):
-        found = numbers[label]
-        cost = found.get("seconds_per_candidate")
-        if cost is None or cost["value"] <= 0:  # no place on a logarithmic axis
-            continue
-        once = found["prepare_seconds"]["value"] if "prepare_seconds" in found else 0.0
-        methods.append(
-            Method(
-                label=label,
-                estimator=cost["estimator"],
-                seconds=cost["value"],
-                with_preparation=cost["value"] + once / max(cost["n"], 1),
-                colour=next(colours),
-                marker=next(markers),
-                numbers=found,
-            )
-        )
-    return methods
-
-
-def _points(methods: list[Method], metric: str, is_agreement: bool) -> list[Point]:
-    """One point a method; one for all of an estimator's where the axes do not change the number."""
-    found: dict[tuple[str, float], Point] = {}
-    for method in methods:
-        number = method.numbers.get(metric)
-        oracle = is_agreement and method.estimator == ORACLE
-        if number is None and not oracle:
-            continue
-        numbers = (1.0, math.nan, math.nan) if number is None else _bounds(number)
-        y, low, high = numbers
-        point = Point(
-            name=method.label, method=method, y=y, low=low, high=high, by_definition=number is None
-        )
-        if found.setdefault((method.estimator, y), point) is not point:
-            found[method.estimator, y] = replace(point, name=method.estimator)
-    return list(found.values())
-
-
-def _bounds(number: Row) -> tuple[float, float, float]:
-    return number["value"], number["low"], number["high"]
-
-
-def _panel(
-    axes: Axes, metric: str, points: list[Point], numbers: Numbers, *, is_agreement: bool
-) -> None:
+def _draw(axes: Axes, panel: Panel) -> None:
+    points, is_agreement = panel.points, panel.is_agreement
     axes.set_xscale("log")
     axes.set_xlabel("seconds per candidate (tail: + preparation)")
-    title = TITLES.get(metric, metric)
+    axes.set_title(panel.place, fontsize=6.5)
+    title = TITLES.get(panel.metric, panel.metric)
     own = any(point.method.estimator == ORACLE for point in points)
     axes.set_ylabel(title if own else title.replace("with exact", "with the oracle"))
-    label, name = (
-        (CEILING, "exact,\nhalf vs\nhalf") if is_agreement else (BASELINE, "teacher\nnot\ntaught")
-    )
     for point in points:
         _mark(axes, point)
     _front(axes, points)
@@ -194,8 +104,10 @@ def _panel(
     ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
     axes.set_yticks([tick for tick in ticks if not (is_agreement and abs(tick) > 1)])
     axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
-    if metric in numbers.get(label, {}):
-        _level(axes, numbers[label][metric], name)
+    if panel.level is not None:
+        _level(
+            axes, panel.level, "exact,\nhalf vs\nhalf" if is_agreement else "teacher\nnot\ntaught"
+        )
     if is_agreement and axes.get_ylim()[0] <= 0:
         axes.axhline(0, color="0.6", linewidth=0.6, zorder=1)
 
@@ -258,7 +170,7 @@ def _legend(figure: Figure, points: list[Point]) -> None:
             if line.get_label() in {point.name for point in points}:
                 handles.setdefault(str(line.get_label()), line)
     names = sorted(handles)
-    columns = 1 if len(names) <= 24 else 2
+    columns = math.ceil(len(names) / 24)
     figure.legend(
         [handles[name] for name in names],
         names,

@@ -178,3 +178,27 @@ def test_many_names_stand_in_a_legend_and_not_over_the_points(tmp_path, figure, 
     assert [text.get_text() for text in legend.get_texts()] == sorted(methods)
     canvas.draw_without_rendering()
     assert canvas.axes[0].get_window_extent().width > 150  # the plot is not squeezed away
+
+
+def test_a_crowd_in_several_places_gets_a_panel_a_place(tmp_path, figure, monkeypatch):
+    names = [f"method_{i:02}" for i in range(28)]
+    for place, cost in (("long", 2.0), ("short", 1.0)):
+        rows = [
+            ResultRow(
+                study="two", run=place, estimator=name, round=1, seed=0, metric=metric,
+                value=value, stderr=None, n=10, unit="",
+            )
+            for i, name in enumerate(names)
+            for metric, value in (("spearman", i / 20 * cost / 2), ("seconds_per_candidate", cost))
+        ]  # fmt: skip
+        config = {"seed": 0, "data": {"reference": place}}
+        run = RunResult(config=config, provenance={"device": "cpu"}, rows=rows)
+        write(tmp_path, "two", place, run)
+    _, canvas = drawn(figure, monkeypatch, load_study("two", tmp_path), tmp_path / "out")
+    assert [axes.get_title(loc="left") for axes in canvas.axes] == ["long", "short"]
+    (legend,) = canvas.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    for axes, cost in zip(canvas.axes, (2.0, 1.0), strict=True):
+        marks = [line for line in axes.lines if line.get_label() in names]
+        points = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in marks}
+        assert points == {name: (cost, i / 20 * cost / 2) for i, name in enumerate(names)}
