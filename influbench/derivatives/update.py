@@ -115,21 +115,31 @@ class Update:
         return (self.clip_norm / (square.sqrt() + 1e-6)).clamp(max=1.0)  # 1e-6: clip_grad_norm_'s
 
     @torch.no_grad()
-    def preconditioner(self) -> list[torch.Tensor]:
+    def preconditioner(self, after: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
         """Diagonal D with u(g) ≈ u(0) - D∘g for small g, v frozen.
 
         D = (1-β₁)·lr/(1-β₁^t') / (√v̂' + ε)
+
+        Where v is 0, D is lr/ε and good for gradients below ε only. With ``after``, v' has that
+        gradient in it, clipped as the training does: D is then good for gradients of its size.
+
+        Args:
+            after: gradients, one a weight; None is the zero gradient.
         """
+        factor = 1.0 if after is None else self.scale(after)
         out: list[torch.Tensor] = []
-        for slot in self.slots:
+        for number, slot in enumerate(self.slots):
             if not slot.adam:
                 out.append(torch.full_like(slot.weight, slot.lr, dtype=slot.master.dtype))
                 continue
             beta1, beta2 = slot.betas
-            step = slot.step + 1
-            second = slot.moments[1].to(slot.weight.device) * (beta2 / (1 - beta2**step))
-            factor = slot.lr * (1 - beta1) / (1 - beta1**step)
-            out.append(factor / (second.sqrt_().add_(slot.eps)))
+            correction = 1 - beta2 ** (slot.step + 1)
+            second = slot.moments[1].to(slot.weight.device) * (beta2 / correction)
+            if after is not None:
+                g = after[number].to(second)
+                second.addcmul_(g, g, value=factor**2 * (1 - beta2) / correction)
+            rate = slot.lr * (1 - beta1) / (1 - beta1 ** (slot.step + 1))
+            out.append(rate / (second.sqrt_().add_(slot.eps)))
         return out
 
     def _factor(self, gradients: Sequence[torch.Tensor] | None) -> float | torch.Tensor:

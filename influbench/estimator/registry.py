@@ -1,6 +1,8 @@
 """Names of estimators to classes, through the entry-point group ``influbench.estimators``.
 
-Built-ins go through the same door as everybody else's packages.
+Built-ins go through the same door as everybody else's packages. A name may carry options,
+``adam_jvp(preconditioner=adam_after)``: a method then, wherever one is named, that stands beside
+the plain one in a table.
 """
 
 from __future__ import annotations
@@ -16,15 +18,18 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from influbench.errors import UserError
 from influbench.estimator import Estimator, Facts
 from influbench.estimator.checking import blamed
+from influbench.files import yaml_value
 
 GROUP = "influbench.estimators"
 TARGET = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
+WITH_OPTIONS = re.compile(r"([^()]+)\((.+)\)", re.S)
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,35 @@ def _found(path: tuple[str, ...]) -> dict[str, Listing]:  # noqa: ARG001
     return dict(sorted(found.items()))
 
 
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options of ``name`` or ``name(option=value, other=[1, 2])``.
+
+    Raises:
+        UserError: what stands in the brackets is no options.
+    """
+    found = WITH_OPTIONS.fullmatch(text.strip())
+    if found is None:
+        return text, {}
+    name, inside = found.groups()
+    try:
+        options = yaml_value("{" + re.sub(r"(?<![^\s,])(\w+)\s*=", r"\1: ", inside) + "}")
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(
+            f"estimator '{text}': expected {name}(option=value, other=value), got {inside!r}"
+        ) from error
+    alone = [o for o in options if not re.search(rf"\b{re.escape(str(o))}\s*=", inside)]
+    if alone:
+        raise UserError(f"estimator '{text}': expected option=value, got '{alone[0]}' alone")
+    return name, {str(option): value for option, value in options.items()}
+
+
 def load(name: str) -> type[Estimator]:
-    """The class of a registered method, or of ``module:Class``.
+    """The class of a registered method, or of ``module:Class``; options in the name do not matter.
 
     Raises:
         UserError: no such method, or its module does not import.
     """
+    name, _ = parse(name)
     target = name if ":" in name else None
     if target is None:
         methods = available()
@@ -98,12 +126,16 @@ def load(name: str) -> type[Estimator]:
 def build(name: str, options: Mapping[str, Any] | None = None) -> Estimator:
     """The method with its options, which are checked against its own fields.
 
+    Args:
+        name: registered, or ``module:Class``; options in it stand below those of ``options``.
+        options: by name of the field.
+
     Raises:
         UserError: unknown method, unknown option, a value of the wrong type, or no ``Facts``.
         MethodError: somebody else's method failed.
     """
     method = load(name)
-    options = dict(options or {})
+    options = parse(name)[1] | dict(options or {})
     if not dataclasses.is_dataclass(method):
         raise UserError(f"estimator '{name}' must be a dataclass whose fields are its options")
     known = {f.name: f for f in dataclasses.fields(method) if f.init}

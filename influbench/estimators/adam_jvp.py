@@ -13,8 +13,10 @@ candidates go through in one of three ways that agree (``derivatives.directional
                          warm-up examples (``step``, ``step_error`` among the diagnostics)
     materialised         the candidate's gradient itself, one at a time: reference for the others
 
-preconditioner = "none" sets D = 1: ``gradient_dot``. ``cosine`` divides by both norms, ‖w‖ and
-‖∇ℓ(z)‖, and needs the gradient itself, hence method = "materialised".
+preconditioner = "none" sets D = 1: ``gradient_dot``. "adam_after" takes v as it would be after a
+step on the references: where the warm-up left v at 0, as in the embeddings of tokens that it never
+had, the frozen D is lr/ε, and a few such tokens outweigh all else in the score. ``cosine`` divides
+by both norms, ‖w‖ and ‖∇ℓ(z)‖, and needs the gradient itself, hence method = "materialised".
 
 Source: the ghost inner product of Wang et al., In-Run Data Shapley, arXiv 2406.11011. Adam's metric
 with v frozen, in ghost form, was first in In-Run Data Shapley for Adam, arXiv 2602.00329, which
@@ -49,7 +51,7 @@ class AdamJvp:
     """Derivative of the candidate's loss along the preconditioned reference gradient."""
 
     method: Literal["jvp", "ghost", "central_difference", "materialised"] = "jvp"
-    preconditioner: Literal["adam", "none"] = "adam"
+    preconditioner: Literal["adam", "adam_after", "none"] = "adam"
     cosine: bool = False
     step: float | None = None
     """Of the central difference, as ‖εw‖ / ‖θ‖; None = chosen on warm-up examples."""
@@ -70,7 +72,7 @@ class AdamJvp:
     def facts(self) -> Facts:
         """Moments where they precondition; more for some of the ways to the derivative."""
         needs: set[Need] = {"gradients"}
-        if self.preconditioner == "adam":
+        if self.preconditioner != "none":
             needs.add("moments")
         if self.method == "ghost":
             needs.add("language_model")
@@ -85,12 +87,14 @@ class AdamJvp:
         """Computes the direction, and chooses a step where one is needed."""
         from influbench.derivatives import layers, objective, step
 
-        adam = self.preconditioner == "adam"
+        adam = self.preconditioner != "none"
         update = step.next_update(ctx.student, needs_moments=adam)
         update, share = layers.chosen(update, ctx.student.model, self.layers)
         direction = objective.target(ctx).gradient(ctx.student, update.weights)
         if adam:
-            direction = [d.mul_(g) for d, g in zip(update.preconditioner(), direction, strict=True)]
+            seen = direction if self.preconditioner == "adam_after" else None
+            scales = update.preconditioner(seen)
+            direction = [d.mul_(g) for d, g in zip(scales, direction, strict=True)]
         least = share if self.min_share is None else self.min_share
         facts = {"parameter_share": ctx.share(share, least)}
         derivative = self._derivative(ctx, update.weights, direction, facts)

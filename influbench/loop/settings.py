@@ -27,7 +27,9 @@ class ScoringConfig(ScoringSettings):
     )
     options: dict[str, Any] = Field(default_factory=dict)
     compare: tuple[str, ...] = Field(
-        default=(), description="also scored on the same candidates, for the agreement table"
+        default=(),
+        description="also scored on the same candidates, for the agreement table; a name may carry "
+        "options, such as gradient_dot(layers=mlp)",
     )
 
     def knobs(self) -> ScoringSettings:

@@ -138,3 +138,13 @@ def test_an_unknown_kind_and_setting_are_named(tmp_path):
     file.write_text("name: s\nkind: planted\nset: {student.name: tiny, metods: [random]}\n")
     with pytest.raises(UserError, match="did you mean methods"):
         load_file(file)
+
+
+def test_a_method_stands_beside_itself_with_options(tmp_path):
+    plain, other = "gradient_dot", "gradient_dot(layers=mlp|self_attn)"
+    found, _ = sweep(tmp_path, kind="planted", set=STUDENT | {"methods": [plain, other]})
+    assert (other, 0, "auc") in found
+    scores = load_study("small", tmp_path / "results").scores
+    values = [scores[scores.estimator == name].value.tolist() for name in (plain, other)]
+    assert len(values[0]) == len(values[1])
+    assert values[0] != values[1]

@@ -19,6 +19,7 @@ from influbench.estimators.exact import Exact
 from influbench.estimators.first_order import FirstOrder
 from influbench.estimators.less import Less
 from influbench.estimators.logra import Logra
+from influbench.statistics.agreement import spearman
 
 RNG = np.random.default_rng(11)
 W0 = np.array([0.3, -0.7, 1.2])
@@ -85,6 +86,32 @@ def test_adam_jvp_is_the_closed_form_on_least_squares(toy, method):
     np.testing.assert_allclose(got, gradient_rows("c", w) @ direction, rtol=1e-5)
 
 
+def test_adam_after_has_the_reference_gradient_in_its_second_moment(toy):
+    w, _, v = state(toy)
+    mean, t = gradient_rows("r", w).mean(axis=0), 4
+    norm = np.linalg.norm(mean)
+    clipped = mean * min(1, toy.student.clip_norm / norm) if toy.student.clip_norm else mean
+    second = np.sqrt((0.98 * v + 0.02 * clipped**2) / (1 - 0.98**t)) + 1e-6
+    direction = 1e-2 * (1 - 0.9) / (1 - 0.9**t) / second * mean
+    got = scores(AdamJvp(preconditioner="adam_after"), toy, rows("c")).value
+    np.testing.assert_allclose(got, gradient_rows("c", w) @ direction, rtol=1e-5)
+
+
+def test_a_weight_that_the_warm_up_never_moved_outweighs_nothing_with_adam_after(toy):
+    """Only the last feature is new: exact barely sees what frozen v makes the whole score."""
+    moments = toy.student.optimizer.state[toy.student.model.weight]
+    moments["exp_avg"][2] = moments["exp_avg_sq"][2] = 0.0
+    references = [testing.toy_example("r", [1.0, -0.5, 1e-3], 2.0)]
+    ctx = dataclasses.replace(toy, reference=references)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 3)), rng.normal(size=12)
+    new = [testing.toy_example(f"n{i}", x[i], y[i]) for i in range(12)]
+    exact = scores(Exact(), ctx, new).value
+    frozen = scores(AdamJvp(), ctx, new).value
+    after = scores(AdamJvp(preconditioner="adam_after"), ctx, new).value
+    assert spearman(after, exact) > 0.8 > 0.5 > spearman(frozen, exact)
+
+
 def test_without_preconditioner_and_with_cosine(toy):
     w, *_ = state(toy)
     mean, each = gradient_rows("r", w).mean(axis=0), gradient_rows("c", w)
@@ -95,7 +122,7 @@ def test_without_preconditioner_and_with_cosine(toy):
     np.testing.assert_allclose(scores(method, toy, rows("c")).value, cosine, rtol=1e-6)
 
 
-@pytest.mark.parametrize("preconditioner", ["adam", "none"])
+@pytest.mark.parametrize("preconditioner", ["adam", "adam_after", "none"])
 def test_jvp_ghost_and_central_difference_agree_with_the_materialised_dot(tiny, preconditioner):
     candidates = testing.tiny_examples("candidate", 6)
     exact = scores(AdamJvp(method="materialised", preconditioner=preconditioner), tiny, candidates)
