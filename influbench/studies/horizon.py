@@ -8,19 +8,22 @@ for every candidate and for the empty step; moments and step count go on from st
 (arXiv 2412.03906) asks this of attribution: first order is good at first and decays with the
 horizon. Which batches follow matters, so the study takes the mean over orders.
 
-Cost: k backward passes of a batch and M forward passes to prepare, and again a candidate.
+All k of one order lie on one way, which is walked once.
+
+Cost: as many backward passes of a batch as the largest k, and M forward passes for each k, to
+prepare and again a candidate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
 import numpy as np
 
 from influbench.data.records import Example
-from influbench.estimator import Context, Examples, Facts, Scorer, Scores
+from influbench.estimator import Context, Examples, Facts, Need, Scorer, Scores
 from influbench.files import digest
 
 NAME = f"{__name__}:Horizon"
@@ -29,39 +32,45 @@ NAME = f"{__name__}:Horizon"
 
 @dataclass(frozen=True)
 class Horizon:
-    """Exact influence after ``steps`` steps, in one order of what follows."""
+    """Exact influence after some numbers of steps, in one order of what follows.
 
-    steps: int = 1
+    What stands in ``per_reference`` is a number a horizon, in the order of ``steps``, each the mean
+    over references; ``value`` is their mean.
+    """
+
+    steps: tuple[int, ...] = (1,)
     order: int = 0
     batch_size: int = 4
     """Examples of a step after the first."""
 
-    facts = Facts(
-        "nats",
-        "FiMODA, arXiv 2412.03906",
-        {"gradients", "moments", "warmup"},
-        ("M + 3 steps batch", "M + 3 steps batch"),
-        stderr=True,
-    )
+    @property
+    def facts(self) -> Facts:
+        """Passes by the number of steps and of horizons."""
+        walk = f"{len(self.steps)}M + {3 * max(self.steps)} batch"
+        needs: set[Need] = {"gradients", "moments", "warmup"}
+        return Facts("nats", "FiMODA, arXiv 2412.03906", needs, (walk, walk))
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
+        for name, least in (("steps", min(self.steps, default=0)), ("batch_size", self.batch_size)):
+            if least < 1:
                 raise ValueError(f"option '{name}' must be at least 1, got {getattr(self, name)}")
 
     def prepare(self, ctx: Context) -> Scorer:
-        """Measures the reference losses at the horizon without any candidate."""
-        from influbench.derivatives.similarity import mean_over_references
-        from influbench.studies.trajectory import losses_after
+        """Measures the reference losses at the horizons without any candidate."""
+        from influbench.studies.trajectory import losses_along
 
         batches = ctx.student.batches(ctx.reference)
         drawn = following(ctx.warmup, self.batch_size, f"horizon:{ctx.seed}:{self.order}")
-        later = list(islice(drawn, self.steps - 1))
-        without = losses_after(ctx.student, batches, [[], *later])
+        later = list(islice(drawn, max(self.steps) - 1))
+
+        def losses(first: Sequence[Example]) -> np.ndarray:
+            return losses_along(ctx.student, batches, [first, *later], self.steps)
+
+        without = losses([])
 
         def score(examples: Examples) -> Scores:
-            rows = [without - losses_after(ctx.student, batches, [[z], *later]) for z in examples]
-            return mean_over_references(np.stack(rows))
+            rows = np.stack([(without - losses([z])).mean(axis=1) for z in examples])
+            return Scores(value=rows.mean(axis=1), per_reference=rows)
 
         return score
 

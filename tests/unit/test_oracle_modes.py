@@ -21,7 +21,7 @@ from influbench.scoring import noise_floor, regrouped
 from influbench.student import LanguageStudent
 from influbench.studies import horizon, paper_mode
 from influbench.studies.kinds import horizon as horizons
-from influbench.studies.trajectory import losses_after
+from influbench.studies.trajectory import losses_along
 from influbench.testing import student_state
 
 RNG = np.random.default_rng(11)
@@ -53,8 +53,10 @@ def adam(tmp_path):
 def drops(ctx, trajectory):
     """What the steps take off each reference's loss, beyond as many empty steps."""
     batches = ctx.student.batches(ctx.reference)
-    empty = losses_after(ctx.student, batches, [[]] * len(trajectory))
-    return empty - losses_after(ctx.student, batches, trajectory)
+    steps = len(trajectory)
+    (empty,) = losses_along(ctx.student, batches, [[]] * steps, [steps])
+    (moved,) = losses_along(ctx.student, batches, trajectory, [steps])
+    return empty - moved
 
 
 def test_oracle_without_clipping_and_with_divided_gradient_by_hand(tmp_path):
@@ -209,16 +211,19 @@ def test_a_single_step_on_one_example_is_the_exact_influence(tmp_path):
 
 def test_a_horizon_of_one_step_is_the_exact_influence_and_more_steps_are_by_hand(tmp_path):
     ctx, *_ = adam(tmp_path)
-    one = scored(horizon.Horizon(steps=1), ctx, CANDIDATES)
-    assert np.allclose(one.value, scored(Exact(), ctx, CANDIDATES).value, atol=1e-14)
     before = student_state.snapshot(ctx.student)
-    found = scored(horizon.Horizon(steps=3, batch_size=2, order=1), ctx, CANDIDATES)
+    found = scored(horizon.Horizon(steps=(3, 1, 2), batch_size=2, order=1), ctx, CANDIDATES)
     assert student_state.same(before, student_state.snapshot(ctx.student))
+    assert found.per_reference is not None
+    three, one, two = found.per_reference.T
+    assert np.allclose(one, scored(Exact(), ctx, CANDIDATES).value, atol=1e-14)
     drawn = horizon.following(ctx.warmup, 2, "horizon:0:1")
     later = [next(drawn), next(drawn)]
-    gap = (drops(ctx, [[CANDIDATES[3]], *later]) - drops(ctx, [[], *later])).mean()
-    assert found.value[3] == pytest.approx(gap, abs=1e-14)
-    assert not np.allclose(found.value, one.value)
+    for measured, steps in ((two, later[:1]), (three, later)):
+        gap = (drops(ctx, [[CANDIDATES[3]], *steps]) - drops(ctx, [[], *steps])).mean()
+        assert measured[3] == pytest.approx(gap, abs=1e-14)
+        assert not np.allclose(measured, one)
+    assert np.allclose(found.value, (one + two + three) / 3)
 
 
 def test_what_follows_holds_every_example_once_a_pass_and_hangs_on_the_order():
@@ -288,7 +293,8 @@ def test_the_truth_at_a_horizon_is_the_mean_over_orders_and_its_ceiling_one_agai
     rows = []
     monkeypatch.setattr(horizons, "load_sets", lambda _: sets)
     monkeypatch.setattr(horizons, "score_all", lambda *_: scored)
-    monkeypatch.setattr(horizons, "_measured", lambda *a: truth[a[-1]])
+    along = np.stack([np.repeat(truth[1], 2, axis=0), truth[4]], axis=-1)
+    monkeypatch.setattr(horizons, "_measured", lambda *_: along)
     monkeypatch.setattr(
         horizons.scored_student, "result", lambda _, __, found, *___: rows.extend(found)
     )

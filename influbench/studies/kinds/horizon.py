@@ -42,7 +42,9 @@ def run(cfg: HorizonConfig, session: Session, study: str, run_id: str) -> RunRes
     """Scores once, measures the influence at each horizon, and compares."""
     sets = load_sets(cfg)
     scored = score_all(cfg, sets, sets.candidates, session)
-    truth = {steps: _measured(cfg, sets, scored, session, steps) for steps in cfg.steps}
+    along = _measured(cfg, sets, scored, session)
+    # One step has nothing that follows: its orders are all the same.
+    truth = {k: along[: 1 if k == 1 else None, :, i] for i, k in enumerate(cfg.steps)}
     names = [example.id for example in sets.candidates]
     rows: list[ResultRow] = []
     for method in scored.scores:
@@ -56,8 +58,7 @@ def run(cfg: HorizonConfig, session: Session, study: str, run_id: str) -> RunRes
             rows.append(row_of(base, f"horizon_{steps}/spearman", found))
     base = blank_row(study, run_id, CEILING, cfg.seed)
     for steps, orders in truth.items():
-        # One step has nothing that follows: its orders are all the same.
-        if len(orders) > 1 and steps > 1:
+        if len(orders) > 1:
             pairs = [agreement(a, b, cfg.seed) for a, b in combinations(orders, 2)]
             value = float(np.mean([one.value for one in pairs]))
             found = Estimate(value=value, n=len(names))
@@ -67,13 +68,11 @@ def run(cfg: HorizonConfig, session: Session, study: str, run_id: str) -> RunRes
     return scored_student.result(cfg, scored, rows, groups, session, (study, run_id))
 
 
-def _measured(
-    cfg: HorizonConfig, sets: Sets, scored: Scored, session: Session, steps: int
-) -> np.ndarray:
-    """Influence at the horizon, shape [order, candidate], nats per response token."""
-    rows: list[Sequence[float]] = []
-    for order in range(cfg.orders if steps > 1 else 1):
-        options = {"steps": steps, "order": order, "batch_size": cfg.following_batch}
+def _measured(cfg: HorizonConfig, sets: Sets, scored: Scored, session: Session) -> np.ndarray:
+    """Influence at each horizon, shape [order, candidate, horizon], nats per response token."""
+    rows: list[list[Sequence[float]]] = []
+    for order in range(cfg.orders if max(cfg.steps) > 1 else 1):
+        options = {"steps": cfg.steps, "order": order, "batch_size": cfg.following_batch}
         method = cfg.scoring.into(
             MethodConfig,
             estimator=horizon.NAME,
@@ -83,9 +82,8 @@ def _measured(
             device=cfg.device,
         )
         inputs = sets.candidates, sets.reference, sets.warmup, scored.student
-        label = f"horizon {steps}, order {order}"
-        found = scoring.score_candidates(session, method, *inputs, label=label)
-        rows.append([score.value for score in found.scores])
+        found = scoring.score_candidates(session, method, *inputs, label=f"horizon, order {order}")
+        rows.append([score.per_reference or () for score in found.scores])
     return np.array(rows)
 
 
