@@ -32,7 +32,10 @@ def plan(
     """Stages, passes, tokens, memory, hours, disk and money of a run; nothing is run."""
     from influbench.loop.plan import calibration
     from influbench.loop.plan import devices as sheets
+    from influbench.loop.reading import load_run
 
+    given = [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
+    cfg = None if config is None else load_run(config, given)
     path = store / calibration.FILE
     console = terminal.console()
     if calibrate:
@@ -40,7 +43,7 @@ def plan(
 
         calibration.save(path, measured())
         console.print(f"measured: {path}", soft_wrap=True, markup=False)
-    if config is None:
+    if cfg is None:
         if calibrate:
             return
         raise UserError("plan: expected a preset or a YAML file, such as 'influbench plan tiny'")
@@ -49,9 +52,7 @@ def plan(
     from influbench.loop.plan import lengths, price, tasks
     from influbench.loop.plan.paper import beside
     from influbench.loop.plan.prices import SHARDED, stand_ins
-    from influbench.loop.reading import load_run
 
-    cfg = load_run(config, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
     known = lengths.lengths(cfg.data, cfg.generation)
     found = price(cfg, tasks(cfg, known), speeds, count)
     console.print(_table(cfg.name, found))

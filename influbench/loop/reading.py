@@ -15,6 +15,8 @@ from influbench.errors import UserError
 from influbench.loop.settings import RunConfig
 
 PRESETS = files("influbench.loop") / "presets"
+OF_A_STUDY = {"question", "kind", "grid", "set"}
+"""Parts of a study file that no run has."""
 
 
 def names() -> list[str]:
@@ -63,11 +65,12 @@ def read(name: str, beside: Path | None = None, over: tuple[str, ...] = ()) -> T
 
     Args:
         name: of the preset, or a path.
-        beside: where to look for a path that is not there as it stands.
+        beside: where to look for a path that is not there as it stands; a file's base is looked
+            for beside the file.
         over: the files that have it for their base, the nearest last.
 
     Raises:
-        UserError: there is neither, or a file is its own base.
+        UserError: there is neither, a file is its own base, or holds a study.
     """
     if name in names():
         text = PRESETS.joinpath(f"{name}.yaml").read_text(encoding="utf-8")
@@ -83,6 +86,12 @@ def read(name: str, beside: Path | None = None, over: tuple[str, ...] = ()) -> T
             raise UserError(f"{path}: its own base: {' -> '.join([*over, where])}; name another")
         over = (*over, where)
         tree = read_yaml(path)
+        if parts := sorted(tree.keys() & OF_A_STUDY):
+            raise UserError(
+                f"{path}: expected one run, got a study (it has {', '.join(parts)}): "
+                f"'influbench sweep {path}' runs it, with --dry-run it says what would run"
+            )
+        beside = path.parent
     base = tree.pop("base", None)
     if base is None:
         return tree

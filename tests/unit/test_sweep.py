@@ -14,6 +14,7 @@ from influbench.errors import MethodError, UserError
 from influbench.executors import Outcome
 from influbench.executors.executor import RETRIES, WorkerLostError, attempt
 from influbench.executors.local import Local
+from influbench.loop.reading import load_run
 from influbench.results import RunResult
 from influbench.store import BusyError, Stage, Store, receipts, upkeep
 from influbench.studies import grid, kind
@@ -363,3 +364,13 @@ def test_a_full_device_is_no_bug_of_ours_wherever_it_was_met():
     assert outcome.kind == "user"
     assert "the device's memory is full (CUDA out of memory. Tried" in outcome.error
     assert "--jobs" in outcome.error
+
+
+def test_a_study_where_a_run_is_expected_is_called_one(tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text("name: s\nquestion: q\nbase: run.yaml\ngrid: {seed: [0]}\n")
+    (tmp_path / "run.yaml").write_text("base: tiny\nseed: 3\n")
+    (tmp_path / "other.yaml").write_text("base: run.yaml\n")
+    with pytest.raises(UserError, match=r"expected one run, got a study .*influbench sweep"):
+        load_run(str(study))
+    assert load_run(str(tmp_path / "other.yaml")).seed == 3
