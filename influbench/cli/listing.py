@@ -79,7 +79,7 @@ def estimator_card(name: str) -> RenderableType:
     """
     method = registry.load(name)
     facts = registry.build(name).facts
-    listing = registry.available().get(name)
+    listing = registry.available().get(registry.parse(name)[0])
     lines = {
         "class": f"{method.__module__}:{method.__qualname__}",
         "package": listing.package if listing else "given as module:Class",
