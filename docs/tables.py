@@ -12,6 +12,8 @@ A page says where they stand, and everything between two comments is written by 
     <!-- cells NAME: METRIC, COST -->            one row an arm, one column a place on the axes; the
                                                 costs are those of the first place
     <!-- ranking NAME: METRIC, OTHER -->         is the order of the arms that of the study OTHER?
+    <!-- clipped NAME: ARM, ARM, … -->          agreement as it is, and as if the gradients of
+                                                candidates were clipped as in training
     <!-- end -->
 
 The analysis is the one that the study files were written with: an arm is called better where the
@@ -44,7 +46,7 @@ from influbench.statistics.seeds import ENOUGH, over_seeds
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "docs" / "teaching.md", ROOT / "docs" / "results.md")
 BLOCK = re.compile(
-    r"(<!-- (study|differences|by_seed|answer|stages|cells|ranking) (\w+): ([^>]*?) -->\n)"
+    r"(<!-- (study|differences|by_seed|answer|stages|cells|ranking|clipped) (\w+): ([^>]*?) -->\n)"
     r".*?(<!-- end -->)",
     re.S,
 )
@@ -72,6 +74,7 @@ def filled(text: str, results: Path) -> str:
         else:
             made = {"study": _table, "differences": _differences, "answer": _answer}
             made |= {"cells": _by_cell, "by_seed": _seed_by_seed, "stages": _stages}
+            made |= {"clipped": _clipped}
             body = made[kind](study, told)
         return f"{head}{body}{end}"
 
@@ -259,6 +262,36 @@ def _ranking(study: Study, other: Study, metric: str) -> str:
         whole = len(study.missing) + len(study.runs)
         said = f"Not answered yet: {len(study.runs)} of {whole} runs are there. So far: {said}"
     return "\n".join([_wrapped(said), "", *lines]) + "\n"
+
+
+def _clipped(study: Study, arms: list[str]) -> str:
+    """Each arm's agreement as it is, and with its scores as if gradients were clipped.
+
+    A score that is linear in the candidate's gradient is multiplied by min(1, clip / its norm),
+    which the arm ``grad_norm`` has measured.
+    """
+    places = study.scores.groupby([*study.axes, "seed"], sort=False)
+    shown: dict[str, dict[Place, list[tuple[float, float]]]] = {arm: {} for arm in arms}
+    norms: list[float] = []
+    for (*place, _), rows in places:
+        config = study.runs[rows["run"].iloc[0]].config
+        values = rows.pivot_table(index="id", columns="estimator", values="value")
+        clip = config["warmup"]["clip_norm"]
+        factor = np.minimum(1.0, clip / values["grad_norm"])
+        norms += list(values["grad_norm"] / clip)
+        exact, cut = values["exact"].to_numpy(), factor.to_numpy()
+        for arm in arms:
+            own = values[arm].to_numpy()
+            pair = spearman(exact, own), spearman(exact, own * cut)
+            shown[arm].setdefault(tuple(place), []).append(pair)
+    heads = [_place(place) for place in shown[arms[0]]]
+    lines = [_line(["as it is → clipped", *heads]), _rule(len(heads))]
+    for arm, cells in shown.items():
+        means = [np.mean(pairs, axis=0) for pairs in cells.values()]
+        lines.append(_line([f"`{arm}`", *(f"{plain:.2f} → {cut:.2f}" for plain, cut in means)]))
+    longer = sum(norm > 1 for norm in norms)
+    note = f"{longer} of {len(norms)} gradients are clipped: they are {min(norms):.1f} to "
+    return "\n".join([*lines, "", f"{note}{max(norms):.1f} times as long as that allows."]) + "\n"
 
 
 def _apart(a: Any, b: Any) -> bool:

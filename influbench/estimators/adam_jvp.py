@@ -16,7 +16,8 @@ candidates go through in one of three ways that agree (``derivatives.directional
 preconditioner = "none" sets D = 1: ``gradient_dot``. "adam_after" takes v as it would be after a
 step on the references: where the warm-up left v at 0, as in the embeddings of tokens that it never
 had, the frozen D is lr/ε, and a few such tokens outweigh all else in the score. ``cosine`` divides
-by both norms, ‖w‖ and ‖∇ℓ(z)‖, and needs the gradient itself, hence method = "materialised".
+by both norms, ‖w‖ and ‖∇ℓ(z)‖, and ``clipped`` takes ∇ℓ(z) as the training would clip it; both
+need the gradient itself, hence method = "materialised".
 
 Source: the ghost inner product of Wang et al., In-Run Data Shapley, arXiv 2406.11011. Adam's metric
 with v frozen, in ghost form, was first in In-Run Data Shapley for Adam, arXiv 2602.00329, which
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import torch
 
     from influbench.derivatives.directional import Derivative
+    from influbench.derivatives.update import Update
 
 PROBES = 4
 """Warm-up examples on which the central difference is measured."""
@@ -53,6 +55,8 @@ class AdamJvp:
     method: Literal["jvp", "ghost", "central_difference", "materialised"] = "jvp"
     preconditioner: Literal["adam", "adam_after", "none"] = "adam"
     cosine: bool = False
+    clipped: bool = False
+    """With ``layers``, by the norm of those weights' gradient alone."""
     step: float | None = None
     """Of the central difference, as ‖εw‖ / ‖θ‖; None = chosen on warm-up examples."""
     layers: str | None = None
@@ -62,11 +66,12 @@ class AdamJvp:
     None = all that ``layers`` names."""
 
     def __post_init__(self) -> None:
-        if self.cosine and self.method != "materialised":
-            raise ValueError(
-                "option 'cosine' needs the norm of each gradient: set method = 'materialised', "
-                f"got '{self.method}'"
-            )
+        for option in ("cosine", "clipped"):
+            if getattr(self, option) and self.method != "materialised":
+                raise ValueError(
+                    f"option '{option}' needs the norm of each gradient: set "
+                    f"method = 'materialised', got '{self.method}'"
+                )
 
     @property
     def facts(self) -> Facts:
@@ -97,7 +102,7 @@ class AdamJvp:
             direction = [d.mul_(g) for d, g in zip(scales, direction, strict=True)]
         least = share if self.min_share is None else self.min_share
         facts = {"parameter_share": ctx.share(share, least)}
-        derivative = self._derivative(ctx, update.weights, direction, facts)
+        derivative = self._derivative(ctx, update, direction, facts)
 
         def score(examples: Examples) -> Scores:
             return Scores(value=derivative(examples), diagnostics=facts)
@@ -107,12 +112,13 @@ class AdamJvp:
     def _derivative(
         self,
         ctx: Context,
-        weights: list[torch.Tensor],
+        update: Update,
         direction: list[torch.Tensor],
         facts: dict[str, float],
     ) -> Derivative:
         from influbench.derivatives import directional
 
+        weights = update.weights
         if self.method == "jvp":
             return directional.by_forward_mode(ctx.student, weights, direction)
         if self.method == "ghost":
@@ -132,13 +138,14 @@ class AdamJvp:
                 facts["step_error"] = error
             facts["step"] = step
             return directional.by_central_difference(ctx.student, weights, direction, step)
-        return self._materialised(ctx, weights, direction)
+        return self._materialised(ctx, update, direction)
 
     def _materialised(
-        self, ctx: Context, weights: list[torch.Tensor], direction: list[torch.Tensor]
+        self, ctx: Context, update: Update, direction: list[torch.Tensor]
     ) -> Derivative:
         from influbench.derivatives import gradients
 
+        weights = update.weights
         length = gradients.norm(direction)
 
         def derivative(examples: Examples) -> np.ndarray:
@@ -146,6 +153,8 @@ class AdamJvp:
             for i, example in enumerate(examples):
                 gradient = gradients.gradient(ctx.student, weights, example)
                 values[i] = gradients.dot(direction, gradient)
+                if self.clipped:
+                    values[i] *= update.scale(gradient)
                 if self.cosine:
                     values[i] /= max(length * gradients.norm(gradient), 1e-30)
             return values

@@ -97,6 +97,20 @@ def test_adam_after_has_the_reference_gradient_in_its_second_moment(toy):
     np.testing.assert_allclose(got, gradient_rows("c", w) @ direction, rtol=1e-5)
 
 
+def test_clipped_takes_each_gradient_as_the_training_would(toy):
+    student = dataclasses.replace(toy.student, clip_norm=0.5)
+    ctx = dataclasses.replace(toy, student=student)
+    w, *_ = state(ctx)
+    each, mean = gradient_rows("c", w), gradient_rows("r", w).mean(axis=0)
+    norms = np.linalg.norm(each, axis=1)
+    assert norms.min() < 0.5 < norms.max()
+    method = AdamJvp(preconditioner="none", clipped=True, method="materialised")
+    want = (each * np.minimum(1, 0.5 / norms)[:, None]) @ mean
+    np.testing.assert_allclose(scores(method, ctx, rows("c")).value, want, rtol=1e-5)
+    with pytest.raises(ValueError, match="'clipped' needs the norm"):
+        AdamJvp(clipped=True)
+
+
 def test_a_weight_that_the_warm_up_never_moved_outweighs_nothing_with_adam_after(toy):
     """Only the last feature is new: exact barely sees what frozen v makes the whole score."""
     moments = toy.student.optimizer.state[toy.student.model.weight]
