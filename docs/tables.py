@@ -31,7 +31,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -273,7 +273,8 @@ def _clipped(study: Study, arms: list[str]) -> str:
     places = study.scores.groupby([*study.axes, "seed"], sort=False)
     shown: dict[str, dict[Place, list[tuple[float, float]]]] = {arm: {} for arm in arms}
     norms: list[float] = []
-    for (*place, _), rows in places:
+    for at, rows in places:
+        place = cast(Place, at)[:-1]
         config = study.runs[rows["run"].iloc[0]].config
         values = rows.pivot_table(index="id", columns="estimator", values="value")
         clip = config["warmup"]["clip_norm"]
@@ -283,7 +284,7 @@ def _clipped(study: Study, arms: list[str]) -> str:
         for arm in arms:
             own = values[arm].to_numpy()
             pair = spearman(exact, own), spearman(exact, own * cut)
-            shown[arm].setdefault(tuple(place), []).append(pair)
+            shown[arm].setdefault(place, []).append(pair)
     heads = [_place(place) for place in shown[arms[0]]]
     lines = [_line(["as it is → clipped", *heads]), _rule(len(heads))]
     for arm, cells in shown.items():
