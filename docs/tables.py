@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import re
 import statistics
 import sys
@@ -268,28 +269,29 @@ def _clipped(study: Study, arms: list[str]) -> str:
     """Each arm's agreement as it is, and with its scores as if gradients were clipped.
 
     A score that is linear in the candidate's gradient is multiplied by min(1, clip / its norm),
-    which the arm ``grad_norm`` has measured.
+    which the arm ``grad_norm`` has measured. Intervals are of the latter, over seeds alone.
     """
-    places = study.scores.groupby([*study.axes, "seed"], sort=False)
     shown: dict[str, dict[Place, list[tuple[float, float]]]] = {arm: {} for arm in arms}
     norms: list[float] = []
-    for at, rows in places:
-        place = cast(Place, at)[:-1]
-        config = study.runs[rows["run"].iloc[0]].config
+    for at, rows in study.scores.groupby([*study.axes, "seed"], sort=False, dropna=False):
+        place = tuple(None if v != v else v for v in cast(Place, at)[:-1])  # pandas: None is NaN
+        clip = study.runs[rows["run"].iloc[0]].config["warmup"]["clip_norm"] or math.inf
         values = rows.pivot_table(index="id", columns="estimator", values="value")
-        clip = config["warmup"]["clip_norm"]
-        factor = np.minimum(1.0, clip / values["grad_norm"])
-        norms += list(values["grad_norm"] / clip)
-        exact, cut = values["exact"].to_numpy(), factor.to_numpy()
+        norm, exact = values["grad_norm"].to_numpy(), values["exact"].to_numpy()
+        norms += list(norm / clip)
         for arm in arms:
             own = values[arm].to_numpy()
-            pair = spearman(exact, own), spearman(exact, own * cut)
+            pair = spearman(exact, own), spearman(exact, own * np.minimum(1.0, clip / norm))
             shown[arm].setdefault(place, []).append(pair)
     heads = [_place(place) for place in shown[arms[0]]]
     lines = [_line(["as it is → clipped", *heads]), _rule(len(heads))]
     for arm, cells in shown.items():
-        means = [np.mean(pairs, axis=0) for pairs in cells.values()]
-        lines.append(_line([f"`{arm}`", *(f"{plain:.2f} → {cut:.2f}" for plain, cut in means)]))
+        told: list[str] = []
+        for pairs in cells.values():
+            cut = over_seeds([Estimate(value=b, n=1) for _, b in pairs], (-1.0, 1.0))
+            number = {"value": cut.value, "low": cut.bounds[0], "high": cut.bounds[1]}
+            told.append(f"{statistics.fmean(a for a, _ in pairs):.2f} → {_shown(number, 2)}")
+        lines.append(_line([f"`{arm}`", *told]))
     longer = sum(norm > 1 for norm in norms)
     note = f"{longer} of {len(norms)} gradients are clipped: they are {min(norms):.1f} to "
     return "\n".join([*lines, "", f"{note}{max(norms):.1f} times as long as that allows."]) + "\n"

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeGuard, TypeVar, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,18 +25,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from influbench.errors import UserError
-from influbench.files import digest, yaml_value
+from influbench.files import NOT_YAML, digest, yaml_value
 
 C = TypeVar("C", bound="Config")
 Tree = dict[str, Any]
 """Settings as YAML has them."""
 
-
-NOT_YAML = (
-    yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError, TypeError,
-)  # fmt: skip
-"""What its parser raises: ``2020-13-45`` is no date, ``!!bool x`` is no key of a table of its own,
-and a thousand brackets are too deep."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What every generator that is seeded takes: numpy's and transformers' know no more and no sign."""

@@ -106,6 +106,13 @@ def _lines(path: Path) -> list[str]:
     return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
+NOT_YAML = (
+    yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError, TypeError,
+)  # fmt: skip
+"""What its parser raises: ``2020-13-45`` is no date, ``!!bool x`` is no key of a table of its own,
+and a thousand brackets are too deep."""
+
+
 class _Once(yaml.SafeLoader):
     """A key stands once in a table: of two the parser would take the last, without a word."""
 
@@ -130,7 +137,7 @@ def yaml_value(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is no YAML, a key stands twice, or it is too large.
         ValueError: a date or number that there is not, or half of a character.
-        Exception: what else PyYAML raises (``config.NOT_YAML``).
+        Exception: what else PyYAML raises (``NOT_YAML``).
     """
     value = yaml.load(text, Loader=_Once)
     if _size(value, {}) > MOST:

@@ -57,13 +57,12 @@ def draw(study: Study, out: Path, agreement: str = "spearman") -> list[Path]:
         lines = math.ceil(len(found) / columns)
         figure.set_size_inches(wide * columns, 3.3 * lines)
         panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-        for axes, panel in zip(panels, found, strict=False):
-            _draw(axes, panel)
         for axes in panels[len(found) :]:
             axes.remove()
-        if crowded or not all(
-            _named(axes, panel.points) for axes, panel in zip(panels, found, strict=False)
-        ):
+        drawings = list(zip(panels, found, strict=False))
+        for axes, panel in drawings:
+            _draw(axes, panel)
+        if crowded or not all(_named(axes, panel.points) for axes, panel in drawings):
             figure.set_size_inches(3.6 * columns + 1.2, 3.6 * lines)
             _legend(figure, [point for panel in found for point in panel.points])
         drawn = [

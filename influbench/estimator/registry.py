@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from influbench.errors import UserError
 from influbench.estimator import Estimator, Facts
 from influbench.estimator.checking import blamed
-from influbench.files import yaml_value
+from influbench.files import NOT_YAML, yaml_value
 
 GROUP = "influbench.estimators"
 TARGET = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
@@ -67,7 +66,7 @@ def _found(path: tuple[str, ...]) -> dict[str, Listing]:  # noqa: ARG001
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the options of ``name`` or ``name(option=value, other=[1, 2])``.
+    """The name and the options of ``name`` or ``name(option=value, other=[1, 2])``, values in YAML.
 
     Raises:
         UserError: what stands in the brackets is no options.
@@ -78,9 +77,10 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     name, inside = found.groups()
     try:
         options = yaml_value("{" + re.sub(r"(?<![^\s,])(\w+)\s*=", r"\1: ", inside) + "}")
-    except (ValueError, yaml.YAMLError) as error:
+    except NOT_YAML as error:
         raise UserError(
-            f"estimator '{text}': expected {name}(option=value, other=value), got {inside!r}"
+            f"estimator '{text[:80]}': expected {name}(option=value, other=value), got "
+            f"{inside[:80]!r}"
         ) from error
     alone = [o for o in options if not re.search(rf"\b{re.escape(str(o))}\s*=", inside)]
     if alone:

@@ -54,9 +54,11 @@ class AdamJvp:
 
     method: Literal["jvp", "ghost", "central_difference", "materialised"] = "jvp"
     preconditioner: Literal["adam", "adam_after", "none"] = "adam"
+    """Adam's metric with v frozen at the warm-up, or with the reference gradient in it, or none."""
     cosine: bool = False
     clipped: bool = False
-    """With ``layers``, by the norm of those weights' gradient alone."""
+    """Each candidate's gradient as the training clips it; with ``layers``, by the norm of those
+    weights' gradient alone."""
     step: float | None = None
     """Of the central difference, as ‖εw‖ / ‖θ‖; None = chosen on warm-up examples."""
     layers: str | None = None

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from scipy import stats
 
-from influbench.data.records import LedgerRow, Outcome, ResultRow
+from influbench.data.records import LedgerRow, Outcome, ResultRow, Score
 from influbench.results import RunResult, load_study, write
 from influbench.results.manifest import write_manifest
 
@@ -309,3 +309,23 @@ def test_a_number_that_fewer_seeds_have_says_so(tables, tmp_path):
         write(tmp_path, "s", f"seed={seed}", result)
     said = tables.filled(page("study", "lds, break_even_ratio"), tmp_path)
     assert "| 2.500 (1 of 3 seeds) |" in said
+
+
+def test_clipping_divides_each_score_by_the_norm_where_it_is_above_the_clip(tables, tmp_path):
+    exact, norms = [1.0, 2.0, 3.0, 4.0], [0.5, 1.0, 2.0, 50.0]
+    own = [1.0, 2.0, 12.0, 100.0]  # clipped 1, 2, 6, 2 where the clip is 1
+    for seed in range(3):
+        scores = {
+            name: [Score(id=f"c{i}", value=value) for i, value in enumerate(values)]
+            for name, values in (("exact", exact), ("grad_norm", norms), ("less", own))
+        }
+        for clip in (1.0, None):
+            config = {"seed": seed, "warmup": {"clip_norm": clip}}
+            result = RunResult(config=config, provenance={}, rows=[], scores=scores)
+            write(tmp_path, "s", f"seed={seed},clip={clip}", result)
+    said = tables.filled(page("clipped", "less"), tmp_path)
+    cut = cast(Any, stats.spearmanr(exact, [1.0, 2.0, 6.0, 2.0])).statistic
+    (line,) = [line for line in said.splitlines() if line.startswith("| `less`")]
+    assert f" 1.00 → {cut:.2f} " in line.replace("[", " [")
+    assert line.count("1.00 → 1.00") == 1  # where nothing clips
+    assert "6 of 24 gradients are clipped: they are 0.0 to 50.0 times" in said
