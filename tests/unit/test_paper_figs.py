@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.figure
@@ -58,6 +59,7 @@ def all_rows():
         rows.append(row("exact", f"midway/{p}/win_rate", 50 + p, 2))
     for name, seconds in (("exact", 4.0), ("trak", 0.5), ("random", 1e-5)):
         rows += [row(name, "seconds_per_candidate", seconds), row(name, "prepare_seconds", 9.0)]
+        rows.append(row(name, "passes_per_candidate", 3.0))
         rows += [row(name, "spearman", 0.5, 0.1), row(name, "break_even_candidates", 40.0, 9)]
         rows += [row(name, f"horizon_{k}/spearman", 0.9 / k, 0.05) for k in (1, 2, 4)]
         rows += [row(name, f"gain_{part}", 0.1, 0.05) for part in ("bottom", "middle", "top")]
@@ -232,3 +234,25 @@ def test_the_published_numbers_stand_beside_ours(made_up, tmp_path):
     assert "not comparable" in written
     times = (tmp_path / "table_7.tex").read_text()
     assert r"generate an instruction & 0.372 & 0.372 & 0.25 (n = 8) \\" in times
+
+
+def test_the_ranking_has_a_panel_a_place_and_puts_the_best_first(pages, tmp_path):
+    for bits, sign in (("3", 1), ("4", 1), ("8", -1)):
+        for seed in (0, 1):
+            rows = [
+                replace(row(name, metric, value), study="places", run=f"b{bits}s{seed}", seed=seed)
+                for name, far, passes in (("loss", 0.2, 1.0), ("trak", 0.5, 4.0), ("bm25", 0.3, 0))
+                for metric, value in (("spearman", sign * far), ("passes_per_candidate", passes))
+            ]
+            settings = {"student": {"name": f"tiny:bits={bits}"}, "seed": seed}
+            result = RunResult(config=settings, provenance={}, rows=rows)
+            write(tmp_path, "places", f"b{bits}s{seed}", result)
+    catalogue.DRAWINGS["fig_ranking"](load_study("places", tmp_path), tmp_path / "out")
+    ((figure, found),) = pages
+    assert not found
+    *places, costs = figure.axes
+    assert [axes.get_title("left") for axes in places] == [f"tiny:bits={bits}" for bits in "348"]
+    assert [text.get_text() for text in places[0].get_yticklabels()] == ["trak", "bm25", "loss"]
+    drawn = [[float(line.get_xdata()[0]) for line in axes.lines[1:]] for axes in places]
+    assert drawn == [[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [-0.5, -0.3, -0.2]]
+    assert [bar.get_width() for bar in costs.patches] == [4.0, 0.0, 1.0]
