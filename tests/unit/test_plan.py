@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.plan import beside as beside_ledger
+from benchmarks.plan import ledgers
 from influbench.errors import UserError
 from influbench.estimator import registry
 from influbench.estimator.passes import spent
-from influbench.loop.plan import calibration, devices, lengths, measure, price, tasks
+from influbench.loop.plan import calibration, devices, lengths, measure, once, price, tasks
 from influbench.loop.plan.calibration import Pace
 from influbench.loop.plan.paper import beside
 from influbench.loop.plan.shapes import KNOWN, shape_of
 from influbench.loop.reading import load_run, names
+from influbench.studies.study_file import load_study
 from tests.command import influbench
 from tests.slow_device import EVEN, SLOW
 
@@ -307,3 +309,80 @@ def test_an_8b_candidate_costs_what_one_h100_measured():
     prices = price(cfg, found, devices.speeds(devices.parse("H100")[1]))
     (exact,) = [p for p in prices if (p.task.stage, p.task.label) == ("score", "exact")][:1]
     assert exact.seconds / exact.task.items == pytest.approx(3.62, rel=0.25)
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def planned_once(study, *overrides):
+    """The stages of a study in the order of its runs, each once: stage and label."""
+    runs = load_study(ROOT / "experiments" / f"{study}.yaml", overrides).runs.values()
+    work = [(cfg, tasks(cfg, lengths.lengths(cfg.data, cfg.generation))) for cfg in runs]
+    return [
+        (task.stage, task.label.removesuffix(" instructions").removesuffix(" responses"))
+        for _, own in once(work)
+        for task in own
+        if not task.label.endswith(" instructions")  # one stage with the responses
+    ]
+
+
+def test_the_stages_of_a_study_are_those_that_its_store_had_each_once():
+    found = planned_once("quickstart")
+    assert len(set(found)) == len(found)
+    had = {(row["stage"], row["label"]) for rows in ledgers(LEDGER).values() for row in rows}
+    assert set(found) == {(stage, label) for stage, label in had if stage != "lengths"}
+
+
+def test_seeds_share_nothing_and_settings_all_that_comes_before_they_act():
+    grid = {"seed": [0, 1], "dpo.learning_rate": [1e-5, 1e-4], "data.num_reference": [8, 9]}
+    for setting, values in grid.items():
+        runs = [
+            load_run("quickstart", [f"{setting}={v}", "scoring.estimator=exact"]) for v in values
+        ]
+        work = [(cfg, tasks(cfg, lengths.lengths(cfg.data, cfg.generation))) for cfg in runs]
+        (_, first), (_, second) = once(work)
+        again = {task.stage for task in second}
+        assert len(first) == len(work[0][1])
+        if setting == "seed":
+            assert len(second) == len(first)
+        elif setting == "dpo.learning_rate":
+            assert again == {"dpo", "generate", "sft", "answer", "losses", "grade", "compare"}
+            assert all(task.label.split()[0].endswith(("exact", "exact-turns")) for task in second)
+        else:
+            assert {"score", "losses"} <= again
+            assert not [t for t in second if "round1" in t.label or t.stage == "warm_up"]
+
+
+def test_two_rounds_are_two_rounds_and_later_ones_belong_to_their_arm():
+    runs = [
+        load_run("quickstart", ["rounds=2", f"scoring.estimator={a}"]) for a in ("loss", "random")
+    ]
+    work = [(cfg, tasks(cfg, lengths.lengths(cfg.data, cfg.generation))) for cfg in runs]
+    (_, first), (_, second) = once(work)
+    assert [t.stage for t in first].count("warm_up") == 2
+    assert [t.stage for t in second].count("warm_up") == 1
+    shared = {"round1-warmup", "round1-candidates", "training-none"}
+    assert not shared & {t.label.split()[0] for t in second if t.stage == "generate"}
+    assert "round2-candidates responses" in {t.label for t in second}
+
+
+def test_a_filter_learns_candidates_and_writes_no_training_data():
+    _, found = planned("quickstart", "scoring.estimator=filter:loss", "sizes.training=8")
+    written = [task.label for task in found if task.stage == "generate"]
+    assert "training-none responses" in written
+    assert not [label for label in written if "filter" in label]
+    assert one(found, "sft", "filter:loss").items == 8
+
+
+def test_the_command_prices_a_study_of_the_loop(tmp_path):
+    study = str(ROOT / "experiments" / "quickstart.yaml")
+    done = influbench("plan", study, "--devices", "H100", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3 runs, 43 stages: 50 more are shared by runs" in done.stdout
+    seeded = influbench("plan", study, "--devices", "H100", "--seed", "1", cwd=tmp_path)
+    assert seeded.returncode == 2
+    assert "the study" in seeded.stderr
+    sanity = str(ROOT / "experiments" / "sanity.yaml")
+    other = influbench("plan", sanity, "--devices", "H100", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "study of kind 'sanity'" in other.stderr

@@ -45,6 +45,7 @@ class _Stages:
         cfg = self.cfg
         arm = arms.parse(cfg.scoring.estimator)
         if cfg.stop_after == "end":
+            yield from self._written(f"training-{arms.BASELINE}", cfg.sizes.training)
             yield from self._trained(arms.BASELINE, against=False)
             for model in self._students:
                 yield from evaluated(cfg, self.known, arms.BASE, model, against=True)
@@ -62,11 +63,12 @@ class _Stages:
             if arm.estimator:
                 if arm.pairs:
                     yield from self._taught(arm.name)
+                if arm.way != "filter":  # which learns candidates
+                    yield from self._written(f"training-{arm.name}", cfg.sizes.training)
                 yield from self._trained(arm.name, against=True)
 
     def _trained(self, name: str, *, against: bool) -> Iterator[Task]:
         cfg, rows = self.cfg, self.cfg.sizes.training
-        yield from self._written(f"training-{name}", rows)
         passes = rows * cfg.sft.epochs
         together = cfg.sft.micro_batch or cfg.sft.batch_size  # None: as many as fit
         for model in self._students:
