@@ -47,7 +47,7 @@ def draw(study: Study, out: Path) -> list[Path]:
         steps_seen = sorted({x for curve in found.values() for x in curve})
         axes.set_xticks(steps_seen, [f"{x:g}" for x in steps_seen])
         axes.set_xlabel("steps of the student")
-        axes.set_ylabel("Spearman correlation with exact")
+        axes.set_ylabel("Spearman correlation with\nthe influence of so many steps")
         legend(figure, axes, 3)
         return save(figure, out, NAME, caption(study, counts(used)))
 
