@@ -25,6 +25,8 @@ MARK = "influbench"
 STYLE = Path(__file__).with_name("style.mplstyle")
 MARKERS = "osD^vP*X<>h"  # as many as share no factor with the eight colours
 UNRECORDED = "no command records this yet: put such rows into the result file yourself"
+USUAL, LETTER = 24, 0.05
+"""Letters of a name that every page has room for, and inches of one more."""
 QUIET = "0.35"
 """Colour of what is no data: footnotes, reference lines."""
 
@@ -36,6 +38,16 @@ def page(width: float, height: float) -> Generator[Figure]:
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
         yield figure
+
+
+def room(names: Sequence[str]) -> float:
+    """Inches of names beside their lines that a page has to have beyond its own measure.
+
+    A name of up to ``USUAL`` letters fits anyway; one with its options
+    (``adam_jvp(preconditioner=adam_after, clipped=true)``) would leave no place for numbers.
+    """
+    longest = max((len(line) for name in names for line in name.splitlines()), default=0)
+    return LETTER * max(0, longest - USUAL)
 
 
 def interval(
@@ -170,8 +182,9 @@ def curves(axes: Axes, found: Mapping[str, Curve]) -> None:
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """The names of ``axes`` above the figure, where they cover nothing."""
+    """The names of ``axes`` above the figure, where they cover nothing; long ones in one column."""
     handles, names = axes.get_legend_handles_labels()
+    columns = 1 if room(names) else columns
     figure.legend(handles, names, ncols=columns, loc="outside upper left", fontsize=6.5)
 
 

@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from influbench.results import Study
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.seeds import over_seeds
-from paper_figs.drawing import caption, command, nothing, page, save
+from paper_figs.drawing import caption, command, nothing, page, room, save
 from paper_figs.records import clusters, groups_of, scores_by_seed
 
 NAME = "fig_agreement_matrix"
@@ -47,7 +47,7 @@ def draw(study: Study, out: Path) -> list[Path]:
             mean = over_seeds([table[i, j] for table in tables], (-1.0, 1.0))
             low, high = mean.bounds
             value[i, j], half[i, j] = mean.value, (high - low) / 2
-    side = 1.3 + 0.27 * len(names)
+    side = 1.3 + room(names) + 0.27 * len(names)
     with page(side + 0.6, side) as figure:
         axes = figure.subplots()
         shown = np.where(np.tri(len(names), k=-1), value, np.nan)

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatterMathtext, LogLocator, NullFormatter
 
 from influbench.results import Study
-from paper_figs.drawing import MARKERS, caption, command, forest, legend, nothing, page, save
+from paper_figs.drawing import MARKERS, caption, command, forest, legend, nothing, page, room, save
 from paper_figs.records import Row, estimate, headline
 
 NAME = "fig_break_even"
@@ -46,7 +46,8 @@ def draw(study: Study, out: Path) -> list[Path]:
         raise nothing(study, "the cost of exact and of another method", "influbench sweep")
     dearest = sorted(others, key=lambda name: -once[name])[: MOST - 1]
     gains = headline(study, REPAID)
-    with page(4.0 + 3.0 * bool(gains), 3.0) as figure:
+    beside = room([str(row["label"]) for row in gains])
+    with page(4.0 + (3.0 + beside) * bool(gains), 3.0) as figure:
         panels = figure.subplots(1, 1 + bool(gains), squeeze=False)[0]
         points = _costs(panels[0], [*oracle, *sorted(dearest)], once, rows)
         legend(figure, panels[0], 3)

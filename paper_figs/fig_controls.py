@@ -16,7 +16,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from influbench.results import BASE, Study
-from paper_figs.drawing import caption, command, curves, forest, nothing, page, save
+from paper_figs.drawing import caption, command, curves, forest, nothing, page, room, save
 from paper_figs.records import Row, counts, estimate, headline
 
 NAME = "fig_controls"
@@ -49,7 +49,8 @@ def draw(study: Study, out: Path) -> list[Path]:
         wanted = "numbers of a positive control (auc, written_RULE, heldout_loss of N% useful)"
         raise nothing(study, wanted, "influbench sweep experiments/positive_control_resolves.yaml")
     height = max(2.6, 0.9 + 0.2 * max(map(len, panels.values())))
-    with page(0.6 + 3.0 * len(panels), height) as figure:
+    labels = [str(row["label"]) for rows in panels.values() for row in rows]
+    with page(0.6 + (3.0 + room(labels)) * len(panels), height) as figure:
         places = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (metric, rows) in zip(places, panels.items(), strict=True):
             if metric == "heldout_loss":

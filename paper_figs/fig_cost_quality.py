@@ -21,7 +21,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from influbench.results import Study
 from paper_figs import labels
-from paper_figs.drawing import QUIET, caption, command, interval, nothing, page, save
+from paper_figs.drawing import QUIET, caption, command, interval, nothing, page, room, save
 from paper_figs.panels import DIRECT, ORACLE, Panel, Point, Row, panels_of
 from paper_figs.records import counts
 
@@ -63,7 +63,8 @@ def draw(study: Study, out: Path, agreement: str = "spearman") -> list[Path]:
         for axes, panel in drawings:
             _draw(axes, panel)
         if crowded or not all(_named(axes, panel.points) for axes, panel in drawings):
-            figure.set_size_inches(3.6 * columns + 1.2, 3.6 * lines)
+            beside = room([point.name for panel in found for point in panel.points])
+            figure.set_size_inches(3.6 * columns + 1.2 + beside, 3.6 * lines)
             _legend(figure, [point for panel in found for point in panel.points])
         drawn = [
             point.method.numbers[panel.metric]

@@ -15,7 +15,7 @@ from influbench.results import Study
 from influbench.results.differences import differences
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.seeds import ENOUGH
-from paper_figs.drawing import caption, command, forest, nothing, page, save
+from paper_figs.drawing import caption, command, forest, nothing, page, room, save
 from paper_figs.records import estimate
 
 NAME = "fig_differences"
@@ -42,7 +42,7 @@ def draw(study: Study, out: Path) -> list[Path]:
     rows = found.to_dict("records")
     names = sorted({row["label"] for row in rows})
     metrics = [metric for metric in TITLES if metric in set(found["metric"])]
-    with page(0.8 + 2.1 * len(metrics), 0.9 + 0.24 * len(names)) as figure:
+    with page(0.8 + room(names) + 2.1 * len(metrics), 0.9 + 0.24 * len(names)) as figure:
         panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         for axes, metric in zip(panels, metrics, strict=True):
             own = {row["label"]: row for row in rows if row["metric"] == metric}

@@ -14,7 +14,7 @@ from pathlib import Path
 from influbench.results import Study
 from influbench.results.students import AXIS, PROBED
 from influbench.statistics.estimate import Estimate
-from paper_figs.drawing import caption, command, forest, nothing, page, save
+from paper_figs.drawing import caption, command, forest, nothing, page, room, save
 from paper_figs.records import Row, counts, estimate, headline
 
 NAME = "fig_other_students"
@@ -42,13 +42,13 @@ def draw(study: Study, out: Path) -> list[Path]:
         raise nothing(study, wanted, "influbench sweep STUDY.yaml")
     places = {_place(row) for metric in shown for row in rows[metric]}
     names = sorted(places, key=lambda place: (PROBED not in place[0], *place))
-    with page(1.3 + 2.0 * len(shown), 0.9 + 0.22 * len(names)) as figure:
+    labels = [f"{model}: {arm}" for model, arm in names]
+    with page(1.3 + room(labels) + 2.0 * len(shown), 0.9 + 0.22 * len(names)) as figure:
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, metric in zip(panels, shown, strict=True):
             own: dict[tuple[str, str], Estimate] = {
                 _place(row): estimate(row) for row in rows[metric]
             }
-            labels = [f"{model}: {arm}" for model, arm in names]
             forest(axes, labels, [own.get(name) for name in names], None)
             axes.set_xlabel(METRICS[metric])
         used = [row for metric in shown for row in rows[metric]]

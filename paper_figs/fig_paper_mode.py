@@ -19,7 +19,7 @@ from influbench.statistics.agreement import spearman
 from influbench.statistics.bootstrap import interval
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.seeds import over_seeds
-from paper_figs.drawing import caption, command, forest, nothing, page, save
+from paper_figs.drawing import caption, command, forest, nothing, page, room, save
 from paper_figs.records import clusters, groups_of, scores_by_seed
 
 NAME = "fig_paper_mode"
@@ -62,7 +62,7 @@ def draw(study: Study, out: Path) -> list[Path]:
         ]
         for name in quirks
     ]
-    with page(7.0, 0.8 + 0.22 * len(quirks)) as figure:
+    with page(7.0 + room(quirks), 0.8 + 0.22 * len(quirks)) as figure:
         panels = figure.subplots(1, len(PANELS), sharey=True)
         for place, (axes, title) in enumerate(zip(panels, PANELS, strict=True)):
             names = [name.replace("_", " ") for name in quirks]

@@ -15,7 +15,7 @@ from statistics import fmean
 from influbench.results import CEILING, Study
 from influbench.results.headline import headline
 from influbench.statistics.estimate import Estimate
-from paper_figs.drawing import QUIET, caption, command, forest, nothing, page, save
+from paper_figs.drawing import QUIET, caption, command, forest, nothing, page, room, save
 from paper_figs.panels import ORACLE
 from paper_figs.records import Row, counts, estimate
 
@@ -44,7 +44,8 @@ def draw(study: Study, out: Path) -> list[Path]:
     )
     if len(names) < LEAST or not costs:
         raise nothing(study, f"{LEAST} methods with {METRIC} and {COST}", "influbench sweep")
-    with page(1.2 + 1.35 * (len(places) + 1), 0.8 + 0.17 * len(names)) as figure:
+    width = 1.3 + room(names) + 1.35 * (len(places) + 1)
+    with page(width, 0.8 + 0.17 * len(names)) as figure:
         panels = figure.subplots(1, len(places) + 1, sharey=True, squeeze=False)[0]
         for axes, (place, rows) in zip(panels, places.items(), strict=False):
             forest(axes, names, [_number(rows.get(name)) for name in names], 0.0)

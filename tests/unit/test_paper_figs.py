@@ -162,6 +162,24 @@ def test_each_is_drawn_with_no_text_over_another_and_a_caption(
             assert ("made-up device" in caption) == (study is made_up)
 
 
+LONG = "adam_jvp(preconditioner=adam_after, clipped=true, method=materialised)"
+
+
+@pytest.mark.parametrize("name", sorted({*catalogue.DRAWINGS} - {"fig_other_students"}))
+def test_a_method_named_with_its_options_finds_room(name, pages, tmp_path):
+    short = everything()
+    named = {"trak": LONG, "random": f"flipped:{LONG}"}
+    long = replace(
+        short,
+        rows=[replace(r, estimator=named.get(r.estimator, r.estimator)) for r in short.rows],
+        outcomes={named.get(arm, arm): own for arm, own in short.outcomes.items()},
+        scores={named.get(arm, arm): own for arm, own in short.scores.items()},
+    )
+    write(tmp_path, "made_up", "r0", long)
+    assert catalogue.DRAWINGS[name](load_study("made_up", tmp_path), tmp_path / "out")
+    assert not [pair for _, found in pages for pair in found]
+
+
 @pytest.mark.parametrize("name", ["tab_published", "fig_cost_quality", "fig_influence_shift"])
 def test_the_same_records_give_the_same_bytes(name, made_up, tmp_path):
     files = catalogue.DRAWINGS[name](made_up, tmp_path / "one")
