@@ -18,10 +18,10 @@ FIGURES = sorted((ROOT / "paper_figs").glob("*.py"))
 ESTIMATORS = sorted((PACKAGE / "estimators").glob("*.py"))
 
 ORDER = (
-    "errors", "files", "config", "data", "terminal", "estimator", "statistics", "store", "models",
-    "foreign", "judging", "results", "student", "derivatives", "estimators", "executors",
-    "generation", "training", "scoring", "evaluation", "testing", "loop", "studies", "report",
-    "cli", "__main__",
+    "errors", "files", "servers", "config", "data", "terminal", "estimator", "statistics",
+    "store", "models", "foreign", "judging", "results", "student", "derivatives", "estimators",
+    "executors", "generation", "training", "scoring", "evaluation", "testing", "loop", "studies",
+    "report", "cli", "__main__",
 )  # fmt: skip
 """Every package and module in the root, each importing only from those before it."""
 

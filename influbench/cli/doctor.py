@@ -12,8 +12,8 @@ from rich.table import Table
 
 from influbench import models
 from influbench.foreign import environments
-from influbench.judging.endpoint import public
 from influbench.models import embedded
+from influbench.servers import public
 from influbench.terminal import cell
 
 EXTRAS = {

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import email.utils
 import math
 import os
-import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from influbench import servers
 from influbench.errors import UserError
 from influbench.judging.protocol import JudgeConfig
+from influbench.servers import Counted
 
 OPENAI_URL = "https://api.openai.com/v1"
-
-Count = Annotated[int, Field(ge=0, lt=2**40)]
-"""So many tokens; a server that says less or more says nonsense, and money would be made of it."""
 
 ROUNDING = 1e-3
 """How far above 0 a log-probability may come by its rounding."""
@@ -92,18 +88,20 @@ class Choice(BaseModel):
         return {token: value for token, value in top.items() if math.isfinite(value)} or None
 
 
-class Tokens(BaseModel):
-    """What the endpoint counted; without it nothing could be accounted for."""
-
-    prompt_tokens: Count
-    completion_tokens: Count = 0
-
-
 class Completion(BaseModel):
     """What we need of a chat completion; anything else in it is ignored."""
 
     choices: list[Choice]
-    usage: Tokens
+    usage: Counted
+    """Without it nothing could be accounted for."""
+
+
+def uncounted(cfg: JudgeConfig, usage: Counted) -> str:
+    """What an answer does not count though it has a price, in words; empty where nothing."""
+    missing = usage.uncounted(
+        prompt_tokens=cfg.prompt_price, completion_tokens=cfg.completion_price
+    )
+    return f"expected usage with {' and '.join(missing)}, which have a price" if missing else ""
 
 
 def top_probabilities(choices: Sequence[str], top: Mapping[str, float]) -> tuple[float, ...] | None:
@@ -132,45 +130,7 @@ def address(cfg: JudgeConfig) -> str:
         or os.environ.get("OPENAI_BASE_URL")
         or OPENAI_URL
     )
-    return checked_url(url, "the judge's base_url")
-
-
-def checked_url(url: str, what: str) -> str:
-    """An address that a request can go to.
-
-    Raises:
-        UserError: it is none; ``what`` it is the address of.
-    """
-    try:
-        parts = urlsplit(url)
-        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # half an IPv6 address, a port that is no number or too high
-        fits = False
-    if not fits or not url.isprintable() or " " in url:
-        raise UserError(f"expected {what} as http(s)://host[:port]/v1, got {public(url)!r}")
-    return url
-
-
-def public(url: str) -> str:
-    """The address without a user name, a password or a query."""
-    scheme, slashes, rest = url.partition("://")
-    host, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
-    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
-
-
-def sent(key: str, variable: str) -> str:
-    """A key as a header can carry it: a file that was read into a variable ends its line.
-
-    Raises:
-        UserError: no header can; the key is not shown.
-    """
-    bare = key.strip()
-    if not (bare.isascii() and bare.isprintable()):
-        raise UserError(
-            f"expected a key of printable ASCII characters in ${variable}, got others (line "
-            "breaks, quotes of a text editor): copy it anew"
-        )
-    return bare
+    return servers.checked_url(url, "the judge's base_url")
 
 
 def key(cfg: JudgeConfig, url: str) -> str:
@@ -184,27 +144,13 @@ def key(cfg: JudgeConfig, url: str) -> str:
     if cfg.key_variable:
         if not os.environ.get(cfg.key_variable):
             raise UserError(f"expected the judge's key in ${cfg.key_variable}, which is not set")
-        return sent(os.environ[cfg.key_variable], cfg.key_variable)
-    found = sent(os.environ.get("INFLUBENCH_JUDGE_KEY", ""), "INFLUBENCH_JUDGE_KEY")
+        return servers.sent(os.environ[cfg.key_variable], cfg.key_variable)
+    found = servers.sent(os.environ.get("INFLUBENCH_JUDGE_KEY", ""), "INFLUBENCH_JUDGE_KEY")
     if not found and url in (OPENAI_URL, os.environ.get("OPENAI_BASE_URL")):
-        found = sent(os.environ.get("OPENAI_API_KEY", ""), "OPENAI_API_KEY")
+        found = servers.sent(os.environ.get("OPENAI_API_KEY", ""), "OPENAI_API_KEY")
     if not found and url == OPENAI_URL:
         raise UserError(
             "a judge at OpenAI needs a key in $OPENAI_API_KEY or $INFLUBENCH_JUDGE_KEY; for a "
             "server of your own set base_url or $INFLUBENCH_JUDGE_URL"
         )
     return found
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, from a number or a date; None where unclear."""
-    value = headers.get("retry-after", "").strip()
-    try:
-        asked = float(value)
-    except ValueError:
-        try:
-            asked = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):  # "soon", the year 999999
-            return None
-        return max(0.0, asked)
-    return asked if 0 <= asked < math.inf else None

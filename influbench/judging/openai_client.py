@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from influbench import servers
 from influbench.errors import UserError
 from influbench.judging import endpoint as judge_endpoint
 from influbench.judging import refusals
@@ -25,6 +26,7 @@ from influbench.judging.archive import judgement, request_key
 from influbench.judging.protocol import JudgeConfig, Judgement, Keep, Request
 from influbench.judging.refusals import Way
 from influbench.judging.written import without_thoughts
+from influbench.servers import Counted
 from influbench.store.budget import Budget
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class OpenAIBackend:
         self._cfg = cfg
         self._budget = budget
         self._url = judge_endpoint.address(cfg)
-        self._where = judge_endpoint.public(self._url)
+        self._where = servers.public(self._url)
         self._key = judge_endpoint.key(cfg, self._url)
         self._way = Way(0 if cfg.logprobs == "never" else cfg.top_logprobs)
         self._token_limit = cfg.token_limit
@@ -198,6 +200,8 @@ class OpenAIBackend:
             raise _AgainError(
                 f"expected a chat completion with choices and usage, got {shown!r}"
             ) from None
+        if why := judge_endpoint.uncounted(self._cfg, found.usage):
+            raise _AgainError(why)
         return self._judgement(request, said, found.usage, way)
 
     def _refused(self, request: Request, error: APIStatusError, way: Way) -> None:
@@ -221,7 +225,7 @@ class OpenAIBackend:
             return
         passing = code in RETRIED or (code >= 500 and code != 501)
         if passing and "insufficient_quota" not in said:
-            wait = judge_endpoint.retry_after(error.response.headers)
+            wait = servers.retry_after(error.response.headers)
             raise _AgainError(f"HTTP {code} {said}", wait) from None
         raise (self._doubt or refusal) from None
 
@@ -246,11 +250,7 @@ class OpenAIBackend:
         return parameters | ({"logprobs": True, "top_logprobs": way.top} if way.top else {})
 
     def _judgement(
-        self,
-        request: Request,
-        said: judge_endpoint.Choice,
-        tokens: judge_endpoint.Tokens,
-        way: Way,
+        self, request: Request, said: judge_endpoint.Choice, tokens: Counted, way: Way
     ) -> Judgement:
         text = said.message.text()
         cut = said.finish_reason == "length" and not without_thoughts(text)

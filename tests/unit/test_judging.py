@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from influbench import judging
+from influbench import judging, servers
 from influbench.errors import UserError
 from influbench.judging import Archive, ArchivedJudge, build
 from influbench.judging import endpoint as judge_endpoint
@@ -229,7 +229,7 @@ def test_addresses_come_from_settings_then_environment(monkeypatch):
     assert judge_endpoint.address(JudgeConfig(base_url="http://c/v1")) == "http://c/v1"
     with pytest.raises(UserError, match="base_url"):
         judge_endpoint.address(JudgeConfig(base_url="localhost:8000"))
-    assert judge_endpoint.public("https://me:pw@host:1/v1?k=secret") == "https://host:1/v1"
+    assert servers.public("https://me:pw@host:1/v1?k=secret") == "https://host:1/v1"
 
 
 def test_openai_keys_go_to_nobody_else(monkeypatch):
@@ -255,7 +255,7 @@ def test_openai_keys_go_to_nobody_else(monkeypatch):
     [("7", 7.0), ("0.5", 0.5), ("", None), ("soon", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)],
 )
 def test_retry_after(header, seconds):
-    assert judge_endpoint.retry_after({"retry-after": header}) == seconds
+    assert servers.retry_after({"retry-after": header}) == seconds
 
 
 def test_total_of_nothing():

@@ -212,9 +212,22 @@ def test_no_money_is_made_of_counts_that_cannot_be(odds, asker, count):
 def test_a_paid_server_that_counts_nothing_is_refused_and_a_free_one_is_not(odds, asker):
     way, odds.on = ASKERS[asker]
     odds.odd = 200, {}, answer(RIGHT[odds.on], ("usage",), "missing")
-    with pytest.raises(UserError, match="expected usage with each answer"):
+    with pytest.raises(UserError, match="expected usage with prompt_tokens"):
         getattr(odds, way)()
     getattr(odds, way)(server_prompt_price=0)
+
+
+@pytest.mark.parametrize("asker", ["judge", "teacher", "engine"])
+@pytest.mark.parametrize("count", ["prompt_tokens", "completion_tokens"])
+def test_half_a_count_is_enough_where_only_that_half_is_paid(odds, asker, count):
+    way, odds.on = ASKERS[asker]
+    server = "" if asker == "judge" else "server_"
+    price = f"{server}{count.replace('tokens', 'price')}"
+    free = {f"{server}prompt_price": 0, f"{server}completion_price": 0}
+    odds.odd = 200, {}, answer(RIGHT[odds.on], ("usage", count), "missing")
+    with pytest.raises(UserError, match=f"expected usage with {count}"):
+        getattr(odds, way)(**{**free, price: 3.0})
+    getattr(odds, way)(**free)
 
 
 @pytest.mark.parametrize("ids", [[5, 10**6], [-1, 6]])

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from influbench import servers
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.generation.completion import Completion
 from influbench.generation.settings import Sampling, ServerSettings
-from influbench.judging import endpoint as judge_endpoint
-from influbench.judging.endpoint import Count
+from influbench.servers import Counted
 from influbench.store import Work
 from influbench.store.budget import Budget
 from influbench.store.ledger import Phase
@@ -37,13 +37,6 @@ LONGEST_WAIT_S = 30.0
 
 
 R = TypeVar("R", bound=BaseModel)
-
-
-class Usage(BaseModel):
-    """What the server counted."""
-
-    prompt_tokens: Count
-    completion_tokens: Count
 
 
 class _Model(BaseModel):
@@ -104,7 +97,7 @@ class Asking(ABC):
                 that might cost more than the cap leaves.
         """
         self.stopped.clear()
-        answered: list[Usage] = []
+        answered: list[Counted] = []
 
         def one(row: tuple[str, str]) -> Completion:
             try:
@@ -130,7 +123,7 @@ class Asking(ABC):
 
     def _within_budget(
         self, name: str, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str]
-    ) -> tuple[Completion, Usage]:
+    ) -> tuple[Completion, Counted]:
         # A token is at least a byte, so this can only be too high: the cap is never exceeded.
         most = self.cfg.server_price(len(prompt.encode()) + 16, sampling.max_new_tokens)
         while not self.budget.reserve(name, most):
@@ -152,7 +145,7 @@ class Asking(ABC):
     @abstractmethod
     def one(
         self, name: str, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str]
-    ) -> tuple[Completion, Usage]:
+    ) -> tuple[Completion, Counted]:
         """One completion; ``name`` is its id."""
 
     def rules(self, name: str, seed: int, sampling: Sampling) -> dict[str, Any]:
@@ -166,19 +159,22 @@ class Asking(ABC):
             "seed": int(digest(f"{seed}:{name}")[:12], 16) % 2**31,
         }
 
-    def counted(self, usage: Usage | None) -> Usage:
+    def counted(self, usage: Counted | None) -> Counted:
         """What the server counted; nothing where nothing is paid for it.
 
         Raises:
             UserError: it counts nothing and is paid by the token.
         """
-        if usage is None and self.cfg.server_price(1, 1):
+        found, cfg = usage or Counted(), self.cfg
+        if missing := found.uncounted(
+            prompt_tokens=cfg.server_prompt_price, completion_tokens=cfg.server_completion_price
+        ):
             raise UserError(
-                f"the server at {self.at}: expected usage with each answer, since it has prices, "
-                "got none: what it costs cannot be counted; let it count, or set "
-                "server_prompt_price and server_completion_price to 0"
+                f"the server at {self.at}: expected usage with {' and '.join(missing)} with each "
+                "answer, since it has prices, got none: what it costs cannot be counted; let it "
+                "count, or set server_prompt_price and server_completion_price to 0"
             )
-        return usage or Usage(prompt_tokens=0, completion_tokens=0)
+        return found
 
     @cached_property
     def url(self) -> str:
@@ -188,12 +184,12 @@ class Asking(ABC):
                 "engine = server or teacher.kind = endpoint: expected server_url, such as "
                 "http://127.0.0.1:8000/v1, got none"
             )
-        return judge_endpoint.checked_url(self.cfg.server_url, "server_url").rstrip("/")
+        return servers.checked_url(self.cfg.server_url, "server_url").rstrip("/")
 
     @property
     def at(self) -> str:
         """The address as it is shown, without a password."""
-        return judge_endpoint.public(self.url)
+        return servers.public(self.url)
 
     @cached_property
     def listed(self) -> _Model:
@@ -207,7 +203,7 @@ class Asking(ABC):
         if variable := self.cfg.server_key_variable:
             if not os.environ.get(variable):
                 raise UserError(f"expected the server's key in ${variable}, which is not set")
-            key = judge_endpoint.sent(os.environ[variable], variable)
+            key = servers.sent(os.environ[variable], variable)
             found["Authorization"] = f"Bearer {key}"
         return found
 
@@ -238,7 +234,7 @@ class Asking(ABC):
             except urllib.error.HTTPError as error:
                 why = f"HTTP {error.code} {_said(error)}"
                 told = {name.lower(): value for name, value in error.headers.items()}
-                wait = judge_endpoint.retry_after(told) or 0.0
+                wait = servers.retry_after(told) or 0.0
                 if error.code not in PASSING:
                     break
             except ValidationError as error:

@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from influbench.generation.completion import Completion
-from influbench.generation.engines.asking import Asking, Usage
+from influbench.generation.engines.asking import Asking
 from influbench.generation.settings import Sampling
+from influbench.servers import Counted
 
 
 class _Message(BaseModel):
@@ -28,7 +29,7 @@ class _Choice(BaseModel):
 
 class _Reply(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
-    usage: Usage | None = None
+    usage: Counted | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Endpoint(Asking):
 
     def one(
         self, name: str, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str]
-    ) -> tuple[Completion, Usage]:
+    ) -> tuple[Completion, Counted]:
         """See ``Asking``; the prompt is a user's turn."""
         body: dict[str, Any] = {
             "model": self.cfg.server_model or self.model,

@@ -19,9 +19,10 @@ from pydantic import BaseModel, Field
 
 from influbench.errors import UserError
 from influbench.generation.completion import Completion
-from influbench.generation.engines.asking import Asking, Usage
+from influbench.generation.engines.asking import Asking
 from influbench.generation.settings import Sampling
 from influbench.models import conversation
+from influbench.servers import Counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -44,7 +45,7 @@ class _Choice(BaseModel):
 
 class _Reply(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
-    usage: Usage | None = None
+    usage: Counted | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Server(Asking):
 
     def one(
         self, name: str, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str]
-    ) -> tuple[Completion, Usage]:
+    ) -> tuple[Completion, Counted]:
         """See ``Asking``; the prompt goes as tokens."""
         tokens = self.tokenizer.encode(prompt, add_special_tokens=False)
         body: dict[str, Any] = {
