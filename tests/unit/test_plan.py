@@ -17,6 +17,7 @@ from influbench.loop.plan.calibration import Pace
 from influbench.loop.plan.paper import beside
 from influbench.loop.plan.shapes import KNOWN, shape_of
 from influbench.loop.reading import load_run, names
+from influbench.loop.settings import RunConfig
 from influbench.studies.study_file import load_study
 from tests.command import influbench
 from tests.slow_device import EVEN, SLOW
@@ -314,10 +315,12 @@ def test_an_8b_candidate_costs_what_one_h100_measured():
 ROOT = Path(__file__).parents[2]
 
 
-def planned_once(study, *overrides):
+def planned_once(study):
     """The stages of a study in the order of its runs, each once: stage and label."""
-    runs = load_study(ROOT / "experiments" / f"{study}.yaml", overrides).runs.values()
-    work = [(cfg, tasks(cfg, lengths.lengths(cfg.data, cfg.generation))) for cfg in runs]
+    runs = load_study(ROOT / "experiments" / f"{study}.yaml").runs.values()
+    told = [cfg for cfg in runs if isinstance(cfg, RunConfig)]
+    assert len(told) == len(runs)
+    work = [(cfg, tasks(cfg, lengths.lengths(cfg.data, cfg.generation))) for cfg in told]
     return [
         (task.stage, task.label.removesuffix(" instructions").removesuffix(" responses"))
         for _, own in once(work)
