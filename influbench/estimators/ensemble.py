@@ -46,7 +46,8 @@ class Ensemble:
         """All that its members need, and the warm-up set to rank against."""
         members = [registry.build(name).facts for name in self.members]
         needs: set[Need] = {"warmup"}
-        passes = "theirs + W", "theirs"
+        once, each = (" + ".join(m.passes[i] for m in members) for i in (0, 1))
+        passes = f"{once} + W({each})", each
         return Facts("rank", "rank averaging", needs.union(*(m.needs for m in members)), passes)
 
     def prepare(self, ctx: Context) -> Scorer:

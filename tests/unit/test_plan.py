@@ -60,7 +60,7 @@ def test_requests_are_no_passes_and_what_nobody_knows_is_none():
     assert spent("theirs + W", {"M": 1, "W": 1}, {}) is None
 
 
-@pytest.mark.parametrize("name", sorted(set(registry.available()) - {"ensemble"}))
+@pytest.mark.parametrize("name", sorted(registry.available()))
 def test_every_method_of_ours_can_be_planned(name):
     method = registry.build(name)
     sizes = {"M": 8, "W": 8}
