@@ -30,6 +30,8 @@ COUNTS = Counts(candidates=100, references=64, warmup=50)
         ("mates", 20, 64, {"budget": 26}, 19.96),
         # Four exact scores at least, then references: 1.16 + 0.06 m
         ("mates", 2, 14, {"budget": 4}, 2.0),
+        # (4 m + 50 (3 + 1)) / 100 + 3 + 1
+        ("ensemble", 8, 50, {}, 8.0),
         # 3 m / 100 + (5 b) / 100 + 2, of 50 examples
         ("influence_distillation", 5, 64, {"budget": 21}, 4.97),
     ],
@@ -49,7 +51,7 @@ def test_the_largest_spend_within_the_budget(name, budget, references, options, 
         ("bm25", 5, "it makes none"),
         ("judge", 5, "it makes none"),
         ("embedding", 5, "it makes none"),
-        ("ensemble", 5, "not told beforehand"),
+        ("ensemble", 5, "costs 6.08 with 2 of 64"),
         ("grad_norm", 2, "costs 3 with 64 of 64"),
         ("exact", 5, "costs 5.04 with 2 of 64"),
         ("gradient_dot", 20, "costs 4.92 with 64 of 64 references, and has nothing to spend more"),
@@ -60,6 +62,11 @@ def test_a_method_that_cannot_use_a_budget_says_why(name, budget, why):
     note = spend(name, {}, budget, COUNTS).note
     assert note.startswith(f"{name}: cannot use a budget of {budget} passes a candidate: ")
     assert why in note
+
+
+def test_what_hangs_on_options_of_a_member_is_not_told_beforehand():
+    note = spend("ensemble", {"members": ["mates", "loss"]}, 5, COUNTS).note
+    assert "what it costs is not told beforehand" in note
 
 
 @pytest.mark.parametrize("name", sorted(registry.available()))
