@@ -64,8 +64,8 @@ def test_a_method_that_cannot_use_a_budget_says_why(name, budget, why):
     assert why in note
 
 
-def test_what_hangs_on_options_of_a_member_is_not_told_beforehand():
-    note = spend("ensemble", {"members": ["mates", "loss"]}, 5, COUNTS).note
+def test_passes_and_requests_together_are_not_told_beforehand():
+    note = spend("ensemble", {"members": ["judge", "loss"]}, 5, COUNTS).note
     assert "what it costs is not told beforehand" in note
 
 
