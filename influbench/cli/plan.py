@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +64,8 @@ def plan(
     several = len(runs) > 1
     console.print(_of_study(runs[0].name, found) if several else _table(runs[0].name, found))
     if several:
-        made, all_of_them = len(found), sum(len(own) for _, own in work)
+        made = _stages(p.task for p in found)
+        all_of_them = sum(_stages(own) for _, own in work)
         console.print(
             f"{len(runs)} runs, {made} stages: {all_of_them - made} more are shared by runs",
             highlight=False,
@@ -115,19 +116,19 @@ def _runs(config: str, overrides: Sequence[str], seed: int | None) -> list[RunCo
     path = Path(config)
     if config in names() or not path.is_file() or not OF_A_STUDY & read_yaml(path).keys():
         return [load_run(config, overrides, last={} if seed is None else {"seed": seed})]
+    from influbench.studies.kind import LOOP
     from influbench.studies.study_file import load_study
 
     if seed is not None:
         raise UserError(f"--seed {seed}: expected none, since the study {config} has its own")
     study = load_study(config, overrides)
-    found = [cfg for cfg in study.runs.values() if isinstance(cfg, RunConfig)]
-    if len(found) < len(study.runs):
+    if study.kind != LOOP:
         raise UserError(
             f"{config}: expected a run or a study of the loop, whose stages are known before they "
             f"are run, got a study of kind '{study.kind}': 'influbench sweep {config} --dry-run' "
             "says which of its runs are there"
         )
-    return found
+    return [cfg for cfg in study.runs.values() if isinstance(cfg, RunConfig)]
 
 
 def _of_study(name: str, found: Sequence[Priced]) -> Table:
@@ -143,7 +144,7 @@ def _of_study(name: str, found: Sequence[Priced]) -> Table:
         money = sum(priced.money for priced in several)
         table.add_row(
             escape(kind),
-            str(len(several)),
+            str(_stages(priced.task for priced in several)),
             *_numbers(several),
             _size(max(priced.memory for priced in several)),
             f"${money:,.2f}" if money else "",
@@ -164,6 +165,11 @@ def _table(name: str, found: Sequence[Priced]) -> Table:
             f"${priced.money:,.2f}" if priced.money else "",
         )
     return table
+
+
+def _stages(tasks: Iterable[Task]) -> int:
+    """How many there are: instructions and their responses are written by one."""
+    return sum(not task.label.endswith(" instructions") for task in tasks)
 
 
 def _columns(name: str, titles: Sequence[str]) -> Table:

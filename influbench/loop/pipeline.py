@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -82,11 +82,9 @@ def run(cfg: RunConfig, session: Session) -> Run:
     teacher = teacher_of(cfg, session)
     students = {one.name: templated(one, session.run) for one in (cfg.student, *cfg.students)}
     student = students[cfg.student.name]
-    if teacher.digest in {one.digest for one in students.values()}:
-        session.note(
-            f"teacher and student are the same model ({cfg.teacher.name}): what it writes has "
-            "nothing to teach it; take a student that the teacher is ahead of"
-        )
+    same = teacher.digest in {one.digest for one in students.values()}
+    for note in _doubts(cfg, arm, same):
+        session.note(note)
     steps = Steps(cfg, session, sets, students)
     untaught: Marks = {}
     base: Marks = {}
@@ -150,3 +148,14 @@ def run(cfg: RunConfig, session: Session) -> Run:
         ledger=session.ledger,
         notes=session.notes,
     )
+
+
+def _doubts(cfg: RunConfig, arm: arms.Arm, same: bool) -> Iterator[str]:
+    """What its settings make of a run, where that can hardly be meant."""
+    if same:
+        yield (
+            f"teacher and student are the same model ({cfg.teacher.name}): what it writes has "
+            "nothing to teach it; take a student that the teacher is ahead of"
+        )
+    if cfg.scoring.options and not arm.estimator:
+        yield f"scoring.options are not used: arm '{arm.name}' teaches by no method"

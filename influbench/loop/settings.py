@@ -11,6 +11,7 @@ from influbench.data import DataConfig
 from influbench.evaluation.settings import EvaluationConfig
 from influbench.generation.settings import GenerationSettings
 from influbench.judging import JudgeConfig
+from influbench.loop import arms
 from influbench.loop.preferences import PreferenceConfig
 from influbench.models.settings import ModelConfig
 from influbench.scoring.settings import ScoringSettings
@@ -31,6 +32,10 @@ class ScoringConfig(ScoringSettings):
         description="also scored on the same candidates, for the agreement table; a name may carry "
         "options, such as gradient_dot(layers=mlp)",
     )
+
+    def options_of(self, name: str) -> dict[str, Any]:
+        """The options of one method: those that are set are of the one that the arm teaches by."""
+        return self.options if name == arms.parse(self.estimator).estimator else {}
 
     def knobs(self) -> ScoringSettings:
         """How all of them are run."""

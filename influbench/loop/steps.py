@@ -118,7 +118,7 @@ class Steps:
         cfg = own.knobs().into(
             MethodConfig,
             estimator=name,
-            options=own.options if name == own.estimator else {},
+            options=own.options_of(name),
             dtype=self.cfg.student.dtype,
             judge=self.cfg.placed_judge(),
             **self._everywhere,

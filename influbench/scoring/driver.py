@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from influbench.data.records import Example, LedgerRow, ModelRef, Score
 from influbench.estimator import registry
+from influbench.estimator.source import source_of
 from influbench.judging import JudgeConfig
 from influbench.scoring import noise_floor, stage
 from influbench.scoring.settings import ORACLE, MethodConfig
@@ -66,7 +67,8 @@ def score_candidates(
     Raises:
         UserError: see ``scoring.stage.score``.
     """
-    told = registry.build(method.estimator, method.options).facts
+    built = registry.build(method.estimator, method.options)
+    told = built.facts
     asks = "judge" in told.needs
     label = label or method.estimator
     if method.objective != "nll" and not told.objectives:
@@ -80,6 +82,7 @@ def score_candidates(
             "judge": (method.judge or JudgeConfig()) if asks else None,
             "workers": 1 if asks else method.workers,
             "archive": session.archive,
+            "source": source_of(built),
         }
     )
     limit, counts = method.budget, Counts(len(candidates), len(reference), len(warmup))

@@ -94,6 +94,7 @@ class MethodConfig(ScoringSettings):
     seed: Seed = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     judge: JudgeConfig | None = None
+    source: str = seldom("", "digest of the method's own files, where it is not ours")
     told: Told = seldom(Told(), "how the student steps, where that is not as its folder says")
     device: str = transport("auto")
     archive: Path | None = transport(None, "where bought judgements are kept")

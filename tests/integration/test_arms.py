@@ -62,6 +62,14 @@ def test_an_arms_name_says_how_it_teaches_and_by_whose_scores(name, way, estimat
     assert arms.parse(name) == arms.Arm(name, way, estimator)
 
 
+@pytest.mark.parametrize("arm", ["loss", "flipped:loss", "bootstrap:loss", "filter:loss"])
+def test_options_are_of_the_method_that_the_arm_teaches_by(arm):
+    cfg = presets.load_run("tiny", [f"scoring.estimator={arm}", "scoring.options.prefer=high"])
+    assert cfg.scoring.options_of("loss") == {"prefer": "high"}
+    assert cfg.scoring.options_of("exact") == {}
+    assert cfg.scoring.options_of(arm) == ({"prefer": "high"} if arm == "loss" else {})
+
+
 @pytest.mark.parametrize("name", ["flipped:", "bootstrap:none"])
 def test_a_control_without_an_estimator_is_refused(name):
     with pytest.raises(UserError, match="expected an estimator after"):
@@ -150,6 +158,15 @@ def test_filter_learns_the_best_candidates_and_writes_nothing(store):
     assert outcomes(turn.marks)
     with pytest.raises(UserError, match=r"at least 9 candidates .* got 8"):
         run(store, "scoring.estimator=filter:length", "sizes.training=9")
+
+
+def test_an_arm_is_scored_with_the_options_that_are_set(store):
+    filtered, option = "scoring.estimator=filter:loss", "scoring.options.prefer=high"
+    (plain,), (told,) = (run(store, filtered, *more).rounds for more in ((), (option,)))
+    scores = [[score.value for score in turn.scores["loss"]] for turn in (plain, told)]
+    assert scores[1] == pytest.approx([-value for value in scores[0]])
+    note = "scoring.options are not used: arm 'none' teaches by no method"
+    assert note in run(store, "scoring.estimator=none", option).notes
 
 
 def test_all_arms_learn_as_many_response_tokens(store):

@@ -369,6 +369,30 @@ def test_two_rounds_are_two_rounds_and_later_ones_belong_to_their_arm():
     assert "round2-candidates responses" in {t.label for t in second}
 
 
+KEPT = ("keep_checkpoints=2", "scoring.compare=[]")
+
+
+def test_what_a_student_on_the_way_scores_hangs_on_how_it_is_scored():
+    runs = [
+        load_run("tiny", [*KEPT, f"scoring.estimator={arm}", f"scoring.learn={learn}"])
+        for arm in ("none", "random")
+        for learn in ("all", "last")
+    ]
+    work = [(cfg, tasks(cfg, lengths.lengths(cfg.data, cfg.generation))) for cfg in runs]
+    own = [
+        [t.label for t in found if t.label.startswith("none student@")] for _, found in once(work)
+    ]
+    both = ["none student@0.5"] * 2 + ["none student@1"] * 2  # with the noise floor of each
+    assert [sorted(labels) for labels in own] == [both, both, [], []]
+
+
+@pytest.mark.parametrize("compare", ["[]", "[exact]"])
+def test_a_kept_teacher_is_looked_at_before_its_first_step(compare):
+    settings = [*KEPT, f"scoring.compare={compare}", "scoring.estimator=random", "rounds=2"]
+    _, found = planned("tiny", *settings)
+    assert [t.stage for t in found if t.label == "exact"] == ["score", "noise_floor"] * 2
+
+
 def test_a_filter_learns_candidates_and_writes_no_training_data():
     _, found = planned("quickstart", "scoring.estimator=filter:loss", "sizes.training=8")
     written = [task.label for task in found if task.stage == "generate"]
@@ -381,11 +405,12 @@ def test_the_command_prices_a_study_of_the_loop(tmp_path):
     study = str(ROOT / "experiments" / "quickstart.yaml")
     done = influbench("plan", study, "--devices", "H100", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "3 runs, 43 stages: 50 more are shared by runs" in done.stdout
+    assert "3 runs, 38 stages: 44 more are shared by runs" in done.stdout
     seeded = influbench("plan", study, "--devices", "H100", "--seed", "1", cwd=tmp_path)
     assert seeded.returncode == 2
     assert "the study" in seeded.stderr
-    sanity = str(ROOT / "experiments" / "sanity.yaml")
-    other = influbench("plan", sanity, "--devices", "H100", cwd=tmp_path)
-    assert other.returncode == 2
-    assert "study of kind 'sanity'" in other.stderr
+    for name, kind in (("sanity", "sanity"), ("paper_mode", "released_code")):
+        file = str(ROOT / "experiments" / f"{name}.yaml")
+        other = influbench("plan", file, "--devices", "H100", cwd=tmp_path)
+        assert other.returncode == 2
+        assert f"study of kind '{kind}'" in other.stderr

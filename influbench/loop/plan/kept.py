@@ -8,6 +8,7 @@ from dataclasses import replace
 from influbench.loop import arms
 from influbench.loop.plan.task import Task
 from influbench.loop.settings import RunConfig
+from influbench.scoring.settings import ORACLE
 
 STATE = 3
 """Copies of the weights that a student kept with its moments takes."""
@@ -44,6 +45,9 @@ def _added(cfg: RunConfig, found: Sequence[Task], influence: Sequence[Task]) -> 
             yield from (replace(task, label=f"{name} student@{share}") for task in influence)
     if not arm.pairs:
         return
+    if ORACLE not in (*cfg.scoring.compare, arm.estimator):
+        for _ in range(cfg.rounds):  # of the candidates before the teacher's first step
+            yield from influence
     own = {arm.name, f"{arm.name}-turns"}
     for share in shares:
         name = f"{arm.name}@{share}"

@@ -15,6 +15,7 @@ from typing import Any
 from influbench.loop import arms
 from influbench.loop.plan.task import Task
 from influbench.loop.settings import RunConfig
+from influbench.scoring.settings import ORACLE
 
 WRITING = ("seed", "teacher", "generation", "data.seeds", "data.num_seeds")
 PROBING = (*WRITING, "student", "warmup", "sizes.warmup")
@@ -34,7 +35,7 @@ def once(runs: Iterable[Planned]) -> Iterator[Planned]:
         times: Counter[Task] = Counter()
         own: list[Task] = []
         for task in found:
-            key = (task, times[task], json.dumps(_acting(tree, task, times[task])))
+            key = (task, times[task], json.dumps(_acting(cfg, tree, task, times[task])))
             times[task] += 1
             if key not in seen:
                 seen.add(key)
@@ -42,14 +43,17 @@ def once(runs: Iterable[Planned]) -> Iterator[Planned]:
         yield cfg, own
 
 
-def _acting(tree: dict[str, Any], task: Task, rounds_before: int) -> dict[str, Any]:
+def _acting(cfg: RunConfig, tree: dict[str, Any], task: Task, rounds_before: int) -> dict[str, Any]:
     """The settings that can have acted until a stage is done."""
     scoring = {**tree["scoring"], "compare": ()}  # others' scores act on nothing
     told = {**tree, "name": "", "device": "", "scoring": scoring}
     first = task.label.partition(" ")[0]
     arm = first.removeprefix("training-").removesuffix("-turns")
     if arm in UNTAUGHT:
-        return _picked(told, EVALUATED)
+        if "@" not in task.label:
+            return _picked(told, EVALUATED)
+        told["scoring"] = _as_asked(cfg, scoring, ORACLE)  # on the way of its training
+        return _picked(told, (*EVALUATED, "scoring", "sizes.candidates"))
     if rounds_before or "@" in task.label:
         return told
     if task.stage == "generate" and first.startswith("round1-"):
@@ -57,10 +61,14 @@ def _acting(tree: dict[str, Any], task: Task, rounds_before: int) -> dict[str, A
     if task.stage == "warm_up":
         return _picked(told, PROBING)
     if task.stage in ("score", "noise_floor"):
-        options = scoring["options"] if task.label == scoring["estimator"] else {}
-        told["scoring"] = {**scoring, "estimator": task.label, "options": options}
+        told["scoring"] = _as_asked(cfg, scoring, task.label)
         return _picked(told, SCORING)
     return told
+
+
+def _as_asked(cfg: RunConfig, scoring: dict[str, Any], name: str) -> dict[str, Any]:
+    """The settings of scores by one method, whatever the arm."""
+    return {**scoring, "estimator": name, "options": cfg.scoring.options_of(name)}
 
 
 def _picked(tree: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

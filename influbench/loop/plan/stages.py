@@ -140,8 +140,7 @@ class _Stages:
 
     def scored(self, name: str) -> Iterator[Task]:
         cfg, count = self.cfg, self.cfg.sizes.candidates
-        options = cfg.scoring.options if name == cfg.scoring.estimator else {}
-        method = registry.build(name, options)
+        method = registry.build(name, cfg.scoring.options_of(name))
         facts, values = method.facts, dict(vars(method))
         sizes = {"M": self.known.reference.count, "W": cfg.sizes.warmup}
         alone = {"M": 0, "W": 0}
