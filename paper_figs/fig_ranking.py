@@ -9,10 +9,12 @@ panel a place, and one of costs. Reads ``results/<study>`` and nothing else:
 from __future__ import annotations
 
 import sys
+from itertools import starmap
 from pathlib import Path
 from statistics import fmean
 
 from influbench.results import CEILING, Study
+from influbench.results.axes import telling
 from influbench.results.headline import headline
 from influbench.statistics.estimate import Estimate
 from paper_figs.drawing import QUIET, caption, command, forest, nothing, page, room, save
@@ -42,6 +44,7 @@ def draw(study: Study, out: Path) -> list[Path]:
         {name for rows in places.values() for name in rows},
         key=lambda name: (-fmean(r[name]["value"] for r in places.values() if name in r), name),
     )
+    silent = sorted({name for rows in costs.values() for name in rows} - {ORACLE, *names})
     if len(names) < LEAST or not costs:
         raise nothing(study, f"{LEAST} methods with {METRIC} and {COST}", "influbench sweep")
     width = 1.3 + room(names) + 1.35 * (len(places) + 1)
@@ -51,7 +54,7 @@ def draw(study: Study, out: Path) -> list[Path]:
             forest(axes, names, [_number(rows.get(name)) for name in names], 0.0)
             axes.set_xlim(-1.05, 1.05)
             axes.set_xticks([-1, 0, 1])
-            axes.set_title(place.replace(", ", "\n"), fontsize=6)
+            axes.set_title(place, fontsize=6)
         panels[0].set_xlabel("Spearman correlation\nwith exact")
         for place, name in enumerate(names):
             passes = [rows[name]["value"] for rows in costs.values() if name in rows]
@@ -60,28 +63,34 @@ def draw(study: Study, out: Path) -> list[Path]:
         if oracle:
             panels[-1].axvline(max(oracle), color=QUIET, linestyle="--", linewidth=0.8)
             panels[-1].set_title(f"dashed: {ORACLE}", fontsize=6)
-        panels[-1].set_xlabel("passes of the student\nper candidate")
+        panels[-1].set_xlabel("passes of a model\nper candidate")
         drawn = [row for rows in places.values() for row in rows.values()]
         text = caption(
             study,
             counts(drawn),
-            "best first by the mean over the panels; a backward pass counts two",
+            "best first by the mean over the panels; passes of a local judge too, a backward counts two",
+            *([f"without a correlation: {', '.join(silent)}"] if silent else []),
         )
         return save(figure, out, NAME, text)
 
 
 def _places(study: Study, metric: str) -> dict[str, dict[str, Row]]:
-    """Place on the study's axes -> method -> its number there, over seeds."""
+    """Place on the axes that change the metric -> method -> its number there, over seeds."""
     rows = study.rows.loc[(study.rows["metric"] == metric) & (study.rows["estimator"] != CEILING)]
-    if rows.empty:
-        return {}
-    axes = list(study.axes)
-    at = rows[axes].astype(str).agg(", ".join, axis="columns") if axes else rows["metric"].map(str)
+    told = [((r["estimator"], r["seed"]), r, r["value"]) for r in rows.to_dict("records")]
+    axes = telling(told, study.axes)
     found: dict[str, dict[str, Row]] = {}
-    for place in dict.fromkeys(at):
-        numbers = headline(rows.loc[at == place]).to_dict("records")
-        found[place if axes else ""] = {str(row["estimator"]): row for row in numbers}
+    for place, part in rows.groupby(axes, sort=False, dropna=False) if axes else [((), rows)]:
+        title = "\n".join(starmap(_told, zip(axes, place, strict=True)))
+        numbers = headline(part).to_dict("records")
+        found[title] = {str(row["estimator"]): row for row in numbers}
     return found
+
+
+def _told(axis: str, value: object) -> str:
+    """A setting in a title; of a name, the name alone."""
+    last = axis.rpartition(".")[2]
+    return str(value) if last == "name" else f"{last}={value}"
 
 
 def _number(row: Row | None) -> Estimate | None:

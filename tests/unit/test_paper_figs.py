@@ -255,22 +255,27 @@ def test_the_published_numbers_stand_beside_ours(made_up, tmp_path):
 
 
 def test_the_ranking_has_a_panel_a_place_and_puts_the_best_first(pages, tmp_path):
-    for bits, sign in (("3", 1), ("4", 1), ("8", -1)):
+    for bits, rule, sign in (("3", "sign", 1), ("4", "sign", 2), ("4", "all", 2), ("8", "all", -1)):
         for seed in (0, 1):
+            run = f"b{bits}{rule}s{seed}"
             rows = [
-                replace(row(name, metric, value), study="places", run=f"b{bits}s{seed}", seed=seed)
-                for name, far, passes in (("loss", 0.2, 1.0), ("trak", 0.5, 4.0), ("bm25", 0.3, 0))
+                replace(row(name, metric, value), study="places", run=run, seed=seed)
+                for name, far, passes in (("loss", 0.2, 1.0), ("trak", 0.4, 4.0), ("bm25", 0.3, 0))
                 for metric, value in (("spearman", sign * far), ("passes_per_candidate", passes))
             ]
-            settings = {"student": {"name": f"tiny:bits={bits}"}, "seed": seed}
+            rows.append(replace(rows[1], estimator="length"))  # the same of all: no correlation
+            model, rules = {"name": f"tiny:bits={bits}"}, {"rule": rule}
+            settings = {"student": model, "preferences": rules, "seed": seed}
             result = RunResult(config=settings, provenance={}, rows=rows)
-            write(tmp_path, "places", f"b{bits}s{seed}", result)
-    catalogue.DRAWINGS["fig_ranking"](load_study("places", tmp_path), tmp_path / "out")
+            write(tmp_path, "places", run, result)
+    files = catalogue.DRAWINGS["fig_ranking"](load_study("places", tmp_path), tmp_path / "out")
     ((figure, found),) = pages
     assert not found
     *places, costs = figure.axes
+    # A rule that makes pairs changes no correlation: no panel of its own.
     assert [axes.get_title("left") for axes in places] == [f"tiny:bits={bits}" for bits in "348"]
     assert [text.get_text() for text in places[0].get_yticklabels()] == ["trak", "bm25", "loss"]
     drawn = [[float(line.get_xdata()[0]) for line in axes.lines[1:]] for axes in places]
-    assert drawn == [[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [-0.5, -0.3, -0.2]]
+    assert drawn == [[0.4, 0.3, 0.2], [0.8, 0.6, 0.4], [-0.4, -0.3, -0.2]]
     assert [bar.get_width() for bar in costs.patches] == [4.0, 0.0, 1.0]
+    assert "without a correlation: length" in files[0].with_suffix(".txt").read_text()
