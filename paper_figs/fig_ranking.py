@@ -68,7 +68,8 @@ def draw(study: Study, out: Path) -> list[Path]:
         text = caption(
             study,
             counts(drawn),
-            "best first by the mean over the panels; passes of a local judge too, a backward counts two",
+            "best first by the mean over the panels",
+            "passes: of the student or a local judge, a backward counts two",
             *([f"without a correlation: {', '.join(silent)}"] if silent else []),
         )
         return save(figure, out, NAME, text)
