@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -39,11 +40,12 @@ def _kinds(method: Estimator) -> Iterator[type]:
     for field in fields:
         value = getattr(method, field.name)
         for name in value if isinstance(value, tuple | list) else [value]:
-            if isinstance(name, str) and (":" in name or name in registry.available()):
-                try:
+            # One that it names it has loaded: nothing is imported for a text that looks like it.
+            if isinstance(name, str) and (
+                name in registry.available() or name.partition(":")[0] in sys.modules
+            ):
+                with suppress(UserError):
                     yield registry.load(name)
-                except UserError:  # a text that only looks like a method
-                    continue
 
 
 def _add(module: ModuleType, beside: Callable[[Path], bool], found: dict[str, bytes]) -> None:
