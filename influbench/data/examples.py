@@ -1,9 +1,10 @@
 """Users' files of instruction-response pairs as examples, checked row by row.
 
 A row has ``instruction`` and ``response`` (Alpaca's ``output`` is accepted for it), optionally
-``input`` (appended to the instruction after a blank line), ``id`` and ``group``; or a chat of any
-number of turns (:mod:`influbench.data.conversations`). A field that is null is a field that is not
-there.
+``input`` (or Dolly's ``context``, appended to the instruction after a blank line), ``id`` and
+``group``; or a chat of any number of turns (:mod:`influbench.data.conversations`). A system prompt
+and earlier turns may stand in columns of their own (:mod:`influbench.data.beside`). A field that is
+null is a field that is not there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from influbench.data.conversations import checked_text, conversation
+from influbench.data.beside import with_columns
+from influbench.data.conversations import checked_text, conversation, empty, shown
 from influbench.data.records import Example
 from influbench.data.rows import Row, read_rows
 
@@ -65,10 +67,8 @@ def as_examples(
             found.append(item)
             continue
         if not isinstance(item, Mapping):
-            raise row.refuse(
-                "a dictionary with instruction and response", _shown(item), "change it"
-            )
-        fields = {str(k): None if v != v else v for k, v in item.items()}  # pandas' NaN: no value
+            raise row.refuse("a dictionary with instruction and response", shown(item), "change it")
+        fields = {str(k): _plain(v) for k, v in item.items()}
         row = replace(row, fields=fields)
         found += examples([row], reference=reference)
         claim_id(found[-1].id, row, seen)
@@ -87,7 +87,8 @@ def examples(
             and ``reward``; elsewhere such columns mean something else.
 
     Raises:
-        UserError: a field is missing, empty or of the wrong type, or an id comes twice.
+        UserError: a field is missing, empty or of the wrong type, holds what no turn can, or an
+            id comes twice.
     """
     found: list[Example] = []
     seen: dict[str, str] = {}
@@ -95,11 +96,8 @@ def examples(
         if reference and row.fields.get("completion") is None:  # preference data: chosen, rejected
             row = replace(row, fields={**row.fields, "completion": row.fields.get("chosen")})
         chat = None if row.fields.get("instruction") is not None else conversation(row)
-        earlier, asked, answer = chat or (
-            (),
-            instruction(row, separator=separator),
-            response(row),
-        )
+        chat = chat or ((), instruction(row, separator=separator), response(row))
+        earlier, asked, answer = with_columns(row, chat)
         example = Example(
             id=row_id(row, "id"),
             instruction=asked,
@@ -127,18 +125,28 @@ def _aims(row: Row) -> dict[str, Any]:
         number = not isinstance(value, bool) and isinstance(value, (int, float))
         if not number or not math.isfinite(value) or value < least:
             wanted = "a number" if least else "a number from 0"
-            raise row.refuse(f"{wanted} in '{name}'", _shown(value), "change it")
+            raise row.refuse(f"{wanted} in '{name}'", shown(value), "change it")
         found[name] = float(value)
     return found
 
 
 def instruction(row: Row, *, separator: str = "\n\n") -> str:
-    """``instruction``, with ``input`` after it where there is one."""
+    """``instruction``, with ``input`` after it where there is one; Dolly calls it ``context``."""
     text = _text(row, _named(row, "instruction", "question"))
-    extra = row.fields.get("input")
-    if extra is not None and not isinstance(extra, str):
-        raise row.refuse("text in 'input'", _shown(extra), "make it text or leave it out")
-    return text + separator + extra if extra and extra.strip() else text
+    extras = [_extra(row, name) for name in ("input", "context")]
+    if all(extras) and extras[0] != extras[1]:
+        raise row.refuse("text in 'input' or in 'context'", "others in both", "keep one of them")
+    extra = extras[0] or extras[1]
+    return text + separator + extra if extra else text
+
+
+def _extra(row: Row, name: str) -> str:
+    value = row.fields.get(name)
+    if name == "context" and empty(value):
+        return ""
+    if value is not None and not isinstance(value, str):
+        raise row.refuse(f"text in '{name}'", shown(value), "make it text or leave it out")
+    return value if value and value.strip() else ""
 
 
 def response(row: Row) -> str:
@@ -177,14 +185,14 @@ def _label(row: Row, name: str) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise row.refuse(f"text or a whole number in '{name}'", _shown(value), "change it")
+        raise row.refuse(f"text or a whole number in '{name}'", shown(value), "change it")
     return str(value)
 
 
 def _finished(row: Row) -> bool:
     value = row.fields.get("finished")
     if value is not None and not isinstance(value, bool):
-        raise row.refuse("true or false in 'finished'", _shown(value), "change it")
+        raise row.refuse("true or false in 'finished'", shown(value), "change it")
     return value is not False
 
 
@@ -197,5 +205,12 @@ def _text(row: Row, name: str) -> str:
     return checked_text(row, name, row.fields[name])
 
 
-def _shown(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:60]!r}"
+def _plain(value: Any) -> Any:
+    """A value of a table in memory as a file's rows have it: null for NaN, lists for arrays."""
+    if hasattr(value, "tolist"):  # a column of lists that pandas read is one of arrays
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value if (value != value) is False else None  # pandas' NA equals nothing, either

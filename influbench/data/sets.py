@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from influbench.config import Config, transport
+from influbench.data.beside import ASKED, EVERY, history, refuse_unseen
 from influbench.data.conversations import opening
 from influbench.data.examples import (
     checked_text,
@@ -80,6 +81,8 @@ class DataConfig(Config):
 def load_seed_prompts(cfg: DataConfig) -> list[SeedPrompt]:
     """The instructions that the teacher is shown; responses are not needed, of a chat the opening.
 
+    System prompts and tools are no part of what a user asks: seeds go without.
+
     Raises:
         UserError: the source cannot be read, is malformed or has too few rows.
     """
@@ -88,14 +91,21 @@ def load_seed_prompts(cfg: DataConfig) -> list[SeedPrompt]:
     seen: dict[str, str] = {}
     prompts: list[SeedPrompt] = []
     for row in rows:
-        told = row.fields.get("instruction") is not None or row.fields.get("question") is not None
-        text = None if told else opening(row)
-        prompt = SeedPrompt(
-            id=row_id(row, "id"), instruction=text or instruction(row, separator=separator)
-        )
+        prompt = SeedPrompt(id=row_id(row, "id"), instruction=_asked(row, separator))
         claim_id(prompt.id, row, seen)
         prompts.append(prompt)
     return _balanced(prompts, rows, cfg.num_seeds, "num_seeds")
+
+
+def _asked(row: Row, separator: str) -> str:
+    """What the user of a seed's row asks first."""
+    refuse_unseen(row, *ASKED)
+    past = history(row)
+    if past:
+        return past[0][1]
+    told = row.fields.get("instruction") is not None or row.fields.get("question") is not None
+    text = None if told else opening(row)
+    return text or instruction(row, separator=separator)
 
 
 def load_reference(cfg: DataConfig) -> list[Example]:
@@ -234,6 +244,7 @@ def _questions(rows: Sequence[Row]) -> list[Question]:
 
 def _question(row: Row) -> Question:
     """FastChat's layout, the hub's (``prompt`` for turns), or an instruction-response row."""
+    refuse_unseen(row, *EVERY)  # a question has users' turns alone
     layout = next((n for n in ("turns", "prompt") if isinstance(row.fields.get(n), list)), None)
     turns: tuple[str, ...]
     reference: tuple[str, ...] | None

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from influbench.data import ALIASES
+from influbench.data.beside import with_columns
+from influbench.data.conversations import asked_turns, check_text_alone
 from influbench.data.examples import claim_id, instruction, row_id
-from influbench.data.records import Answer, Question
+from influbench.data.records import Answer, Example, Question, Turn
 from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
 from influbench.evaluation.length_control import Gamed
@@ -211,7 +213,7 @@ def _preference(row: Row) -> Preference:
             )
         return Preference(
             id=row_id(row, "id"),
-            instruction=instruction(row),
+            instruction=_asked(row, "instruction"),
             output_1=_output_text(row, "output_1"),
             output_2=_output_text(row, "output_2"),
             first=2.0 - preference,
@@ -221,11 +223,25 @@ def _preference(row: Row) -> Preference:
         raise UserError(f"{row.where}: expected {_PREFERENCES}, got {sorted(fields)}")
     return Preference(
         id=row_id(row, "id"),
-        instruction=instruction(row) if asked == "instruction" else _output_text(row, asked),
+        instruction=_asked(row, asked),
         output_1=_output_text(row, "chosen"),
         output_2=_output_text(row, "rejected"),
         first=1.0,
     )
+
+
+def _asked(row: Row, name: str) -> str:
+    """All that the outputs answer, as a judge reads it: the question, or turns under headings."""
+    value = row.fields[name]
+    turns: tuple[Turn, ...]
+    if isinstance(value, list) and len(value) > 1:
+        turns = asked_turns(row, name)
+    elif name == "instruction":
+        turns = (("user", instruction(row)),)
+    else:
+        turns = (("user", _output_text(row, name)),)
+    earlier, text, _ = with_columns(row, (turns[:-1], turns[-1][1], ""))
+    return Example(id="", instruction=text, response="", earlier=earlier).question
 
 
 def _output_text(row: Row, name: str) -> str:
@@ -234,6 +250,7 @@ def _output_text(row: Row, name: str) -> str:
     if isinstance(value, list) and value:
         value = value[-1]
     if isinstance(value, dict):
+        check_text_alone(row, name, value)
         value = value.get("content", value.get("value"))
     if not isinstance(value, str):
         got = "nothing (null)" if value is None else f"{type(value).__name__} {str(value)[:60]!r}"
