@@ -40,6 +40,7 @@ from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
 from influbench.estimators.gradient_dot import GradientDot
 from influbench.foreign import environments
+from influbench.models.decoder import decoder_of
 from influbench.store.peak_memory import ResidentPeak
 from influbench.student import LanguageStudent, StudentSettings, load_student
 from influbench.testing import loss_of_each
@@ -162,7 +163,7 @@ def materialised(
 ) -> dict[str, Array]:
     """The dot products themselves, over all parameters and over linear layers below the head."""
     weights = step.next_update(student, needs_moments=False).weights
-    inner = student.model.get_decoder().modules()
+    inner = decoder_of(student.model).modules()
     linear = {id(p) for m in inner if type(m) is torch.nn.Linear for p in m.parameters()}
     chosen = np.array([id(w) in linear for w in weights])
     mean = gradients.mean_gradient(student, weights, references)

@@ -21,6 +21,7 @@ from influbench.derivatives.gradients import Tensors
 from influbench.errors import UserError
 from influbench.estimator import Array
 from influbench.files import digest
+from influbench.models.decoder import decoder_of
 from influbench.student import LanguageStudent
 
 
@@ -70,7 +71,7 @@ class TangentEncoder:
                 arguments = {"input_ids": ids, "use_cache": False, "output_hidden_states": False}
                 decoder = _prefixed(student, values)
                 return torch.func.functional_call(
-                    student.model.get_decoder(), decoder, kwargs=arguments
+                    decoder_of(student.model), decoder, kwargs=arguments
                 ).last_hidden_state
 
             for number, direction in enumerate(self._directions):
@@ -84,7 +85,7 @@ class TangentEncoder:
 
 def _prefixed(student: LanguageStudent, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The values by the names that the decoder has for them; what is not in it plays no part."""
-    decoder = student.model.get_decoder()
+    decoder = decoder_of(student.model)
     (prefix,) = [n for n, module in student.model.named_modules() if module is decoder] or [""]
     start = f"{prefix}." if prefix else ""
     return {n.removeprefix(start): v for n, v in values.items() if n.startswith(start)}

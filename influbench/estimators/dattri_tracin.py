@@ -92,7 +92,16 @@ class DattriTracin:
         with _hooked(student, names) as (capture, embedded):
             for batch in student.batches(examples, learning=True, at_most=self.batch_tokens):
                 with torch.enable_grad():
-                    loss = student.loss(batch).sum()
+                    try:
+                        loss = student.loss(batch).sum()
+                    except RuntimeError as error:
+                        if "modified inplace" not in str(error):
+                            raise
+                        raise UserError(
+                            "estimator 'dattri_tracin': dattri-llm's hooks do not work on models "
+                            f"of type '{student.model.config.model_type}', which add to what a "
+                            "layer gave in place: choose gradient_dot"
+                        ) from error
                     # Through every layer, but to no weight.
                     torch.autograd.grad(loss, embedded.pop())
                 yield list(batch.positions), capture.record.gradient
@@ -106,7 +115,9 @@ def linear_layers(student: LanguageStudent) -> list[str]:
     """
     import torch
 
-    modules = student.model.get_decoder().named_modules()
+    from influbench.models.decoder import decoder_of
+
+    modules = decoder_of(student.model).named_modules()
     names = [n for n, m in modules if type(m) is torch.nn.Linear and m.weight.requires_grad]
     if not names:
         raise UserError(
@@ -118,9 +129,9 @@ def linear_layers(student: LanguageStudent) -> list[str]:
 
 def covered(student: LanguageStudent, names: Sequence[str]) -> float:
     """Share of the trainable parameters that those layers hold."""
-    held = [
-        p for name in names for p in student.model.get_decoder().get_submodule(name).parameters()
-    ]
+    from influbench.models.decoder import decoder_of
+
+    held = [p for name in names for p in decoder_of(student.model).get_submodule(name).parameters()]
     total = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
     return sum(p.numel() for p in held if p.requires_grad) / total
 
@@ -134,6 +145,8 @@ def _hooked(student: LanguageStudent, names: list[str]) -> Generator[tuple[Any, 
     from dattri_llm.gradient.callbacks import CaptureCallback
     from dattri_llm.gradient.hooks import HookManager, HookManagerConfig
 
+    from influbench.models.decoder import decoder_of
+
     embedded: list[Any] = []
 
     def keep(_: Any, __: Any, output: Any) -> None:
@@ -142,7 +155,7 @@ def _hooked(student: LanguageStudent, names: list[str]) -> Generator[tuple[Any, 
     handle = student.model.get_input_embeddings().register_forward_hook(keep)
     capture = CaptureCallback()
     manager = HookManager(
-        student.model.get_decoder(),
+        decoder_of(student.model),
         config=HookManagerConfig(hook_types=dict.fromkeys(names, "invasive_linear_io")),
         callbacks=[capture],
     )

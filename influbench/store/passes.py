@@ -21,7 +21,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -96,13 +96,19 @@ def backbone(model: nn.Module) -> nn.Module:
     """The part of ``model`` that every pass goes through once, under adapters and heads.
 
     For Hugging Face models that is the network below the head: the student calls it directly and
-    applies the head to some positions only. Any other module is its own backbone.
+    applies the head to some positions only. It is what transformers calls the decoder (OPT's base
+    model is not run by who runs that), but Llama 4, whose decoder is said to be the whole model,
+    has it as the one model inside. Any other module is its own backbone.
     """
     modeling = sys.modules.get("transformers.modeling_utils")
     if modeling is not None:  # else no such model can exist, and importing takes seconds
         for module in model.modules():
             if isinstance(module, modeling.PreTrainedModel):
-                return module.base_model  # pyright: ignore[reportReturnType]  # an attribute by another name
+                kind, hf = modeling.PreTrainedModel, cast("Any", module)
+                inside = [child for child in module.children() if isinstance(child, kind)]
+                said = [hf.get_decoder(), hf.base_model, *(inside if len(inside) == 1 else [])]
+                found = [own for own in said if isinstance(own, kind) and own is not module]
+                return cast("nn.Module", [*found, module][0])
     return model
 
 

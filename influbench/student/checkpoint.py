@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from influbench.errors import UserError
 from influbench.models import adapter
 from influbench.models.sources import ADAPTER
-from influbench.student import numbering, rates, training_args
+from influbench.student import numbering, optimizer_kinds, rates, training_args
 from influbench.student.history import History, Told
 from influbench.student.numbering import Entry, UnclearError
 
@@ -111,7 +111,8 @@ def _read(
         if (folder / ADAPTER).is_file() and not adapter.held_by(model):
             raise UnclearError("its moments are an adapter's, which student.adapter=merge merges")
         state = _loaded(path, model)
-        optimizer = _kind(state)
+        optimizer_kinds.count_by_weight(state)
+        optimizer = optimizer_kinds.kind_of(state["param_groups"], [*state["state"].values()])
         facts = _own(folder)
         names = _names(model, state, trainable, facts)
         clip, clip_from = _clip(folder, told, facts)
@@ -188,27 +189,6 @@ def _loaded(path: Path, model: PreTrainedModel) -> State:
             f"expected the state of an optimizer as torch saves it, got {what}"
         ) from error
     return state
-
-
-def _kind(state: State) -> str:
-    """``AdamW`` or ``SGD``.
-
-    Raises:
-        UnclearError: another one.
-    """
-    group = state["param_groups"][0]
-    slots = [slot for slot in state["state"].values() if slot]
-    adam = all({"exp_avg", "exp_avg_sq", "step"} <= set(slot) for slot in slots)
-    if "betas" in group and "eps" in group and slots and adam:
-        coupled = group.get("decoupled_weight_decay") is False
-        if coupled and any(g["weight_decay"] for g in state["param_groups"]):
-            raise UnclearError("it is Adam's with weight decay in the gradient: expected AdamW")
-        return "AdamW"
-    momentum = all(set(slot) <= {"momentum_buffer"} for slot in slots)
-    if {"momentum", "dampening"} <= set(group) and momentum:
-        return "SGD"
-    entries = ", ".join(sorted({str(key) for slot in slots for key in slot})) or "nothing"
-    raise UnclearError(f"it is of another optimizer than AdamW and SGD (it keeps {entries})")
 
 
 class _Own(BaseModel):

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from influbench.data.records import Example
 from influbench.errors import UserError
 from influbench.models import conversation
+from influbench.models.decoder import decoder_of
 from influbench.student import fused, packing
 from influbench.student.batch import TokenBatch, laid_out
 from influbench.student.history import History
@@ -114,7 +115,7 @@ class LanguageStudent:
         with self.precision():
             if self.packed and shared and not self.pad_to:
                 compiled = self.fused and not learning
-                with fused.layers(self.model.get_decoder()) if compiled else nullcontext():
+                with fused.layers(decoder_of(self.model)) if compiled else nullcontext():
                     states = packing.hidden(self.model, batch.packing)
                 hidden = states[batch.packing.place[row_index, time_index]]
             else:
@@ -124,7 +125,7 @@ class LanguageStudent:
 
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Last hidden states after the final norm, shape [row, time, width]."""
-        return self.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        return decoder_of(self.model)(input_ids=ids, use_cache=False).last_hidden_state
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits of hidden states, shape [token, vocabulary]."""

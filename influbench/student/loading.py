@@ -39,7 +39,7 @@ def load_student(ref: ModelRef, settings: StudentSettings | None = None) -> Lang
         keep_adapter=checkpoint.keeps_adapter(Path(ref.path), told),
     )
     model, tokenizer = loaded.model, loaded.tokenizer
-    _check_head(model)
+    _check(model)
     beside = Path(ref.path) if settings.moments else None
     optimizer, history = checkpoint.optimizer_of(model, beside, told)
     context = models.context_length(model)
@@ -65,16 +65,40 @@ def load_student(ref: ModelRef, settings: StudentSettings | None = None) -> Lang
 
 
 @torch.inference_mode()
-def _check_head(model: PreTrainedModel) -> None:
-    """Fails when decoder + output embedding is not the whole model (logits scaled in some way)."""
+def _check(model: PreTrainedModel) -> None:
+    """Tries out whether the losses of ``model`` can be computed as those of a student are.
+
+    Raises:
+        UserError: it does not run, decoder and output embedding are not all of it, or a token's
+            state hangs on what follows.
+    """
     ids = torch.arange(3, 8, device=model.device)[None] % model.config.get_text_config().vocab_size
+    try:
+        theirs = model(input_ids=ids, use_cache=False).logits
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"transformers cannot run this model of type '{model.config.model_type}' on tokens "
+            f"({told}): expected a causal language model whose configuration fits its weights"
+        ) from error
     probe = LanguageStudent.__new__(LanguageStudent)
     object.__setattr__(probe, "model", model)
-    ours = probe.head(probe.hidden(ids))
-    theirs = model(input_ids=ids, use_cache=False).logits
+    states = probe.hidden(ids)
+    ours = probe.head(states)
     if not torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-3):
         raise UserError(
             f"model type '{model.config.model_type}' computes its logits in a way that influbench "
             "does not know: expected output embedding of the last hidden state (with a factor of "
             "the configuration, or Gemma's soft cap, at most)"
+        )
+    if model.dtype != torch.float32:
+        return  # rounding alone may send a token to another expert
+    begun = probe.hidden(ids[:, :3])
+    if not torch.allclose(begun, states[:, :3], rtol=0, atol=1e-2 * float(begun.abs().max())):
+        raise UserError(
+            f"in this model of type '{model.config.model_type}' a token's state hangs on those "
+            "that follow it and on other rows of a batch (Doge's experts are like that), so that "
+            "a response has no loss of its own: expected a causal one, such as Doge without experts"
         )

@@ -18,6 +18,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from influbench.models.decoder import decoder_of
 from influbench.student.losses import Encoded, common_prefix, padded
 
 ATTENTION = "influbench_packed"
@@ -61,7 +62,7 @@ def packing(rows: Sequence[Encoded], device: torch.device) -> Packing:
 
 def hidden(model: PreTrainedModel, layout: Packing) -> torch.Tensor:
     """Last hidden states after the final norm, shape [token, width]."""
-    decoder = model.get_decoder()
+    decoder = decoder_of(model)
     with _attending(decoder, ATTENTION):
         out = decoder(
             input_ids=layout.ids[None],
@@ -78,7 +79,7 @@ def works(model: PreTrainedModel) -> bool:
     Attention windows and recurrent layers are out. A model that drops our arguments on their way to
     its attention, adds some of its own there or has no position ids is found out by the trial.
     """
-    decoder = model.get_decoder()
+    decoder = decoder_of(model)
     config: Any = decoder.config  # transformers has no public name for what its attention is
     if config._attn_implementation != "sdpa":
         return False
@@ -118,7 +119,7 @@ def _attention(
         query: shape [1, head, token, size].
         key: shape [1, key head, token, size].
         value: as ``key``.
-        attention_mask: none, since rows end where ``packing`` says.
+        attention_mask: none, since rows end where ``packing`` says; Doge's layers make one.
         packing: the layout.
         scaling: of the products; 1/√size by default.
         dropout: probability.
@@ -128,9 +129,9 @@ def _attention(
         Shape [1, token, head, size], and no weights.
 
     Raises:
-        TypeError: the model wants more of its attention, such as a soft cap or a window.
+        TypeError: the model wants more of its attention, such as a soft cap, a window or a mask.
     """
-    assert attention_mask is None
+    others["attention_mask"] = attention_mask
     unknown = [name for name, given in others.items() if name not in IGNORED and given is not None]
     if unknown:
         raise TypeError(f"packed attention has no argument {unknown}")

@@ -165,6 +165,36 @@ FAMILIES = {
     "mamba2": Family(
         "mamba2", "chatml", {"num_heads": 8, "head_dim": 8, "state_size": 16, "n_groups": 2}
     ),
+    "llama4": Family(
+        "llama4_text",
+        "chatml",
+        {
+            "num_local_experts": 2,
+            "num_experts_per_tok": 1,
+            "attention_chunk_size": 8,
+            "intermediate_size_mlp": 64,
+            "no_rope_layers": [1, 0],
+        },
+    ),
+    "doge": Family("doge"),
+    "deepseek": Family(
+        "deepseek_v3",
+        "chatml",
+        {
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "first_k_dense_replace": 1,
+            "n_group": 2,
+            "topk_group": 1,
+            "kv_lora_rank": 8,
+            "q_lora_rank": 8,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 8,
+            "num_key_value_heads": 4,
+        },
+    ),
     "mixtral": Family("mixtral", "instruct", {"num_local_experts": 4, "num_experts_per_tok": 2}),
 }
 

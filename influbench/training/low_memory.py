@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from influbench.errors import UserError
+from influbench.models.decoder import decoder_of
 from influbench.student import packing
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def recomputed(model: PreTrainedModel, wanted: bool, setting: str) -> Generator[
             f"{setting} = true: models of type '{model.config.model_type}' keep their activations: "
             "leave it out, or take a smaller batch"
         )
-    told = {"use_reentrant": False, "context_fn": lambda: packing.again(model.get_decoder())}
+    told = {"use_reentrant": False, "context_fn": lambda: packing.again(decoder_of(model))}
     model.activation_checkpointing_enable(told)
     try:
         yield

@@ -12,20 +12,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cases.trained import Trained, rows
+from cases.trained import Trained, rows, trained
 from command import influbench
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from influbench import foreign, models, testing
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores, registry
+from influbench.models.decoder import decoder_of
+from influbench.store import passes
 from influbench.student import load_student
 from influbench.testing import families
 
 CANDIDATES = testing.tiny_examples("candidate", 3)
 REFERENCES = testing.tiny_examples("reference", 2)
 WITHOUT_SDPA = ("gemma2", "gpt_oss", "bloom", "gptj", "gpt_neo", "mamba2")
-WITH_EXPERTS = ("qwen2_moe", "qwen3_moe", "olmoe", "mixtral", "gpt_oss")
+WITH_EXPERTS = ("qwen2_moe", "qwen3_moe", "olmoe", "mixtral", "gpt_oss", "llama4")
+OF_THEIR_OWN = ("llama4", "doge")
+"""Transformers has no decoder for the one, and the other makes masks of its own in each layer."""
 
 
 def plainly(folder: Path) -> tuple[list[float], list[float]]:
@@ -54,12 +58,85 @@ def scores(folder: Path, estimator: str, **options: Any) -> np.ndarray:
     return as_scores(method.prepare(context)(CANDIDATES), len(CANDIDATES)).value
 
 
+class Passes:
+    """Counts sequences."""
+
+    def __init__(self) -> None:
+        self.forwards = self.backwards = 0
+
+    def forward(self, sequences: int, positions: int) -> None:
+        self.forwards += sequences
+
+    def backward(self, sequences: int) -> None:
+        self.backwards += sequences
+
+
 @pytest.mark.parametrize("name", WITHOUT_SDPA)
 def test_a_model_without_sdpa_attends_eagerly(name: str, tmp_path: Path) -> None:
     folder = families.build(name, tmp_path / "m")
     losses, products = plainly(folder)
     assert -scores(folder, "loss") == pytest.approx(losses, rel=1e-5)
     assert scores(folder, "gradient_dot") == pytest.approx(products, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", OF_THEIR_OWN)
+def test_decoders_and_masks_of_their_own(name: str, tmp_path: Path) -> None:
+    folder = families.build(name, tmp_path / "m")
+    losses, products = plainly(folder)
+    assert -scores(folder, "loss") == pytest.approx(losses, rel=1e-5)
+    assert scores(folder, "gradient_dot") == pytest.approx(products, rel=1e-4)
+    for method in ("materialised", "jvp"):
+        found = scores(folder, "adam_jvp", method=method, preconditioner="none")
+        assert found == pytest.approx(products, rel=1e-4)
+    run = trained(tmp_path / "run", folder, CANDIDATES)
+    right = run.influences(CANDIDATES, REFERENCES)
+    assert scores(run.folder, "exact") == pytest.approx(right, abs=3e-6)
+    assert np.ptp(right) > 1e-4
+
+
+@pytest.mark.parametrize("name", OF_THEIR_OWN)
+def test_rows_of_theirs_are_not_packed(name: str, tmp_path: Path) -> None:
+    student = load_student(models.resolve(str(families.build(name, tmp_path / "m"))))
+    assert not student.packed
+
+
+def test_a_token_that_hangs_on_the_next_ones_is_one_line(tmp_path: Path) -> None:
+    experts = {"is_moe": True, "num_experts": 16, "num_experts_per_tok": 2}
+    folder = families.build("doge", tmp_path / "m", **experts)
+    with pytest.raises(UserError, match="'doge' a token's state hangs on those that") as told:
+        load_student(models.resolve(str(folder)))
+    assert "\n" not in str(told.value)
+
+
+def test_a_model_that_transformers_cannot_run_is_one_line(tmp_path: Path) -> None:
+    sizes = {"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "kv_lora_rank": 8}
+    folder = families.build("deepseek", tmp_path / "m", num_key_value_heads=2, **sizes)
+    with pytest.raises(UserError, match="cannot run this model of type 'deepseek_v3'") as told:
+        load_student(models.resolve(str(folder)))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_passes_of_every_family_are_counted(name: str, tmp_path: Path) -> None:
+    student = load_student(models.resolve(str(families.build(name, tmp_path / "m"))))
+    batch = student.laid_out([student.encode(c) for c in CANDIDATES], 10_000)[0]
+    found = Passes()
+    with passes.counted([passes.backbone(student.model)], found):
+        student.loss(batch).sum().backward()
+    assert (found.forwards, found.backwards) == (3, 3)
+
+
+def test_a_model_without_a_decoder_is_one_line(tmp_path: Path) -> None:
+    model = load_student(models.resolve(str(families.build("llama4", tmp_path / "m")))).model
+    with pytest.raises(UserError, match="'llama4_text' has no model inside it"):
+        decoder_of(decoder_of(model))
+
+
+def test_hooks_that_do_not_fit_a_model_are_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("dattri_llm")
+    folder = families.build("llama4", tmp_path / "m")
+    with pytest.raises(UserError, match="do not work on models of type 'llama4_text'"):
+        scores(folder, "dattri_tracin")
 
 
 @pytest.mark.parametrize("name", ["granite", "cohere"])
@@ -72,7 +149,7 @@ def test_logits_that_the_configuration_scales(name: str, tmp_path: Path) -> None
         assert found == pytest.approx(products, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["granite", "cohere", "gemma2"])
+@pytest.mark.parametrize("name", ["granite", "cohere", "gemma2", "llama4"])
 def test_another_toolkits_worker_computes_the_same_losses(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

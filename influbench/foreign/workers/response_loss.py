@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from file_worker import Row, watch
 from torch.nn import functional
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 IGNORED = -100
 SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
@@ -23,7 +23,7 @@ def load_model(folder: Path, meta: dict[str, Any]) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         folder / "model", dtype=torch.float32, trust_remote_code=False
     )
-    watch(model.base_model)
+    watch(decoder_of(model))
     return model.to(meta["device"]).eval()
 
 
@@ -42,9 +42,16 @@ def padded(rows: Sequence[Row], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, labels
 
 
+def decoder_of(model: Any) -> Any:
+    """As ``backbone`` in ``influbench.store.passes``."""
+    inside = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+    said = [model.get_decoder(), model.base_model, *(inside if len(inside) == 1 else [])]
+    return next(own for own in said if isinstance(own, PreTrainedModel) and own is not model)
+
+
 def response_logits(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Logits where a response token is predicted, shape [token, vocabulary]."""
-    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    hidden = decoder_of(model)(input_ids=ids, use_cache=False).last_hidden_state
     logits = model.get_output_embeddings()(hidden[labels != IGNORED]).float()
     for name, power in SCALES.items():
         scale = getattr(model.config, name, None)

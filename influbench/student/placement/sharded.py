@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from influbench.data.records import Example
 from influbench.estimator import Batch
+from influbench.models.decoder import decoder_of
 from influbench.student.batch import TokenBatch
 from influbench.student.language_student import LanguageStudent
 from influbench.student.losses import Encoded
@@ -137,7 +138,7 @@ def shard(student: LanguageStudent, device: torch.device) -> ShardedStudent:
     def loss_of(_: PreTrainedModel, batch: TokenBatch) -> torch.Tensor:
         return split.loss(batch)
 
-    layers = model.get_decoder().get_submodule("layers")
+    layers = decoder_of(model).get_submodule("layers")
     for layer in layers.children():
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     # The root too: weights kept whole after a forward pass would not see the next step.
