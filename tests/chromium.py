@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 REQUIRED = "INFLUBENCH_REQUIRE_BROWSER"
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+HUNG_MS = 600_000
+"""No page takes so long, however busy the machine is."""
 SWITCHES = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -56,6 +58,7 @@ def opened(
         viewport={"width": width, "height": 900},
         color_scheme="dark" if scheme == "dark" else "light",
     )
+    context.set_default_timeout(HUNG_MS)
     found = Opened(context.new_page())
     own = file.resolve().as_uri()
     page = found.page

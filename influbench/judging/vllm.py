@@ -12,11 +12,10 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
-from influbench import models
+from influbench import models, servers
 from influbench.errors import UserError
 from influbench.foreign import vllm
 from influbench.foreign.served import Served
-from influbench.judging import endpoint
 from influbench.judging.openai_client import OpenAIBackend
 from influbench.judging.protocol import JudgeConfig, Keep, Request
 from influbench.models import sources
@@ -47,7 +46,7 @@ class VllmBackend(OpenAIBackend):
         if self._served is None:
             self._served = self._started()
             self._url = self._served.url
-            self._where = endpoint.public(self._url)
+            self._where = servers.public(self._url)
         super().answer(requests, keep)
 
     def _started(self) -> Served:
