@@ -100,6 +100,7 @@ class Faulty:
             "garbage": b"\xff\xfe<html>gateway</html>",
             "schema": b'{"choices": [{"message": "not an object"}], "usage": {}}',
             "empty": json.dumps({**parts, "choices": []}).encode(),
+            "half-counted": json.dumps({**parts, "usage": {"prompt_tokens": 2}}).encode(),
             "no-usage": json.dumps({"choices": parts["choices"]}).encode(),
         }
         status, data = 200, bodies.get(fault, whole)

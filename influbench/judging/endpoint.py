@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from influbench import servers
 from influbench.errors import UserError
-from influbench.judging.protocol import JudgeConfig
+from influbench.judging.protocol import JudgeConfig, Request
 from influbench.servers import Counted
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -96,12 +96,49 @@ class Completion(BaseModel):
     """Without it nothing could be accounted for."""
 
 
+def highest_price(cfg: JudgeConfig, request: Request) -> float:
+    """What a reply may cost at most, in US dollars: a token is at least a byte."""
+    sent = sum(len(text.encode()) + 16 for _, text in request.messages)
+    return cfg.price(sent, request.max_tokens)
+
+
+class _Usage(BaseModel):
+    usage: Counted = Counted()
+
+
+def price(cfg: JudgeConfig, reply: bytes) -> float:
+    """What a reply cost that holds no completion, in US dollars: by its usage, where it has one."""
+    try:
+        counted = _Usage.model_validate_json(reply).usage
+    except ValidationError:
+        return 0.0
+    return cfg.price(counted.prompt_tokens, counted.completion_tokens)
+
+
 def uncounted(cfg: JudgeConfig, usage: Counted) -> str:
     """What an answer does not count though it has a price, in words; empty where nothing."""
-    missing = usage.uncounted(
-        prompt_tokens=cfg.prompt_price, completion_tokens=cfg.completion_price
+    return " and ".join(
+        usage.uncounted(prompt_tokens=cfg.prompt_price, completion_tokens=cfg.completion_price)
     )
-    return f"expected usage with {' and '.join(missing)}, which have a price" if missing else ""
+
+
+def parameters(cfg: JudgeConfig, request: Request, top: int, token_limit: str) -> dict[str, Any]:
+    """A request as the client takes it.
+
+    Args:
+        cfg: the judge's settings.
+        request: what is asked.
+        top: of how many first tokens the log-probabilities are asked for; 0: of none.
+        token_limit: the name that the endpoint has for the limit of a reply's length.
+    """
+    asked: dict[str, Any] = {
+        "model": cfg.model,
+        "messages": [{"role": role, "content": text} for role, text in request.messages],
+        "temperature": request.temperature,
+        token_limit: request.max_tokens,
+        "extra_body": cfg.extra,
+    }
+    return asked | ({"logprobs": True, "top_logprobs": top} if top else {})
 
 
 def top_probabilities(choices: Sequence[str], top: Mapping[str, float]) -> tuple[float, ...] | None:

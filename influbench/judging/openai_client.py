@@ -13,8 +13,9 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
@@ -36,11 +37,11 @@ RETRIED, LONGEST_WAIT_S = {408, 409, 425, 429}, 60.0
 
 
 class _AgainError(Exception):
-    """An attempt that failed as the next one may not; ``wait`` is what the server asked for."""
+    """A failure that may pass; ``wait`` is what the server asked for, ``money`` what it took."""
 
-    def __init__(self, why: str, wait: float | None = None) -> None:
+    def __init__(self, why: str, wait: float | None = None, money: float = 0.0) -> None:
         super().__init__(why)
-        self.wait = wait
+        self.wait, self.money = wait, money
 
 
 class OpenAIBackend:
@@ -102,7 +103,7 @@ class OpenAIBackend:
 
         async def one(client: AsyncOpenAI) -> None:
             try:
-                keep([await self._within_budget(client, queue.popleft(), stopped)])
+                keep([await self._persist(client, queue.popleft(), stopped)])
             except UserError as error:
                 failures.append(error)
                 stopped.set()
@@ -124,13 +125,38 @@ class OpenAIBackend:
         if failures:
             raise failures[0]
 
+    async def _persist(
+        self, client: AsyncOpenAI, request: Request, stopped: threading.Event
+    ) -> Judgement:
+        """One judgement, over as many attempts as allowed; what all of them cost is its price."""
+        jitter = random.Random(request_key(self.name, request))
+        started = time.monotonic()
+        attempts, why, asked, lost = 0, "", 0.0, 0.0
+        while attempts <= self._cfg.max_retries and not (attempts and stopped.is_set()):
+            if attempts:
+                wait = min(self._cfg.backoff_s * 2 ** (attempts - 1), LONGEST_WAIT_S)
+                wait *= 0.5 + jitter.random() / 2
+                await asyncio.sleep(max(wait, min(asked, LONGEST_WAIT_S)))
+            attempts += 1
+            try:
+                found = await self._within_budget(client, request, stopped)
+                return replace(found, money=found.money + lost)
+            except TimeoutError:
+                why, asked = f"no complete answer within {self._cfg.timeout_s:g} s", 0.0
+            except _AgainError as error:
+                why, asked = str(error), error.wait or 0.0
+                lost += error.money
+        raise UserError(
+            f"judge '{self.name}' at {self._where}: request '{request.id}' failed {attempts} times "
+            f"in {time.monotonic() - started:.0f} s, last: {why}; all judgements so far are kept, "
+            "run again to go on"
+        )
+
     async def _within_budget(
         self, client: AsyncOpenAI, request: Request, stopped: threading.Event
     ) -> Judgement:
-        # A token is at least a byte, so this can only be too high: the cap is never exceeded.
-        most = self._cfg.price(
-            sum(len(text.encode()) + 16 for _, text in request.messages), request.max_tokens
-        )
+        """One attempt; what a reply that is no judgement cost is spent too."""
+        most = judge_endpoint.highest_price(self._cfg, request)
         key = request_key(self.name, request)
         while not self._budget.reserve(key, most):
             if stopped.is_set() or not self._budget.waiting:
@@ -142,37 +168,15 @@ class OpenAIBackend:
             await asyncio.sleep(0.02)
         money = 0.0
         try:
-            found = await self._persist(client, request, stopped)
+            async with asyncio.timeout(self._cfg.timeout_s):
+                found = await self._attempt(client, request)
             money = found.money
             return found
+        except _AgainError as error:
+            money = error.money
+            raise
         finally:
             self._budget.settle(key, money)
-
-    async def _persist(
-        self, client: AsyncOpenAI, request: Request, stopped: threading.Event
-    ) -> Judgement:
-        """One judgement, over as many attempts as allowed."""
-        jitter = random.Random(request_key(self.name, request))
-        started = time.monotonic()
-        attempts, why, asked = 0, "", 0.0
-        while attempts <= self._cfg.max_retries and not (attempts and stopped.is_set()):
-            if attempts:
-                wait = min(self._cfg.backoff_s * 2 ** (attempts - 1), LONGEST_WAIT_S)
-                wait *= 0.5 + jitter.random() / 2
-                await asyncio.sleep(max(wait, min(asked, LONGEST_WAIT_S)))
-            attempts += 1
-            try:
-                async with asyncio.timeout(self._cfg.timeout_s):
-                    return await self._attempt(client, request)
-            except TimeoutError:
-                why, asked = f"no complete answer within {self._cfg.timeout_s:g} s", 0.0
-            except _AgainError as error:
-                why, asked = str(error), error.wait or 0.0
-        raise UserError(
-            f"judge '{self.name}' at {self._where}: request '{request.id}' failed {attempts} times "
-            f"in {time.monotonic() - started:.0f} s, last: {why}; all judgements so far are kept, "
-            "run again to go on"
-        )
 
     async def _attempt(self, client: AsyncOpenAI, request: Request) -> Judgement:
         import openai
@@ -180,7 +184,7 @@ class OpenAIBackend:
         way = self._way if request.choices else Way(0)
         try:
             raw = await client.chat.completions.with_raw_response.create(
-                **self._parameters(request, way)
+                **judge_endpoint.parameters(self._cfg, request, way.top, self._token_limit)
             )
         except openai.APIStatusError as error:
             if refusals.filtered(error.status_code, error.response.text):
@@ -198,10 +202,14 @@ class OpenAIBackend:
         except (ValidationError, IndexError):
             shown = self._scrub(raw.http_response.text)[:80]
             raise _AgainError(
-                f"expected a chat completion with choices and usage, got {shown!r}"
+                f"expected a chat completion with choices and usage, got {shown!r}",
+                money=judge_endpoint.price(self._cfg, raw.http_response.content),
             ) from None
-        if why := judge_endpoint.uncounted(self._cfg, found.usage):
-            raise _AgainError(why)
+        if missing := judge_endpoint.uncounted(self._cfg, found.usage):
+            raise UserError(  # the next reply would lack it too, and cost as much
+                f"judge '{self.name}' at {self._where}: expected usage with {missing}, which have "
+                "a price, got none; let the server count, or set their price to 0"
+            )
         return self._judgement(request, said, found.usage, way)
 
     def _refused(self, request: Request, error: APIStatusError, way: Way) -> None:
@@ -239,20 +247,11 @@ class OpenAIBackend:
         allowed = other is not None and (other.top or self._cfg.logprobs == "auto")
         return other if allowed else None
 
-    def _parameters(self, request: Request, way: Way) -> dict[str, Any]:
-        parameters: dict[str, Any] = {
-            "model": self._cfg.model,
-            "messages": [{"role": role, "content": text} for role, text in request.messages],
-            "temperature": request.temperature,
-            self._token_limit: request.max_tokens,
-            "extra_body": self._cfg.extra,
-        }
-        return parameters | ({"logprobs": True, "top_logprobs": way.top} if way.top else {})
-
     def _judgement(
         self, request: Request, said: judge_endpoint.Choice, tokens: Counted, way: Way
     ) -> Judgement:
         text = said.message.text()
+        money = self._cfg.price(tokens.prompt_tokens, tokens.completion_tokens)
         cut = said.finish_reason == "length" and not without_thoughts(text)
         if cut and not self._settled:
             raise UserError(
@@ -266,7 +265,7 @@ class OpenAIBackend:
         if said.finish_reason == "content_filter":
             text = refusals.WITHHELD
         elif way.top and (top is None or (thinks and chances is None)):
-            way = self._without_log_probabilities(request)
+            way = self._without_log_probabilities(request, money)
         if text != refusals.WITHHELD and not cut:
             self._settled, self._doubt = True, None
         return judgement(
@@ -276,11 +275,11 @@ class OpenAIBackend:
             top=top if way.top else None,
             probabilities=chances if way.top else None,
             tokens=(tokens.prompt_tokens, tokens.completion_tokens),
-            money=self._cfg.price(tokens.prompt_tokens, tokens.completion_tokens),
+            money=money,
         )
 
-    def _without_log_probabilities(self, request: Request) -> Way:
-        """The way on from a reply that has none."""
+    def _without_log_probabilities(self, request: Request, money: float) -> Way:
+        """The way on from a reply that has none and cost ``money``."""
         if self._cfg.logprobs == "required":
             raise UserError(
                 f"judge '{self.name}' at {self._where} gives no log-probabilities, which "
@@ -289,7 +288,8 @@ class OpenAIBackend:
         if self._settled and self._way.top:
             raise _AgainError(
                 f"no log-probabilities for '{request.id}', though for others; two ways of judging "
-                "are not mixed, --set judge.logprobs=never takes written verdicts for all"
+                "are not mixed, --set judge.logprobs=never takes written verdicts for all",
+                money=money,
             )
         self._way = Way(0)
         return self._way

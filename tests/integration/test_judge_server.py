@@ -148,6 +148,36 @@ def test_the_spending_cap_stops_cleanly_and_can_be_raised(faulty, tmp_path):
     assert set(faulty.served.values()) == {1}
 
 
+def test_a_reply_that_is_no_judgement_is_paid_too(faulty):
+    faulty.faults = {"a": ["empty", "schema", "empty", ""]}
+    budget = Budget()
+    priced = config(faulty, prompt_price=1000.0, completion_price=1000.0, max_retries=3)
+    judge = build(priced, budget=budget)
+    judge.ask(ask("a"))
+    # Two tokens at a tenth of a cent for each of three replies; "schema" counts nothing.
+    assert judge.usage.money == pytest.approx(0.006)
+    assert budget.spent == pytest.approx(0.006)
+
+
+def test_replies_that_are_no_judgements_meet_the_cap(faulty):
+    faulty.always = "empty"
+    priced = {"prompt_price": 1000.0, "completion_price": 1000.0, "max_retries": 50}
+    budget = Budget(0.03)
+    with pytest.raises(UserError, match="spending cap"):
+        build(config(faulty, **priced), budget=budget).ask(ask("a"))
+    # The next may cost 17 bytes and 4 tokens: 0.021.
+    assert budget.spent == pytest.approx(0.002 * faulty.tries["a"])
+    assert 0.03 - 0.021 < budget.spent <= 0.03
+
+
+def test_what_has_a_price_and_is_not_counted_is_not_asked_again(faulty):
+    faulty.always = "half-counted"
+    with pytest.raises(UserError, match="usage with completion_tokens, which have a price"):
+        build(config(faulty, completion_price=1.0)).ask(ask("a"))
+    assert faulty.tries["a"] == 1
+    assert build(config(faulty, prompt_price=1.0)).ask(ask("b"))[0].text == "b: [[7]]"
+
+
 def test_one_cap_for_several_judges_and_for_a_resumed_buyer(faulty, tmp_path):
     priced = {"prompt_price": 1000.0, "max_tokens": 4}
     archive = Archive(tmp_path / "a.jsonl")
