@@ -32,7 +32,8 @@ BESIDE = {
 """Fields of a turn that templates show, and what stands in them."""
 _NOTHING = ("", "[]", "{}", "null")
 """What a table's cell has for an empty value."""
-_WHOLE = ("messages", "conversations", "conversation")
+WHOLE = ("messages", "conversations", "conversation")
+"""Columns that hold a chat, its answer too."""
 
 Chat = tuple[tuple[Turn, ...], str, str]
 """Earlier turns, the last user's text, and the answer to it."""
@@ -45,37 +46,54 @@ def conversation(row: Row) -> Chat | None:
         UserError: a turn is malformed or holds more than text, or the turns are not in an order
             that can be learnt from.
     """
-    for name in _WHOLE:
+    for name in WHOLE:
         if row.fields.get(name) is not None:
-            return _chat(row, name, _places(name, _listed(row, name)))
+            return chat_in(row, name)
     prompt, completion = (row.fields.get(name) for name in ("prompt", "completion"))
-    if prompt is None or completion is None:
-        return None
-    if not isinstance(prompt, list):
+    return None if prompt is None or completion is None else chat_in(row, "prompt")
+
+
+def chat_in(row: Row, name: str) -> Chat:
+    """The chat in one of ``WHOLE``, or in ``prompt`` and ``completion``.
+
+    Raises:
+        UserError: as :func:`conversation`.
+    """
+    if name != "prompt":
+        return _chat(row, name, _places(name, _listed(row, name)))
+    if not isinstance(row.fields["prompt"], list):
         _refuse_input(row)
     asked, said = _part_of(row, "prompt", "user"), _part_of(row, "completion", "assistant")
     return _chat(row, "prompt", [*asked, *said])
 
 
-def opening(row: Row) -> str | None:
-    """What the user asks first in the row's chat, answered or not; None where it is no chat.
+def openings(row: Row, *names: str) -> dict[str, str]:
+    """What the user asks first in the chats of a row, answered or not, by column.
+
+    Args:
+        row: any.
+        *names: columns with a list of turns, or ``prompt``, which may be one text; those without
+            anything are passed over.
 
     Raises:
         UserError: a turn is malformed or holds more than text, or no user speaks.
     """
-    prompt = row.fields.get("prompt")
-    if isinstance(prompt, str):
-        _refuse_input(row)
-        return checked_text(row, "prompt", prompt)
-    for name in (*_WHOLE, "prompt"):
-        if row.fields.get(name) is not None:
-            places = _places(name, _listed(row, name))
-            turns = (_turn(row, place, message) for place, message in places)
-            asked = next((text for role, text in turns if role == "user"), None)
-            if asked is None:
-                raise row.refuse(f"a user's turn in '{name}'", "none", "leave the row out")
-            return asked
-    return None
+    found: dict[str, str] = {}
+    for name in names:
+        given = row.fields.get(name)
+        if given is None or (empty(given) and len(names) > 1):
+            continue
+        if name == "prompt" and isinstance(given, str):
+            _refuse_input(row)
+            found[name] = checked_text(row, name, given)
+            continue
+        places = _places(name, _listed(row, name))
+        turns = (_turn(row, place, message) for place, message in places)
+        asked = next((text for role, text in turns if role == "user"), None)
+        if asked is None:
+            raise row.refuse(f"a user's turn in '{name}'", "none", "leave the row out")
+        found[name] = asked
+    return found
 
 
 def asked_turns(row: Row, name: str) -> tuple[Turn, ...]:

@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from influbench.data.beside import with_columns
-from influbench.data.conversations import checked_text, conversation, empty, shown
+from influbench.data import doubled
+from influbench.data.conversations import Chat, checked_text, empty, shown
 from influbench.data.records import Example
 from influbench.data.rows import Row, read_rows
 
@@ -93,11 +93,13 @@ def examples(
     found: list[Example] = []
     seen: dict[str, str] = {}
     for row in rows:
-        if reference and row.fields.get("completion") is None:  # preference data: chosen, rejected
-            row = replace(row, fields={**row.fields, "completion": row.fields.get("chosen")})
-        chat = None if row.fields.get("instruction") is not None else conversation(row)
-        chat = chat or ((), instruction(row, separator=separator), response(row))
-        earlier, asked, answer = with_columns(row, chat)
+        if reference:
+            row = _chosen(row)
+
+        def pair(row: Row) -> Chat:
+            return (), instruction(row, separator=separator), response(row)
+
+        earlier, asked, answer = doubled.example(row, pair)
         example = Example(
             id=row_id(row, "id"),
             instruction=asked,
@@ -108,9 +110,18 @@ def examples(
         )
         if reference:
             example = replace(example, **_aims(row))
+            if example.rejected:
+                doubled.check_answer(row, "chosen", answer)
         claim_id(example.id, row, seen)
         found.append(example)
     return found
+
+
+def _chosen(row: Row) -> Row:
+    """Preference data: the ``chosen`` one of two answers to a prompt is the completion."""
+    if row.fields.get("completion") is None and row.fields.get("prompt") is not None:
+        return replace(row, fields={**row.fields, "completion": row.fields.get("chosen")})
+    return row
 
 
 def _aims(row: Row) -> dict[str, Any]:
@@ -158,7 +169,8 @@ def response(row: Row) -> str:
 def _named(row: Row, name: str, other: str) -> str:
     """The field's name, or its other name where the row has only that."""
     absent = row.fields.get(name) is None
-    return other if absent and (other == "output" or row.fields.get(other) is not None) else name
+    lacking = other if absent and (other == "output" or row.fields.get(other) is not None) else name
+    return doubled.named(row, name, other) or lacking
 
 
 def row_id(row: Row, *names: str) -> str:

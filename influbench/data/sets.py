@@ -19,17 +19,17 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from influbench.config import Config, transport
-from influbench.data.beside import ASKED, EVERY, history, refuse_unseen
-from influbench.data.conversations import opening
+from influbench.data import doubled
+from influbench.data.beside import ASKED, history, refuse_unseen
+from influbench.data.conversations import WHOLE, openings
 from influbench.data.examples import (
-    checked_text,
     claim_id,
     examples,
     instruction,
     load_examples,
-    response,
     row_id,
 )
+from influbench.data.questions import category, published_answers, questions
 from influbench.data.records import Example, Question, SeedPrompt
 from influbench.data.rows import Row, read_rows
 from influbench.errors import UserError
@@ -100,12 +100,20 @@ def load_seed_prompts(cfg: DataConfig) -> list[SeedPrompt]:
 def _asked(row: Row, separator: str) -> str:
     """What the user of a seed's row asks first."""
     refuse_unseen(row, *ASKED)
-    past = history(row)
-    if past:
-        return past[0][1]
     told = row.fields.get("instruction") is not None or row.fields.get("question") is not None
-    text = None if told else opening(row)
-    return text or instruction(row, separator=separator)
+    if not told and (texts := openings(row, "prompt", *WHOLE)):
+        asked = doubled.same_asked(row, texts)
+    else:
+        asked = doubled.same_asked(
+            row,
+            {
+                "instruction": instruction(row, separator=separator),
+                **openings(row, *doubled.held(row)),
+                **doubled.prompt_text(row),
+            },
+        )
+    past = history(row)
+    return past[0][1] if past else asked
 
 
 def load_reference(cfg: DataConfig) -> list[Example]:
@@ -137,7 +145,7 @@ def load_evaluation(cfg: DataConfig) -> list[Question]:
         UserError: as for seed prompts; or a question has more than one turn.
     """
     rows = _source(cfg.evaluation, "evaluation")
-    found = _questions(rows)
+    found = questions(rows)
     for row, question in zip(rows, found, strict=True):
         if len(question.turns) != 1:
             raise row.refuse(
@@ -155,9 +163,9 @@ def load_questions(cfg: DataConfig) -> list[Question]:
         UserError: as for seed prompts.
     """
     rows = _starter("questions.jsonl") if cfg.questions == "starter" else _read(cfg.questions)
-    found = _questions(rows)
+    found = questions(rows)
     if cfg.question_answers is not None:
-        answers = _published_answers(cfg.question_answers)
+        answers = published_answers(_read(cfg.question_answers))
         found = [dataclasses.replace(q, reference=answers.get(q.id)) for q in found]
     return _balanced(found, rows, cfg.num_questions, "num_questions")
 
@@ -221,72 +229,7 @@ def _balanced(items: Sequence[T], rows: Sequence[Row], count: int | None, name: 
         )
     by_category: dict[str, list[T]] = {}
     for item, row in zip(items, rows, strict=True):
-        by_category.setdefault(_category(row), []).append(item)
+        by_category.setdefault(category(row), []).append(item)
     missing = object()
     turns: Any = chain.from_iterable(zip_longest(*by_category.values(), fillvalue=missing))
     return [item for item in turns if item is not missing][:count]
-
-
-def _category(row: Row) -> str:
-    # AlpacaEval names the data set that a prompt came from.
-    return str(row.fields.get("category") or row.fields.get("dataset") or "")
-
-
-def _questions(rows: Sequence[Row]) -> list[Question]:
-    seen: dict[str, str] = {}
-    found: list[Question] = []
-    for row in rows:
-        question = _question(row)
-        claim_id(question.id, row, seen)
-        found.append(question)
-    return found
-
-
-def _question(row: Row) -> Question:
-    """FastChat's layout, the hub's (``prompt`` for turns), or an instruction-response row."""
-    refuse_unseen(row, *EVERY)  # a question has users' turns alone
-    layout = next((n for n in ("turns", "prompt") if isinstance(row.fields.get(n), list)), None)
-    turns: tuple[str, ...]
-    reference: tuple[str, ...] | None
-    if layout:
-        turns = tuple(checked_text(row, layout, turn) for turn in row.fields[layout])
-        reference = _answers(row, "reference", row.fields.get("reference") or [])
-        if not turns or (reference and len(reference) != len(turns)):
-            raise row.refuse(
-                "one or more turns, and a reference answer for each or none",
-                f"{len(turns)} turns and {len(reference or ())} answers",
-                "complete the row",
-            )
-    else:
-        turns = (instruction(row),)
-        answered = any(row.fields.get(n) is not None for n in ("response", "output"))
-        reference = (response(row),) if answered else None
-    return Question(
-        id=row_id(row, "id", "question_id", "prompt_id"),
-        category=_category(row),
-        turns=turns,
-        reference=reference,
-    )
-
-
-def _answers(row: Row, name: str, values: Any) -> tuple[str, ...] | None:
-    """A text a turn, empty where MT-Bench has none for that turn; None where it has none at all."""
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise row.refuse(f"a list of texts in '{name}'", repr(values)[:60], "change it")
-    return tuple(values) if any(values) else None
-
-
-def _published_answers(source: str) -> dict[str, tuple[str, ...] | None]:
-    """Answers by question id, from FastChat's layout: ``choices[0].turns``."""
-    found: dict[str, tuple[str, ...] | None] = {}
-    for row in _read(source):
-        try:
-            turns = row.fields["choices"][0]["turns"]
-        except (KeyError, IndexError, TypeError) as error:
-            raise row.refuse(
-                "'choices' with 'turns' in the first, as in FastChat's reference_answer files",
-                f"fields {sorted(row.fields)}",
-                "check data.question_answers",
-            ) from error
-        found[row_id(row, "question_id", "id")] = _answers(row, "turns", turns)
-    return found

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from influbench.data import ALIASES
 from influbench.data.beside import with_columns
-from influbench.data.conversations import asked_turns, check_text_alone
+from influbench.data.conversations import asked_turns, check_text_alone, empty
+from influbench.data.doubled import same_asked
 from influbench.data.examples import claim_id, instruction, row_id
 from influbench.data.records import Answer, Example, Question, Turn
 from influbench.data.rows import Row, read_rows
@@ -218,12 +219,13 @@ def _preference(row: Row) -> Preference:
             output_2=_output_text(row, "output_2"),
             first=2.0 - preference,
         )
-    asked = next((n for n in ("instruction", "prompt", "conversations") if n in fields), None)
-    if asked is None or not {"chosen", "rejected"} <= fields.keys():
+    forms = [n for n in ("instruction", "prompt", "conversations") if n in fields]
+    given = [n for n in forms if not empty(fields[n])] or forms[:1]
+    if not given or not {"chosen", "rejected"} <= fields.keys():
         raise UserError(f"{row.where}: expected {_PREFERENCES}, got {sorted(fields)}")
     return Preference(
         id=row_id(row, "id"),
-        instruction=_asked(row, asked),
+        instruction=same_asked(row, {name: _asked(row, name) for name in given}),
         output_1=_output_text(row, "chosen"),
         output_2=_output_text(row, "rejected"),
         first=1.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -47,16 +47,23 @@ def outline(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 def merge(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """``model`` with the adapter added to its weights, all of them trainable.
 
-    Tied embeddings of which the adapter changes one, or each in its way, are no longer tied.
+    Tied embeddings that the adapter leaves different are no longer tied.
 
     Raises:
         UserError: the adapter does not fit the model, or cannot be merged into it.
     """
-    adapted = _adapted(_untied(model, folder), folder)
-    beside = _logits(_base(adapted))
+    head = _tied_head(model, folder)
+    adapted = _adapted(model, folder)
+    with sources.expected("a base model that runs with the adapter in it", folder):
+        beside = _logits(_base(adapted))
+    if head is not None:  # what is added to the one weight is not added to the other
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        _say_tied(model, tied=False)
     merged = adapted.merge_and_unload()
     assert isinstance(merged, PreTrainedModel)
     vars(merged).pop("peft_config", None)  # or a saved folder would look like an adapter's
+    if head is not None:
+        _tie_equal(merged)
     if not torch.allclose(beside, _logits(merged), rtol=1e-3, atol=1e-3):
         raise UserError(
             f"{folder}: merged into its base model the adapter gives other logits than beside it: "
@@ -79,7 +86,8 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
         warnings.simplefilter("ignore")
         state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
         tokenizer.save_pretrained(folder)
-    named = {f"base_model.model.{key}": value.contiguous() for key, value in state.items()}
+    # A copy each: tied weights stand in the state twice, which the file format does not hold.
+    named = {f"base_model.model.{key}": value.clone().contiguous() for key, value in state.items()}
     save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(str(folder))
 
@@ -124,17 +132,27 @@ def _base(adapted: PeftModel) -> PreTrainedModel:
     return base
 
 
-def _untied(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """The model with a copy of its tied embedding as head, where the adapter changes either."""
+def _tied_head(model: PreTrainedModel, folder: Path) -> Any:
+    """The head whose weight is the embedding's, where the adapter changes either; else None."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or getattr(head, "weight", None) is not embedding.weight:
-        return model
+        return None
     names = {n.rpartition(".")[2] for n, m in model.named_modules() if m in (head, embedding)}
-    if names & _changed(folder):
-        head.weight = torch.nn.Parameter(head.weight.detach().clone())
-        model.config.tie_word_embeddings = False
-        model.config.get_text_config().tie_word_embeddings = False
-    return model
+    return head if names & _changed(folder) else None
+
+
+def _tie_equal(merged: PreTrainedModel) -> None:
+    """Ties embeddings that came out alike, as peft trains tokens of tied ones in both."""
+    head: Any = merged.get_output_embeddings()
+    embedding: Any = merged.get_input_embeddings()
+    if torch.equal(head.weight, embedding.weight):
+        head.weight = embedding.weight
+        _say_tied(merged, tied=True)
+
+
+def _say_tied(model: PreTrainedModel, *, tied: bool) -> None:
+    model.config.tie_word_embeddings = tied
+    model.config.get_text_config().tie_word_embeddings = tied
 
 
 def _changed(folder: Path) -> set[str]:

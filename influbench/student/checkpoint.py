@@ -20,7 +20,13 @@ from transformers import PreTrainedModel
 from influbench.errors import UserError
 from influbench.models import adapter
 from influbench.models.sources import ADAPTER
-from influbench.student import numbering, optimizer_kinds, rates, training_args
+from influbench.student import (
+    numbering,
+    optimizer_kinds,
+    rates,
+    state_numbers,
+    training_args,
+)
 from influbench.student.history import History, Told
 from influbench.student.numbering import Entry, UnclearError
 
@@ -113,6 +119,7 @@ def _read(
         state = _loaded(path, model)
         optimizer_kinds.count_by_weight(state)
         optimizer = optimizer_kinds.kind_of(state["param_groups"], [*state["state"].values()])
+        state_numbers.check(state)
         facts = _own(folder)
         names = _names(model, state, trainable, facts)
         clip, clip_from = _clip(folder, told, facts)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from influbench import models
 from influbench.data.records import ModelRef
-from influbench.errors import UserError
+from influbench.errors import UserError, of_the_machine
 from influbench.student import budgets, checkpoint, packing
 from influbench.student.language_student import LanguageStudent
 from influbench.student.placement import place
@@ -75,10 +75,10 @@ def _check(model: PreTrainedModel) -> None:
     ids = torch.arange(3, 8, device=model.device)[None] % model.config.get_text_config().vocab_size
     try:
         theirs = model(input_ids=ids, use_cache=False).logits
-    except torch.OutOfMemoryError:
-        raise
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        told = " ".join(str(error).split())[:200]
+    except Exception as error:  # a configuration that does not fit raises errors of any type
+        if of_the_machine(error):
+            raise
+        told = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"transformers cannot run this model of type '{model.config.model_type}' on tokens "
             f"({told}): expected a causal language model whose configuration fits its weights"

@@ -36,6 +36,16 @@ KINDS: dict[str, dict[str, Any]] = {
     "embedding": {"target_modules": [*ATTENTION, "embed_tokens"]},
     "saved_head": {"target_modules": ATTENTION, "modules_to_save": ["lm_head"]},
     "saved_both": {"target_modules": ATTENTION, "modules_to_save": ["embed_tokens", "lm_head"]},
+    "saved_tied": {
+        "target_modules": ATTENTION,
+        "modules_to_save": ["embed_tokens"],
+        "ensure_weight_tying": True,
+    },
+    "embedding_tied": {
+        "target_modules": [*ATTENTION, "embed_tokens"],
+        "ensure_weight_tying": True,
+    },
+    "tokens": {"target_modules": ATTENTION, "trainable_token_indices": [1, 3, 50, 60]},
     "dora": {"target_modules": ATTENTION, "use_dora": True},
     "rslora": {"target_modules": ATTENTION, "use_rslora": True},
     "all_linear": {"target_modules": "all-linear", "r": 1},
@@ -161,7 +171,18 @@ def test_an_adapter_with_moments_can_be_merged_instead(lora: Trained) -> None:
     assert scores(lora.folder, "loss", told) == pytest.approx(scores(lora.folder, "loss"), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["layers", "embedding", "saved_both"])
+@pytest.mark.parametrize("kind", ["tokens", "saved_tied"])
+def test_embeddings_that_an_adapter_changes_alike_stay_tied(
+    kind: str, base: Path, tmp_path: Path
+) -> None:
+    model = load_student(models.resolve(str(written(base, tmp_path / "a", **KINDS[kind])[0]))).model
+    head = model.get_output_embeddings()
+    assert head is not None
+    assert head.weight is model.get_input_embeddings().weight
+    assert model.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("kind", ["layers", "embedding", "saved_both", "tokens", "saved_tied"])
 def test_a_warm_up_of_an_adapter_trains_its_own_weights(
     kind: str, base: Path, tmp_path: Path
 ) -> None:
@@ -237,6 +258,16 @@ def test_the_weights_under_an_adapter_are_counted_where_a_place_is_sought(lora: 
     sizes = {n: 4 * p.numel() for n, p in student.model.named_parameters()}
     own = sum(sizes[n] for n, p in student.model.named_parameters() if p.requires_grad)
     assert needed(student) == sum(sizes.values()) - own + 5 * own
+
+
+@pytest.mark.parametrize("how", ["merge", "keep"])
+def test_layers_that_an_adapter_repeats_and_transformers_cannot_run_are_one_line(
+    how: Any, base: Path, tmp_path: Path
+) -> None:
+    folder, _ = written(base, tmp_path / "a", **KINDS["layers"], layer_replication=[[0, 2], [1, 2]])
+    with pytest.raises(UserError, match=r"runs? (with the adapter|this model)") as told:
+        load_student(models.resolve(str(folder)), StudentSettings(told=Told(adapter=how)))
+    assert "\n" not in str(told.value)
 
 
 def test_virtual_tokens_are_one_line(base: Path, tmp_path: Path) -> None:

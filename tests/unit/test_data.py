@@ -39,7 +39,7 @@ def test_listing_data_does_not_import_torch():
 def test_fields_of_an_example(tmp_path: Path):
     rows = [
         {"instruction": "a", "output": "b", "input": ""},
-        {"instruction": "a", "input": "x", "response": "c", "output": "no", "id": 7, "group": "g"},
+        {"instruction": "a", "input": "x", "response": "c", "id": 7, "group": "g"},
         {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]},
         {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "r"}]},
         {"prompt": "q", "completion": "r"},
