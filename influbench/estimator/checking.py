@@ -47,6 +47,10 @@ def blamed(method: object, name: str) -> Generator[None]:
 def as_scores(result: Scores | npt.ArrayLike, count: int) -> Scores:
     """What a scorer returned, as :class:`Scores` of float64, checked.
 
+    Args:
+        result: scores, or numbers of shape [candidate].
+        count: how many candidates it was given.
+
     Raises:
         ValueError: not one finite number a candidate, or of what stands beside it.
     """

@@ -96,13 +96,20 @@ class InParts(Protocol):
     """A student of which each process holds a part: its gradients come by a way of its own."""
 
     def backward(self, loss: torch.Tensor) -> list[torch.Tensor]:
-        """Gradient of a loss by the part of each weight that is here."""
+        """Gradient of a scalar loss by the part of each weight that is here.
+
+        In the order of the optimizer's groups, each of the shape of its part.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a method says of itself, and the run relies on."""
+    """What a method says of itself, and the run relies on.
+
+    Raises:
+        ValueError: an unknown scale or need.
+    """
 
     scale: Scale
     source: str
@@ -220,7 +227,7 @@ class Context:
             ) from error
 
     def share(self, share: float, min_share: float) -> float:
-        """``share`` of the trainable parameters, if it is enough.
+        """``share`` of the trainable parameters, if it is enough; both are shares from 0 to 1.
 
         Raises:
             UserError: the method covers less than ``min_share`` of them.
@@ -242,7 +249,8 @@ class Scores:
     """
 
     value: Array
-    """Shape [candidate], float64."""
+    """Shape [candidate], float64; positive = one step on it lowers the mean reference loss. In nats
+    per response token where the method's ``scale`` is ``nats``, else in a unit of its own."""
     stderr: Array | None = None
     """Shape [candidate]; standard error over reference items, unit of ``value``."""
     per_reference: Array | None = None
@@ -254,7 +262,8 @@ class Scores:
 Examples = Sequence[Example]
 """What a scorer is given: some of the candidates."""
 Scorer = Callable[[Examples], "Scores | npt.ArrayLike"]
-"""Candidates to their scores, in the order given; a bare list or array of numbers will do."""
+"""Candidates to their scores, in the order given: one finite real number a candidate, shape
+[candidate], sign and unit as :class:`Scores` says; a bare list or array will do."""
 
 
 @runtime_checkable
@@ -273,5 +282,10 @@ class Estimator(Protocol):
         ...
 
     def prepare(self, ctx: Context) -> Scorer:
-        """Paid once per student and reference set; the scorer that it returns, per candidate."""
+        """Paid once per student and reference set; the scorer that it returns, per candidate.
+
+        Raises:
+            UserError: what the user gave does not suit the method; anything else that is raised is
+                told as the method's own failure.
+        """
         ...

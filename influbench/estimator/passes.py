@@ -30,6 +30,9 @@ def spent(told: str, sizes: Mapping[str, float], options: Mapping[str, Any]) -> 
         told: the text.
         sizes: M and W.
         options: of the method; those that are numbers may stand in the text.
+
+    Returns:
+        Forward passes (a backward counts two), of an encoder where the text says so, or requests.
     """
     text = told.replace("part of ", "0.5*").strip()
     if found := re.fullmatch(r"(\d+) (requests?|encoder)", text):

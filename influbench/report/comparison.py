@@ -79,8 +79,9 @@ def compare(
         resamples: of the bootstrap.
 
     Returns:
-        Columns estimator, metric, value, low, high (95 % bootstrap interval over groups), stderr,
-        n, unit; undefined numbers are left out. Costs have no interval.
+        One row a number. Columns estimator, metric, value, low, high (95 % bootstrap interval over
+        groups), stderr, n, unit (empty for correlations and shares); undefined numbers are left
+        out. Costs have no interval. ``statistics.against_oracle`` says what each metric is.
 
     Raises:
         UserError: a file that holds no scores, no oracle, or other candidates than the oracle's.

@@ -92,6 +92,9 @@ def load_study(study: str | Path, root: str | Path = "results") -> Study:
         study: a folder, or a name under ``root``.
         root: the folder of all results.
 
+    Returns:
+        The study; its frames' columns are named at :class:`Study`, units are a column of ``rows``.
+
     Raises:
         UserError: no such study, or a file in it is damaged or of another study.
     """

@@ -153,11 +153,14 @@ def score(
         **options: the estimator's own.
 
     Returns:
-        Columns ``id``, ``score`` (+ ``stderr`` where the method has one), in the candidates' order;
-        ``attrs`` say which estimator it was, why where it was chosen, and what the scores hang on.
+        One row a candidate, in the candidates' order: ``id`` (text), ``score`` (float64; nats per
+        response token where the method's scale is ``nats``), ``stderr`` in the same unit where the
+        method has one, and with ``per_reference`` a list of one number a reference. ``attrs`` say
+        which estimator it was, why where it was chosen, and what the scores depend on.
 
     Raises:
         UserError: bad data, an unknown estimator or option, a student without the moments needed.
+        MethodError: an estimator from another package failed.
     """
     given = {
         "student.name": str(student),

@@ -83,7 +83,9 @@ def run(
         The study of that name under ``root``, with this run and those that were there.
 
     Raises:
-        UserError: see ``pipeline.check``; or a stage cannot go on.
+        UserError: settings that cannot work together (``influbench.loop.pipeline.check``), data or
+            models that cannot be read, or a stage that cannot go on.
+        MethodError: an estimator from another package failed.
     """
     study = one_run(load_run(str(preset_or_file), settings=settings or {}))
     run_all(study, Path(store), Path(root))

@@ -248,6 +248,12 @@ def build(name: str, folder: Path, *, seed: int = 0, **options: Any) -> Path:
         folder: made where it is missing.
         seed: of the weights.
         **options: of the configuration, over the family's.
+
+    Returns:
+        The folder.
+
+    Raises:
+        KeyError: no such family.
     """
     family = FAMILIES[name]
     held = tokenizer(STYLES[family.style])

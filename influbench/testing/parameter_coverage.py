@@ -78,6 +78,10 @@ def attributed(
         prepare: the method.
         make_context: a fresh warmed student and its data, each time.
         candidates: two or more, of different texts.
+
+    Returns:
+        Parts by whether the scores differ between candidates, and the share (0 to 1) of the
+        trainable parameters in parts that are not skipped.
     """
     sizes = {
         part: sum(p.numel() for p in found)

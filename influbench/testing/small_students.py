@@ -21,14 +21,18 @@ from influbench.student import LanguageStudent, packing
 
 
 class LeastSquares(torch.nn.Module):
-    """A linear model without bias: the student whose influence has a closed form."""
+    """A linear model without bias: the student whose influence has a closed form.
+
+    Args:
+        weight: numbers of shape [feature]; kept in fp64.
+    """
 
     def __init__(self, weight: Iterable[float]):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor(list(weight), dtype=torch.float64))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x·w, shape [row]."""
+        """x·w, shape [row], for ``x`` of shape [row, feature]."""
         return x @ self.weight
 
 
@@ -50,7 +54,7 @@ class ToyStudent:
         return [Batch(tuple(positions), tuple(part)) for positions, part in parts]
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Squared error of each example, shape [example]."""
+        """Squared error of each example, shape [example], fp64, in y's unit squared (no nats)."""
         rows = [[float(n) for n in e.instruction.split()] for e in batch.examples]
         x = torch.tensor(rows, dtype=torch.float64)
         y = torch.tensor([float(e.response) for e in batch.examples], dtype=torch.float64)
@@ -58,14 +62,24 @@ class ToyStudent:
 
 
 def loss_of_each(student: Student, examples: Sequence[Example]) -> torch.Tensor:
-    """Loss of each example, shape [example], in the order given, differentiable."""
+    """Loss of each example, shape [example], in the order given, differentiable.
+
+    In the student's unit: nats per response token of a language model.
+    """
     batches = student.batches(examples)
     order = torch.tensor([i for batch in batches for i in batch.positions]).argsort()
     return torch.cat([student.loss(batch) for batch in batches])[order]
 
 
 def toy_example(name: str, x: Sequence[float], y: float, group: str = "") -> Example:
-    """A row of least squares as an example."""
+    """A row of least squares as an example.
+
+    Args:
+        name: the example's id.
+        x: shape [feature], as many as the student has weights.
+        y: the target.
+        group: whose siblings compete in pairs; empty for none.
+    """
     return Example(
         id=name,
         instruction=" ".join(map(repr, map(float, x))),
@@ -75,7 +89,13 @@ def toy_example(name: str, x: Sequence[float], y: float, group: str = "") -> Exa
 
 
 def warmed(student: Student, warmup: Sequence[Example], *, steps: int = 3) -> None:
-    """Takes a few real optimizer steps, so that the moments are not empty; leaves no gradients."""
+    """Takes a few real optimizer steps, so that the moments are not empty; leaves no gradients.
+
+    Args:
+        student: changed in place.
+        warmup: at least one example; each step is on the mean loss of the next two, round again.
+        steps: how many.
+    """
     for step in range(steps):
         batch = [warmup[(step * 2 + k) % len(warmup)] for k in range(2)]
         student.optimizer.zero_grad(set_to_none=True)
@@ -90,7 +110,13 @@ TOPICS = ("rivers", "bread", "chess", "the moon", "a small garden", "trains", "o
 
 
 def tiny_examples(kind: str, count: int, *, siblings: int = 2) -> list[Example]:
-    """Short real sentences, ``siblings`` a group."""
+    """Short real sentences, the same at every call.
+
+    Args:
+        kind: stands in ids (``KIND-0`` …), instructions and groups.
+        count: how many.
+        siblings: examples a group.
+    """
     return [
         Example(
             id=f"{kind}-{i}",
@@ -125,7 +151,14 @@ class SteadyJudge:
 
 
 def tiny_student(*, learning_rate: float = 1e-3, attention: Any = "sdpa") -> LanguageStudent:
-    """A random two-layer Llama over bytes, on the CPU in fp32, before any step."""
+    """A random two-layer Llama over bytes, on the CPU in fp32, before any step.
+
+    Its optimizer is AdamW without weight decay or moments yet; gradients are clipped at norm 1.
+
+    Args:
+        learning_rate: of the optimizer.
+        attention: of transformers, such as ``sdpa`` or ``eager``.
+    """
     return copy.deepcopy(_made(models.resolve("tiny"), attention, learning_rate, warm=False))
 
 
@@ -163,7 +196,15 @@ def tiny_context(
     learning_rate: float = 1e-3,
     attention: Any = "sdpa",
 ) -> Context:
-    """A warmed tiny student with references, warm-up set and a steady judge."""
+    """A warmed tiny student with references, a warm-up set of eight and a steady judge.
+
+    Args:
+        scratch: an empty folder for the estimator.
+        references: how many.
+        seed: the context's, from which a method draws.
+        learning_rate: of the student's AdamW.
+        attention: of transformers, such as ``sdpa`` or ``eager``.
+    """
     return Context(
         student=copy.deepcopy(_made(models.resolve("tiny"), attention, learning_rate, warm=True)),
         reference=tiny_examples("reference", references),
