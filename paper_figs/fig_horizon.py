@@ -46,8 +46,8 @@ def draw(study: Study, out: Path) -> list[Path]:
         curves(axes, shown)
         steps_seen = sorted({x for curve in found.values() for x in curve})
         axes.set_xticks(steps_seen, [f"{x:g}" for x in steps_seen])
-        axes.set_xlabel("steps of the student")
-        axes.set_ylabel("Spearman correlation with\nthe influence of so many steps")
+        axes.set_xlabel("optimizer steps of the student, K")
+        axes.set_ylabel("Spearman correlation with\nthe influence after K steps")
         legend(figure, axes, 3)
         return save(figure, out, NAME, caption(study, counts(used)))
 

@@ -10,7 +10,8 @@ candidates go through in one of three ways that agree (``derivatives.directional
     jvp                  one forward pass with dual numbers; any student
     ghost                a backward pass without weight gradients; language models
     central_difference   two plain forward passes; the step is chosen, and its error measured, on
-                         warm-up examples (``step``, ``step_error`` among the diagnostics)
+                         warm-up examples (``step``, ``step_error`` among the diagnostics); along it
+                         a token may change its expert, so for routed models the others are better
     materialised         the candidate's gradient itself, one at a time: reference for the others
 
 preconditioner = "none" sets D = 1: ``gradient_dot``. "adam_after" takes v as it would be after a

@@ -83,6 +83,11 @@ def _check(model: PreTrainedModel) -> None:
             f"transformers cannot run this model of type '{model.config.model_type}' on tokens "
             f"({told}): expected a causal language model whose configuration fits its weights"
         ) from error
+    if not torch.isfinite(theirs).all():
+        raise UserError(
+            "the model's logits are NaN or infinite: its weights are, as a training that diverged "
+            f"leaves them, or it overflows in {model.dtype}: expected one that writes text"
+        )
     probe = LanguageStudent.__new__(LanguageStudent)
     object.__setattr__(probe, "model", model)
     states = probe.hidden(ids)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from cases.trained import Trained, trained
 from command import influbench
+from safetensors.torch import load_file, save_file
 
 from influbench import models, score, testing
 from influbench.errors import UserError
@@ -156,3 +157,13 @@ def test_the_command_ends_with_the_line(plain: Trained, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "a step tensor(-1.) of weight 0" in done.stderr
     assert "bug" not in done.stderr
+
+
+def test_weights_with_nan_are_one_line(tmp_path: Path) -> None:
+    folder = families.build("tinyllama", tmp_path / "base")
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.0.mlp.gate_proj.weight"][0, 0] = float("nan")
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="logits are NaN or infinite"):
+        load_student(models.resolve(str(folder)))
