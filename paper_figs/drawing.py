@@ -27,6 +27,8 @@ MARKERS = "osD^vP*X<>h"  # as many as share no factor with the eight colours
 UNRECORDED = "no command records this yet: put such rows into the result file yourself"
 USUAL, LETTER = 24, 0.05
 """Letters of a name that every page has room for, and inches of one more."""
+USUAL_LINES, LINE = 3, 0.15
+"""Lines of a legend that every page has room for, and inches of one more."""
 QUIET = "0.35"
 """Colour of what is no data: footnotes, reference lines."""
 
@@ -166,14 +168,14 @@ def curves(axes: Axes, found: Mapping[str, Curve]) -> None:
     Lines stand a little apart, so that intervals at the same place do not cover one another.
     """
     colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
-    every = sorted({x for curve in found.values() for x in curve})
+    there, back = (math.log2, math.exp2) if axes.get_xscale() == "log" else (float, float)
+    every = sorted({there(x) for curve in found.values() for x in curve})
     gaps = [b - a for a, b in pairwise(every)]
     step = min(gaps, default=1.0) * min(0.5 / max(len(found), 1), 0.06)
     for i, (name, curve) in enumerate(found.items()):
         colour, marker = colours[i % len(colours)], MARKERS[i % len(MARKERS)]
-        logarithmic = axes.get_xscale() == "log"
-        shift = 0.0 if logarithmic else (i - (len(found) - 1) / 2) * step
-        xs = [x + shift for x in sorted(curve)]
+        shift = (i - (len(found) - 1) / 2) * step
+        xs = [back(there(x) + shift) for x in sorted(curve)]
         ys = [curve[x] for x in sorted(curve)]
         for x, y in zip(xs, ys, strict=True):
             interval(axes, x, *y.bounds, colour)
@@ -182,9 +184,14 @@ def curves(axes: Axes, found: Mapping[str, Curve]) -> None:
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """The names of ``axes`` above the figure, where they cover nothing; long ones in one column."""
+    """The names of ``axes`` above the figure, where they cover nothing; long ones in one column.
+
+    The page grows by the rows beyond those that it has room for.
+    """
     handles, names = axes.get_legend_handles_labels()
     columns = 1 if room(names) else columns
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + LINE * max(0, -(-len(names) // columns) - USUAL_LINES))
     figure.legend(handles, names, ncols=columns, loc="outside upper left", fontsize=6.5)
 
 

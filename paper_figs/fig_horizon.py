@@ -39,7 +39,7 @@ def draw(study: Study, out: Path) -> list[Path]:
     if not found:
         wanted = "agreement with the influence of K steps (horizon_K/spearman)"
         raise nothing(study, wanted, "influbench sweep experiments/horizon.yaml")
-    with page(3.5, 2.9) as figure:
+    with page(4.4, 2.9) as figure:
         axes = figure.subplots()
         axes.set_xscale("log", base=2)
         shown: dict[str, Curve] = dict(sorted(found.items()))
