@@ -54,7 +54,7 @@ def draw(study: Study, out: Path) -> list[Path]:
         wanted = "MT-Bench grades in three categories or more"
         raise nothing(study, wanted, "influbench evaluate --suite mt_bench")
     angles = [2 * math.pi * n / len(categories) for n in range(len(categories))]
-    with page(3.5, 3.5) as figure:
+    with page(3.5, 3.8) as figure:
         colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
         axes = figure.add_subplot(projection="polar")
         axes.set_xticks(angles, categories)
