@@ -81,7 +81,7 @@ def openings(row: Row, *names: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in names:
         given = row.fields.get(name)
-        if given is None or (empty(given) and len(names) > 1):
+        if given is None or empty(given):
             continue
         if name == "prompt" and isinstance(given, str):
             _refuse_input(row)

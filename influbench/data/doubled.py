@@ -11,7 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 
 from influbench.data.beside import with_columns
-from influbench.data.conversations import WHOLE, Chat, chat_in, conversation, empty, parsed
+from influbench.data.conversations import (
+    WHOLE,
+    Chat,
+    chat_in,
+    conversation,
+    empty,
+    openings,
+    parsed,
+)
 from influbench.data.records import Turn
 from influbench.data.rows import Row
 from influbench.errors import UserError
@@ -95,9 +103,15 @@ def same_asked(row: Row, texts: Mapping[str, str]) -> str:
     return text
 
 
-def prompt_text(row: Row) -> dict[str, str]:
-    """A prompt that is one text, by its column; empty where there is none."""
-    return {"prompt": row.fields["prompt"]} if _text(row, "prompt") else {}
+def asked_alike(row: Row, instruction: str) -> str:
+    """The row's instruction, beside whichever chats and prompt the row has too.
+
+    Raises:
+        UserError: one of them asks something else, or cannot be read.
+    """
+    prompt = {"prompt": row.fields["prompt"]} if _text(row, "prompt") else {}
+    chats = openings(row, *held(row))
+    return same_asked(row, {"instruction": instruction, **chats, **prompt})
 
 
 def check_answer(row: Row, name: str, answer: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from influbench.data import doubled
 from influbench.data.beside import EVERY, refuse_unseen
-from influbench.data.conversations import checked_text, openings
+from influbench.data.conversations import checked_text
 from influbench.data.examples import claim_id, instruction, response, row_id
 from influbench.data.records import Question
 from influbench.data.rows import Row
@@ -52,12 +52,7 @@ def _question(row: Row) -> Question:
         if row.fields.get("instruction"):
             doubled.same_asked(row, {layout: turns[0], "instruction": instruction(row)})
     else:
-        chats = openings(row, *doubled.held(row))
-        turns = (
-            doubled.same_asked(
-                row, {"instruction": instruction(row), **chats, **doubled.prompt_text(row)}
-            ),
-        )
+        turns = (doubled.asked_alike(row, instruction(row)),)
         answered = any(row.fields.get(n) is not None for n in ("response", "output"))
         answered = answered or (row.fields.get("question") and row.fields.get("answer"))
         reference = (response(row),) if answered else None

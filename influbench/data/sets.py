@@ -104,14 +104,7 @@ def _asked(row: Row, separator: str) -> str:
     if not told and (texts := openings(row, "prompt", *WHOLE)):
         asked = doubled.same_asked(row, texts)
     else:
-        asked = doubled.same_asked(
-            row,
-            {
-                "instruction": instruction(row, separator=separator),
-                **openings(row, *doubled.held(row)),
-                **doubled.prompt_text(row),
-            },
-        )
+        asked = doubled.asked_alike(row, instruction(row, separator=separator))
     past = history(row)
     return past[0][1] if past else asked
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from cases.trained import Trained, trained
-from command import influbench
 from safetensors.torch import load_file, save_file
 
 from influbench import models, score, testing
@@ -143,20 +141,6 @@ def test_moments_in_other_floats_are_read(
     }
     right = Trained(folder, plain.model, plain.tokenizer, kept).influences(CANDIDATES, REFERENCES)
     assert scores(folder, "exact") == pytest.approx(right, abs=3e-6)
-
-
-def test_the_command_ends_with_the_line(plain: Trained, tmp_path: Path) -> None:
-    folder = changed(plain, tmp_path / "c", slot(step=torch.tensor(-1.0)))
-    rows = [{"id": e.id, "instruction": e.instruction, "response": e.response} for e in CANDIDATES]
-    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = influbench(
-        *("score", "--student", str(folder), "--candidates", "c.jsonl"),
-        *("--reference", "c.jsonl", "--estimator", "exact", "--out", "out.jsonl"),
-        cwd=tmp_path,
-    )
-    assert done.returncode == 2
-    assert "a step tensor(-1.) of weight 0" in done.stderr
-    assert "bug" not in done.stderr
 
 
 def test_weights_with_nan_are_one_line(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from refused_rows import is_refused, write
 
 from influbench.data import DataConfig, load_evaluation, load_reference, load_seed_prompts
 from influbench.data.examples import as_examples, load_examples
@@ -26,11 +27,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "prompt": {"prompt": "q", "completion": "r"},
     "prompts": {"prompt": CHAT[:1], "completion": CHAT[1:]},
 }
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def read(row: dict[str, Any]) -> Any:
@@ -102,12 +98,7 @@ def test_the_context_of_dolly_is_an_input():
 )
 def test_what_cannot_be_a_turn_is_named(tmp_path: Path, row: dict[str, Any], says: str):
     path = write(tmp_path / "bad.jsonl", [PLAIN, row])
-    for load in (load_examples, lambda p: load_reference(DataConfig(reference=str(p)))):
-        with pytest.raises(UserError) as error:
-            load(path)
-        assert str(error.value).startswith(f"{path}:2: expected")
-        assert says in str(error.value)
-        assert "\n" not in str(error.value)
+    is_refused(path, says)
 
 
 CALL = [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
