@@ -27,7 +27,7 @@ from influbench.data import root_verbs
 from influbench.store import ledger
 from influbench.studies import grid
 
-LIBRARIES = ("datasets", "peft", "transformers", "trl.trainer.sft_trainer")
+LIBRARIES = ("datasets", "peft", "transformers.trainer")
 """That stages import when they run; the tagger of root verbs too, where it is installed."""
 
 

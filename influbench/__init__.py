@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# TRL reports every trainer to its maker; this must be set before huggingface_hub is imported.
+# Some libraries report their use to their makers; to be set before huggingface_hub is imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _HOMES = {

@@ -55,7 +55,7 @@ UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR,
 """What comes of files that somebody else put into our folders, or closed to us."""
 
 EXTRAS = {
-    "loop": ("trl", "peft", "rouge_score", "sklearn"),
+    "loop": ("accelerate", "peft", "rouge_score", "sklearn"),
     "figures": ("matplotlib",),
     "report": ("plotly",),
     "cluster": ("ray",),

@@ -27,8 +27,8 @@ FORKS.set_forkserver_preload(
         "influbench.scoring.rank",
         "influbench.studies.kinds.loop",
         "influbench.training.preference_trainer",
+        "influbench.training.response_trainer",
         "scipy.stats",
-        "trl.trainer.sft_trainer",
     ]
 )
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ABSENT = ("trl", "peft", "matplotlib", "sklearn", "rouge_score")
+ABSENT = ("accelerate", "peft", "matplotlib", "sklearn", "rouge_score")
 
 
 def influbench(*arguments: str, folder: str) -> str:

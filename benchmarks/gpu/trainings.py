@@ -11,6 +11,7 @@ from statistics import median
 import torch
 from transformers import Trainer
 
+from benchmarks import sft
 from benchmarks.gpu import clock, students
 from benchmarks.gpu.rows import Recorder
 from influbench.loop.plan.clock import Clock, Steps
@@ -67,9 +68,9 @@ def _seconds(cfg: SFTConfig, held: LanguageStudent, tokens: int, *, by_memory: b
     with tempfile.TemporaryDirectory() as folder, trainer.off_screen():
         work = Work(path=Path(folder), meter=Meter(), progress=steps, title="training")
         training: Trainer = (
-            fine_tuning.device_trainer(cfg, rows, held, held.model, work, _room(held, tokens))
+            fine_tuning.trainer_of(cfg, rows, held, held.model, work, _room(held, tokens))
             if by_memory
-            else fine_tuning.trl_trainer(cfg, rows, held, held.model, work)
+            else sft.with_trl(cfg, rows, held, work)
         )
         trainer.train(training, cfg, STEPS, work=work, keep=lambda *_: None)
     return median(later - done for done, later in pairwise(steps.done[1:]))

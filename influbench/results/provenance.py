@@ -23,7 +23,6 @@ PACKAGES = (
     "tokenizers",
     "torch",
     "transformers",
-    "trl",
 )
 
 

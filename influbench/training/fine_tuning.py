@@ -6,9 +6,8 @@ import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import datasets
 import torch
 from transformers import TrainingArguments
 
@@ -24,13 +23,6 @@ from influbench.training.keeping import folder_of, save_with_optimizer
 from influbench.training.low_memory import recomputed, with_adapter
 from influbench.training.response_trainer import ResponseTrainer
 from influbench.training.settings import SFTConfig
-
-if TYPE_CHECKING:  # seconds of imports, which a run whose stages are all cached does not need
-    from trl.trainer.sft_trainer import SFTTrainer
-
-
-ON_A_CPU = 4
-"""Rows in one forward pass of TRL's trainer: a CPU wins nothing from more."""
 
 HINT = "lower sft.max_length, or set sft.method=lora or sft.compute=bfloat16"
 """What a device that is too small needs."""
@@ -126,14 +118,11 @@ def learnt(
         model: Any = held.model
         if cfg.method == "lora":
             model = with_adapter(model, rank=cfg.lora_rank, alpha=cfg.lora_alpha, seed=cfg.seed)
-        if held.model.device.type == "cpu":
-            training = trl_trainer(cfg, encoded, held, model, work)
-        else:
-            model.train()
-            learner = replace(held, compute=cfg.compute)
-            with work.meter.phase("load"), again():
-                tokens = budgets.of_training(learner, encoded, cfg.batch_size)
-            training = device_trainer(cfg, encoded, learner, model, work, tokens)
+        model.train()
+        learner = replace(held, compute=cfg.compute)
+        with work.meter.phase("load"), again():
+            tokens = budgets.of_training(learner, encoded, cfg.batch_size)
+        training = trainer_of(cfg, encoded, learner, model, work, tokens)
         with (
             again(),
             work.meter.phase("train", items=len(encoded) * cfg.epochs, models=[held.model]),
@@ -154,39 +143,7 @@ def _within(rows: Sequence[Encoded], limit: int) -> list[Encoded]:
     ]
 
 
-def trl_trainer(
-    cfg: SFTConfig,
-    encoded: Sequence[Encoded],
-    held: LanguageStudent,
-    model: Any,
-    work: Work,
-) -> SFTTrainer:
-    """TRL's trainer on rows that are tokenised as the student tokenises them everywhere."""
-    from trl.trainer.sft_config import SFTConfig as TrainerSettings
-    from trl.trainer.sft_trainer import SFTTrainer
-
-    micro_batch = trainer.divisor(cfg.batch_size, cfg.micro_batch or ON_A_CPU)
-    settings = TrainerSettings(
-        **trainer.arguments(cfg, len(encoded), micro_batch, work),
-        max_length=None,
-        # Otherwise TRL would template, cut and drop rows by rules of its own.
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    rows = datasets.Dataset.from_list([_row(e) for e in encoded])
-    training = SFTTrainer(
-        model=model,
-        args=settings,
-        train_dataset=rows,
-        processing_class=held.tokenizer,
-    )
-    assert training.train_dataset is rows, "TRL has changed the rows"
-    batch = training.data_collator([rows[0]])
-    assert batch["input_ids"][0].tolist() == list(encoded[0].ids)
-    assert int((batch["labels"] != -100).sum()) == len(encoded[0].learned)
-    return training
-
-
-def device_trainer(
+def trainer_of(
     cfg: SFTConfig,
     encoded: Sequence[Encoded],
     held: LanguageStudent,
@@ -194,7 +151,7 @@ def device_trainer(
     work: Work,
     tokens: int,
 ) -> ResponseTrainer:
-    """The trainer of a GPU: as few passes a step as there is room for."""
+    """The trainer: as few passes a step as there is room for."""
     told = trainer.arguments(cfg, len(encoded), cfg.batch_size, work)
     return ResponseTrainer(
         model,
@@ -205,10 +162,3 @@ def device_trainer(
         most=cfg.micro_batch,
         hint=HINT,
     )
-
-
-def _row(encoded: Encoded) -> dict[str, Any]:
-    labels = [-100] * len(encoded.ids)
-    for position in encoded.learned:
-        labels[position] = encoded.ids[position]
-    return {"input_ids": list(encoded.ids), "labels": labels}

@@ -60,7 +60,7 @@ class SFTSettings(TrainingSettings):
 
     learn: Learn = Field(default="all", description="assistant turns that are learnt")
     micro_batch: int | None = transport(
-        None, "most rows in one forward pass; None = 4 on a CPU, as many as fit on a GPU", ge=1
+        None, "most rows in one forward pass; None = as many as fit, on a CPU 2,048 tokens", ge=1
     )
     method: Literal["full", "lora"] = seldom(
         "full", "lora: an adapter in every linear layer learns, and is merged into the student"

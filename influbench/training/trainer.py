@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 import time
 import warnings
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from transformers import (
     PrinterCallback,
@@ -61,7 +59,7 @@ def divisor(batch_size: int, most: int) -> int:
 
 
 def arguments(cfg: TrainingConfig, rows: int, micro_batch: int, work: Work) -> dict[str, Any]:
-    """The training arguments common to ``trl.SFTConfig`` and ``trl.DPOConfig``.
+    """The ``TrainingArguments`` of a training, by name.
 
     Args:
         cfg: the training.
@@ -231,26 +229,17 @@ def _last_checkpoint(folder: Path) -> tuple[str | None, int]:
 @contextmanager
 def off_screen() -> Generator[None]:
     """Keeps bars, tables and hints of the libraries off the user's screen; errors still show."""
-    loggers = [logging.getLogger(name) for name in ("accelerate", "datasets", "peft", "trl")]
+    loggers = [logging.getLogger(name) for name in ("accelerate", "peft")]
     levels = [logger.level for logger in loggers]
-    bars, tqdm = datasets.is_progress_bar_enabled(), os.environ.get("TQDM_DISABLE")
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    datasets.disable_progress_bars()
-    os.environ["TQDM_DISABLE"] = "1"  # read by TRL at each call, the only switch it has
     try:
         with quiet(), warnings.catch_warnings():
             # Among themselves: what one library calls that another will rename.
             warnings.filterwarnings(
-                "ignore", category=FutureWarning, module=r"(transformers|trl|peft)\b"
+                "ignore", category=FutureWarning, module=r"(transformers|peft)\b"
             )
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if bars:
-            datasets.enable_progress_bars()
-        if tqdm is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = tqdm

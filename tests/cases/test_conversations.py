@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -53,15 +52,16 @@ def test_sft_and_warm_up_learn_all_answers_and_no_end_that_was_not_written(tmp_p
     student = load_student(models.resolve(str(folder)))
     cut = dataclasses.replace(PLAIN[1], finished=False)
     encoded = [student.encode(e) for e in (CHATS[0], cut)]
-    trainer = fine_tuning.trl_trainer(FINE, encoded, student, student.model, at(tmp_path / "w"))
-    end = student.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    rows = trainer.train_dataset
-    assert isinstance(rows, datasets.Dataset)
-    labels = [trainer.data_collator([dict(row)])["labels"][0].tolist() for row in rows]
-    said = [student.tokenizer.decode([t for t in own if t != -100]) for own in labels]
+    said = [student.tokenizer.decode([row.ids[n] for n in row.learned]) for row in encoded]
     assert said[0] == f"Rivers change.<|im_end|>{PLAIN[0].response}<|im_end|>"
     assert said[1] == PLAIN[1].response
-    assert end not in labels[1]
+    chats = at(tmp_path / "sft")
+    one = FINE.model_copy(update={"batch_size": 2, "epochs": 1})
+    fine_tuning.sft(one, [CHATS[0], cut], models.resolve(str(folder)), work=chats)
+    with torch.no_grad():
+        counts = torch.tensor([len(row.learned) for row in encoded]).double()
+        losses = testing.loss_of_each(student, [CHATS[0], cut]).double()
+    assert chats.meta["loss"] == [pytest.approx(float(losses @ counts / counts.sum()), rel=1e-5)]
     work = at(tmp_path / "warm")
     few = WARM.model_copy(update={"batch_size": 2, "epochs": 1})
     warming.warm_up(few, CHATS, models.resolve(str(folder)), work=work)

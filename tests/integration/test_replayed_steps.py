@@ -1,6 +1,5 @@
 """Steps in tensors of one size teach what the usual ones do; here they run without a graph."""
 
-import functools
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,10 @@ from training_kit import EXAMPLES, FINE, TEACH, at, pairs, weights
 from influbench import models
 from influbench.data.records import ModelRef
 from influbench.store import passes
+from influbench.student import budgets
 from influbench.student.language_student import LanguageStudent
 from influbench.training import dpo as dpo_module
-from influbench.training import fine_tuning, preference_trainer, replaying, response_trainer
+from influbench.training import preference_trainer, replaying, response_trainer
 from influbench.training.dpo import dpo
 from influbench.training.fine_tuning import sft
 from influbench.training.preference_trainer import Reader
@@ -65,9 +65,8 @@ def teach(work, student: ModelRef, monkeypatch: pytest.MonkeyPatch, **changes: o
 
 def fine_tune(work, student: ModelRef, monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
     cfg = FINE.model_copy(update={"micro_batch": None, "batch_size": 5, "epochs": 4, **changes})
-    gpus = functools.partial(fine_tuning.device_trainer, tokens=4000)
     with monkeypatch.context() as patch:
-        patch.setattr(fine_tuning, "trl_trainer", gpus)
+        patch.setattr(budgets, "of_training", lambda *_: 4000)
         sft(cfg, EXAMPLES, student, work=work)
 
 

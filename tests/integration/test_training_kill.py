@@ -1,4 +1,3 @@
-import functools
 import logging
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from training_kit import EXAMPLES, FINE, TEACH, WARM, Killed, Watched, at, pairs
 from influbench import models
 from influbench.data.records import ModelRef
 from influbench.store import Stage, Store, Work
-from influbench.training import DPO, SFT, WARM_UP, fine_tuning, sft, warm_up
+from influbench.training import DPO, SFT, WARM_UP, sft, warm_up
 from influbench.training.dpo import dpo
 
 
@@ -23,19 +22,15 @@ def stages(tiny_ref: ModelRef) -> dict[str, tuple]:
         "warm_up": (warm_up, WARM, EXAMPLES, "student"),
         "sft": (sft, FINE, EXAMPLES, "student"),
         "sft lora": (sft, FINE.model_copy(update={"method": "lora"}), EXAMPLES, "student"),
-        "sft on a gpu": (sft, FINE, EXAMPLES, "student"),
         "dpo": (dpo, TEACH, pairs(tiny_ref), "teacher"),
         "dpo lora": (dpo, lora, pairs(tiny_ref), "teacher"),
     }
 
 
-@pytest.mark.parametrize("name", ["warm_up", "sft", "sft lora", "sft on a gpu", "dpo", "dpo lora"])
+@pytest.mark.parametrize("name", ["warm_up", "sft", "sft lora", "dpo", "dpo lora"])
 def test_twice_the_same_and_the_same_after_a_kill(
-    tiny_ref: ModelRef, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    tiny_ref: ModelRef, tmp_path: Path, name: str
 ) -> None:
-    if name == "sft on a gpu":
-        trainer = functools.partial(fine_tuning.device_trainer, tokens=200)
-        monkeypatch.setattr(fine_tuning, "trl_trainer", trainer)
     function, cfg, given, folder = stages(tiny_ref)[name]
     whole, again = at(tmp_path / "whole"), at(tmp_path / "again")
     function(cfg, given, tiny_ref, work=whole)
@@ -75,7 +70,7 @@ def test_the_store_keeps_the_model_and_nothing_else(
 
 
 def test_loggers_are_left_as_found(tiny_ref: ModelRef, work: Work) -> None:
-    logger = logging.getLogger("trl")
+    logger = logging.getLogger("peft")
     logger.setLevel(logging.INFO)
     sft(FINE.model_copy(update={"epochs": 1}), EXAMPLES, tiny_ref, work=work)
     assert logger.level == logging.INFO

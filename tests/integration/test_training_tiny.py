@@ -1,18 +1,26 @@
-import functools
 import json
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 from training_kit import EXAMPLES, FINE, WARM, at, ref, weights
 
+from benchmarks.sft import with_trl
 from influbench import testing
 from influbench.data.records import Example, ModelRef
 from influbench.errors import UserError
 from influbench.store import Store, Work
 from influbench.student import LanguageStudent, StudentSettings, budgets, load_student
-from influbench.training import WARM_UP, SFTConfig, WarmupConfig, fine_tuning, sft, warm_up, warming
+from influbench.training import (
+    WARM_UP,
+    SFTConfig,
+    WarmupConfig,
+    fine_tuning,
+    sft,
+    trainer,
+    warm_up,
+    warming,
+)
 
 
 @pytest.fixture
@@ -71,17 +79,19 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_nothing(
     assert not list(tmp_path.glob("*/student"))
 
 
-def test_sft_trains_on_the_tokens_of_the_student(tiny_ref: ModelRef, work: Work) -> None:
-    held = load_student(tiny_ref, StudentSettings(device="cpu", max_length=1024))
-    encoded = [held.encode(e) for e in EXAMPLES]
-    trainer = fine_tuning.trl_trainer(FINE, encoded, held, held.model, work)
-    rows = trainer.train_dataset
-    assert isinstance(rows, datasets.Dataset)
-    for row, own in zip(rows, encoded, strict=True):
-        batch = trainer.data_collator([dict(row)])
-        assert tuple(batch["input_ids"][0].tolist()) == own.ids
-        learned = (batch["labels"][0] != -100).nonzero().flatten().tolist()
-        assert learned == list(own.learned)
+@pytest.mark.parametrize("cut", [4, 1])
+def test_sft_learns_what_trls_trainer_does(tiny_ref: ModelRef, tmp_path: Path, cut: int) -> None:
+    cfg = FINE.model_copy(update={"micro_batch": cut, "batch_size": 5})
+    ours, theirs = at(tmp_path / "ours"), at(tmp_path / "theirs")
+    sft(cfg, EXAMPLES, tiny_ref, work=ours)
+    held = fine_tuning.loaded(cfg, tiny_ref)
+    training = with_trl(cfg, [held.encode(e) for e in EXAMPLES], held, theirs)
+    log = trainer.train(training, cfg, 9, work=theirs, keep=lambda *_: None)
+    assert ours.meta["loss"] == pytest.approx([row["loss"] for row in log], abs=1e-4)
+    assert ours.meta["learning_rate"] == [row["learning_rate"] for row in log]
+    found = weights(ours, "student")
+    for name, weight in held.model.named_parameters():
+        assert torch.allclose(weight.detach(), found[name], atol=2e-4), name
 
 
 def test_sft_first_loss_is_the_students(tiny_ref: ModelRef, work: Work) -> None:
@@ -126,52 +136,50 @@ def test_sft_stops_when_the_loss_is_not_finite(tiny_ref: ModelRef, work: Work) -
     assert not (work.path / "student").exists()
 
 
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
-    """SFT takes a GPU's trainer, of whose passes this has the rows; three rows have no room."""
+def crowded(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
+    """So many tokens a pass, and three rows have no room; the rows of each pass that had."""
     loss, passes = LanguageStudent.loss, []
 
-    def crowded(self, batch):
+    def small(self, batch):
         if len(batch.rows) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         passes.append(len(batch.rows))
         return loss(self, batch)
 
-    monkeypatch.setattr(LanguageStudent, "loss", crowded)
-    gpus = functools.partial(fine_tuning.device_trainer, tokens=tokens)
-    monkeypatch.setattr(fine_tuning, "trl_trainer", gpus)
+    monkeypatch.setattr(LanguageStudent, "loss", small)
+    monkeypatch.setattr(budgets, "of_training", lambda *_: tokens)
     return passes
 
 
 @pytest.mark.parametrize("changes", [{"method": "full"}, {"method": "lora"}, {"batch_size": 5}])
-def test_on_a_gpu_sft_learns_the_same_however_its_batches_are_cut(
+def test_sft_learns_the_same_however_its_batches_are_cut(
     tiny_ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
 ) -> None:
     cfg = FINE.model_copy(update={"micro_batch": None, **changes})
-    usual, gpus = at(tmp_path / "usual"), at(tmp_path / "gpus")
+    usual, halved = at(tmp_path / "usual"), at(tmp_path / "halved")
     sft(cfg, EXAMPLES, tiny_ref, work=usual)
-    passes = as_on_a_gpu(monkeypatch, 1000)
-    sft(cfg, EXAMPLES, tiny_ref, work=gpus)
+    passes = crowded(monkeypatch, 1000)
+    sft(cfg, EXAMPLES, tiny_ref, work=halved)
     assert sum(passes) == 36
     assert set(passes) == {1, 2} if cfg.batch_size == 5 else {2}
-    assert gpus.meta.pop("loss") == pytest.approx(usual.meta.pop("loss"), abs=1e-4)
-    assert gpus.meta == usual.meta
-    _, row, _ = gpus.meter.rows()
+    assert halved.meta.pop("loss") == pytest.approx(usual.meta.pop("loss"), abs=1e-4)
+    assert halved.meta == usual.meta
+    _, row, _ = halved.meter.rows()
     assert row.forward_passes == row.backward_passes == 36
-    before, after = weights(usual, "student"), weights(gpus, "student")
+    before, after = weights(usual, "student"), weights(halved, "student")
     for name, weight in before.items():
         assert torch.allclose(weight, after[name], atol=2e-4), name
 
 
-def test_on_a_gpu_sft_keeps_within_tokens_and_rows_and_says_when_one_has_no_room(
+def test_sft_keeps_within_tokens_and_rows_and_says_when_one_has_no_room(
     tiny_ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes = as_on_a_gpu(monkeypatch, 1)
+    passes = crowded(monkeypatch, 1)
     sft(FINE, EXAMPLES, tiny_ref, work=at(tmp_path / "tokens"))
     assert passes == [1] * 36
     passes.clear()
     one = FINE.model_copy(update={"micro_batch": 1})
-    gpus = functools.partial(fine_tuning.device_trainer, tokens=1000)
-    monkeypatch.setattr(fine_tuning, "trl_trainer", gpus)
+    monkeypatch.setattr(budgets, "of_training", lambda *_: 1000)
     sft(one, EXAMPLES, tiny_ref, work=at(tmp_path / "rows"))
     assert passes == [1] * 36
 

@@ -10,9 +10,9 @@ from influbench.loop import reading, sets
 def test_a_package_of_an_extra_that_is_missing_is_named_before_any_work(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "trl" else found(name)
+        importlib.util, "find_spec", lambda name: None if name == "peft" else found(name)
     )
-    with pytest.raises(UserError, match=r"a run of the loop needs trl: .*influbench\[loop\]"):
+    with pytest.raises(UserError, match=r"a run of the loop needs peft: .*influbench\[loop\]"):
         sets.check(reading.load_run("tiny"))
 
 
