@@ -17,6 +17,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear as LoraLinear
 from transformers import PreTrainedModel
 
+from influbench.derivatives import layers
 from influbench.errors import UserError
 from influbench.files import digest
 
@@ -35,7 +36,7 @@ class Adapters:
 
 @contextmanager
 def random_adapters(model: PreTrainedModel, rank: int, seed: int) -> Generator[Adapters]:
-    """Adapts every linear layer but the output embedding, and takes all adapters out again.
+    """Adapts every trained linear layer but the output embedding; takes all adapters out again.
 
     Args:
         model: left exactly as found: modules, weights, flags and the global random state.
@@ -43,10 +44,10 @@ def random_adapters(model: PreTrainedModel, rank: int, seed: int) -> Generator[A
         seed: of A; each layer draws from a stream of its own.
 
     Raises:
-        UserError: the model has no linear layers, or holds adapters already.
+        UserError: the model trains no linear layer, or holds adapters already.
     """
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
-    original = {name: model.get_submodule(name) for name in _linear_names(model)}
+    original = _linear(model)
     config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=list(original))
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -63,19 +64,12 @@ def random_adapters(model: PreTrainedModel, rank: int, seed: int) -> Generator[A
             parameter.requires_grad_(flags[name])
 
 
-def _linear_names(model: PreTrainedModel) -> list[str]:
-    head = model.get_output_embeddings()
-    modules = list(model.named_modules())
-    if any(isinstance(m, LoraLinear) for _, m in modules):
+def _linear(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
+    if any(isinstance(module, LoraLinear) for module in model.modules()):
         raise UserError(
             "the student holds LoRA adapters already: expected parameters = 'all', which are these"
         )
-    names = [n for n, m in modules if isinstance(m, torch.nn.Linear) and m is not head]
-    if not names:
-        raise UserError(
-            "the student has no linear layers: expected parameters = 'all' or a regular expression"
-        )
-    return names
+    return layers.linear(model)
 
 
 def _drawn(model: PreTrainedModel, names: list[str], seed: int) -> Adapters:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from influbench.data.records import Example
+from influbench.derivatives import layers
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.student import LanguageStudent
@@ -23,20 +24,16 @@ BATCH_TOKENS = 1024
 
 
 class Bottlenecks:
-    """Projected gradients of all linear layers but the output embedding."""
+    """Projected gradients of all trained linear layers but the output embedding.
+
+    Raises:
+        UserError: there is none.
+    """
 
     def __init__(self, student: LanguageStudent, rank: int, seed: int):
-        model = student.model
-        head = model.get_output_embeddings()
         self._student = student
         self._rank = rank
-        self._layers = {
-            name: module
-            for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear) and module is not head
-        }
-        if not self._layers:
-            raise UserError("the student has no linear layers: expected a transformer")
+        self._layers = layers.linear(student.model)
         self._sides = {
             name: (
                 _directions(rank, layer.in_features, f"{seed}:{name}:in", layer.weight),

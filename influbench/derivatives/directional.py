@@ -173,7 +173,9 @@ class Ghost:
     def __init__(self, student: LanguageStudent, weights: Tensors, direction: Tensors):
         self._student = student
         self._along = {id(w): d for w, d in zip(weights, direction, strict=True)}
-        self._head = student.model.get_output_embeddings()
+        head = student.model.get_output_embeddings()
+        # With what is inside it: an adapter wraps the head, or a trained copy of it.
+        self._head = set() if head is None else set(head.modules())
         self._modules = [
             m
             for m in student.model.modules()
@@ -225,7 +227,7 @@ class Ghost:
             return
         rows = len(self._derivative)
         shape = tuple(output.shape) if isinstance(output, torch.Tensor) else None
-        if shape is None or (module is not self._head and shape[0] != rows):
+        if shape is None or (module not in self._head and shape[0] != rows):
             what = "several outputs" if shape is None else f"an output of shape {shape}"
             raise UserError(
                 f"the ghost product does not know {type(module).__name__}, which has {what} for "
@@ -245,7 +247,7 @@ class Ghost:
                 self._busy = False
             left, right = gradient.float().flatten(1), change.float().flatten(1)
             products = torch.bmm(left[:, None], right[:, :, None])[:, 0, 0].double()
-            if module is self._head:
+            if module in self._head:
                 self._derivative.index_add_(0, self._row_index[: len(products)], products)
             else:
                 self._derivative += products

@@ -198,12 +198,19 @@ def _halves(student: LanguageStudent, batch: TokenBatch) -> list[TokenBatch]:
 
 
 def dot(left: Tensors, right: Tensors) -> float:
-    """Inner product over all weights, accumulated in fp64 across tensors."""
-    parts = [
-        torch.dot(a.reshape(-1), b.reshape(-1).to(a.dtype))
-        for a, b in zip(left, right, strict=True)
-    ]
+    """Inner product over all weights, in fp32 or wider, accumulated in fp64 across tensors."""
+    parts = [flat_dot(a, b) for a, b in zip(left, right, strict=True)]
     return float(torch.stack(parts).double().sum())
+
+
+def flat_dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Inner product of two tensors of one shape, a scalar in fp32 or wider.
+
+    torch's own of two bf16 tensors is rounded to bf16: three digits, of which a difference of two
+    such products has none left.
+    """
+    wide = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
+    return torch.dot(left.reshape(-1).to(wide), right.reshape(-1).to(wide))
 
 
 def norm(tensors: Tensors) -> float:

@@ -1,4 +1,4 @@
-"""Which weights take part in a method: those whose names match a pattern."""
+"""Which weights take part in a method: those whose names match a pattern, or linear layers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import re
 
 import torch
+from transformers import PreTrainedModel
 
 from influbench.derivatives.update import Update
 from influbench.errors import UserError
@@ -42,3 +43,26 @@ def chosen(update: Update, model: torch.nn.Module, pattern: str | None) -> tuple
     total = sum(slot.weight.numel() for slot in update.slots)
     share = sum(slot.weight.numel() for slot in kept) / total
     return dataclasses.replace(update, slots=kept), share
+
+
+def linear(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
+    """The trained linear layers by name, all but the output embedding and what is inside it.
+
+    Raises:
+        UserError: there is none.
+    """
+    head = model.get_output_embeddings()
+    outside = set() if head is None else set(head.modules())  # an adapter wraps the head's own
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and module not in outside
+        and module.weight.requires_grad
+    }
+    if not found:
+        raise UserError(
+            "this method attributes linear layers (torch.nn.Linear) and the student trains none "
+            "below its output embedding: choose one that takes all weights, such as gradient_dot"
+        )
+    return found

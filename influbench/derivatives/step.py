@@ -93,6 +93,11 @@ class Excursion:
                         source = slot.master if before is None else before
                         slot.weight.copy_(source, non_blocking=True)
 
+    @property
+    def rounds(self) -> bool:
+        """Whether some weights are so narrow that most of a small step rounds away in them."""
+        return any(w.dtype not in (torch.float32, torch.float64) for w in self.update.weights)
+
     def moved(self) -> float:
         """Share of the weights that differ from the saved ones; low where steps round away."""
         pairs = [

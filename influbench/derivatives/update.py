@@ -21,6 +21,7 @@ import torch
 from torch import distributed
 
 from influbench.derivatives import streamed
+from influbench.derivatives.gradients import flat_dot
 from influbench.derivatives.step_kernels import Slot, kernel_for, pieces
 from influbench.derivatives.step_together import Together, together
 from influbench.errors import UserError
@@ -76,7 +77,7 @@ class Update:
             out = torch.empty_like(slot.weight, dtype=slot.master.dtype)
             own = None if gradients is None else [gradients[number]]
             self._write([slot], own, [out], factor, add=False)
-            parts.append(torch.dot(along.reshape(-1).to(out.dtype), out.view(-1)))
+            parts.append(flat_dot(along, out))
         return float(torch.stack(parts).double().sum())
 
     @torch.no_grad()
@@ -190,6 +191,8 @@ def _next_moments(slot: Slot, g: torch.Tensor | None) -> tuple[torch.Tensor, ...
     if not slot.adam:
         decayed = slot.weight * slot.weight_decay if slot.weight_decay else None
         change = g if decayed is None else decayed if g is None else g + decayed
+        if not slot.moments:  # its first step: the buffer is the gradient
+            return (change,) if slot.betas[0] and change is not None else ()
         return tuple(m * slot.betas[0] + (0.0 if change is None else change) for m in slot.moments)
     first, second = (m * beta for m, beta in zip(slot.moments, slot.betas, strict=True))
     if g is not None:

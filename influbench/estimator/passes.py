@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from influbench.estimator.contract import Estimator
+
 
 @dataclass(frozen=True)
 class Spent:
@@ -16,6 +18,29 @@ class Spent:
     encoder: float = 0.0
     """Passes of a sentence encoder, which are hardly any work."""
     requests: float = 0.0
+
+
+def options_of(method: Estimator, warmup: float) -> dict[str, Any]:
+    """A method's options as :func:`spent` takes them: no more warm-up examples than there are.
+
+    Args:
+        method: the estimator.
+        warmup: W.
+    """
+    options, facts = dict(vars(method)), method.facts
+    if facts.spends and "warmup" in facts.needs:
+        options[facts.spends] = min(options[facts.spends], warmup)
+    return options
+
+
+def filled(told: str, options: Mapping[str, Any]) -> str:
+    """A text of ``Facts.passes`` with numbers in place of options, for who has others."""
+    numbers = {k: v for k, v in options.items() if isinstance(v, (int, float))}
+    if not set(re.findall(r"[A-Za-z_]+", told)) & set(numbers):
+        return told
+    return re.sub(
+        r"[A-Za-z_]+", lambda word: str(numbers.get(word[0], word[0])), _PRODUCT.sub("*", told)
+    )
 
 
 _PRODUCT = re.compile(r"(?<=[\d)A-Za-z])(?=\()|(?<=\d)(?=[A-Za-z])|(?<=\))(?=[A-Za-z])")

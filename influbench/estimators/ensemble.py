@@ -24,6 +24,7 @@ from influbench.estimator import (
     Scorer,
     as_scores,
     granting,
+    passes,
     registry,
 )
 
@@ -44,11 +45,13 @@ class Ensemble:
     @property
     def facts(self) -> Facts:
         """All that its members need, and the warm-up set to rank against."""
-        members = [registry.build(name).facts for name in self.members]
+        built = [registry.build(name) for name in self.members]
+        members = [method.facts for method in built]
         needs: set[Need] = {"warmup"}
-        once, each = (" + ".join(m.passes[i] for m in members) for i in (0, 1))
-        passes = f"{once} + W({each})", each
-        return Facts("rank", "rank averaging", needs.union(*(m.needs for m in members)), passes)
+        told = [[passes.filled(text, vars(m)) for text in m.facts.passes] for m in built]
+        once, each = map(" + ".join, zip(*told, strict=True))
+        cost = f"{once} + W({each})", each
+        return Facts("rank", "rank averaging", needs.union(*(m.needs for m in members)), cost)
 
     def prepare(self, ctx: Context) -> Scorer:
         """Prepares the members and scores the warm-up set with each."""

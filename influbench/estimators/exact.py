@@ -87,8 +87,6 @@ class Exact:
 
     def prepare(self, ctx: Context) -> Scorer:
         """Measures the reference losses before any step and after the empty one."""
-        import torch
-
         from influbench.derivatives import gradients, graphed, objective, step
         from influbench.derivatives.similarity import mean_over_references
 
@@ -97,7 +95,6 @@ class Exact:
         batches, shares = student.batches(target.examples), self._shares(ctx)
         trip = step.excursion(self.update(student), student)
         single = graphed.one_by_one(student, trip.update.weights)
-        rounds = any(w.dtype not in (torch.float32, torch.float64) for w in trip.update.weights)
 
         def losses() -> Array:
             return target.values(gradients.losses_of(student, batches)) * shares
@@ -110,7 +107,7 @@ class Exact:
 
         def drops(example: Example) -> tuple[Array, float]:
             with trip.stepped(self._divided(single(example))):
-                return start - losses(), trip.moved() if rounds else 1.0
+                return start - losses(), trip.moved() if trip.rounds else 1.0
 
         def score(examples: Examples) -> Scores:
             results = [drops(example) for example in examples]
@@ -119,7 +116,7 @@ class Exact:
                 "reference_loss_before": float(before.mean()),
                 "reference_loss_null": float(null.mean()),
             }
-            if rounds:
+            if trip.rounds:
                 facts["weights_moved"] = float(np.mean([moved for _, moved in results]))
             return mean_over_references(table, facts)
 

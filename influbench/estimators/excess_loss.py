@@ -7,7 +7,8 @@
 empty ones: warmed moments move the weights by themselves, and what the candidate gains from that is
 none of the references' doing. With k = 1 this is a one-sided difference along the step that
 ``adam_jvp`` takes the derivative along. References and candidate change their parts: gradients are
-taken of the references only, and each candidate costs forward passes alone.
+taken of the references only, and each candidate costs forward passes alone. In bf16 weights most of
+a small step rounds away: ``weights_moved`` among the diagnostics is the share that θ_k changes.
 
 Source: Forward-INF (Mirrored Influence, arXiv 2402.08922); RHO (arXiv 2206.07137) and RHO-1 take
 the excess over a model trained on the references to the end. Deviations: the training's own AdamW
@@ -22,9 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from influbench.estimator import Context, Examples, Facts, Need, Scorer
+from influbench.estimator import Context, Examples, Facts, Need, Scorer, Scores
 
 if TYPE_CHECKING:
     from influbench.derivatives.gradients import Tensors
@@ -59,6 +58,7 @@ class ExcessLoss:
         student = ctx.student
         first = step.next_update(student, clip=self.clip)
         trip = step.excursion(first)
+        facts: dict[str, float] = {}
 
         def after(empty: bool) -> Tensors:
             with trip.undone():
@@ -71,6 +71,8 @@ class ExcessLoss:
                     after = update.following(mean) if number + 1 < self.k else update
                     update.apply(mean)
                     update = after
+                if trip.rounds and not empty:
+                    facts["weights_moved"] = trip.moved()
                 return [weight.detach().clone() for weight in first.weights]
 
         learnt = after(empty=False)
@@ -87,10 +89,11 @@ class ExcessLoss:
                             weight.copy_(other)
                 yield
 
-        def score(examples: Examples) -> np.ndarray:
+        def score(examples: Examples) -> Scores:
             with placed(start):
                 before = gradients.losses(student, examples)
             with placed(learnt):
-                return before - gradients.losses(student, examples)
+                value = before - gradients.losses(student, examples)
+            return Scores(value=value, diagnostics=facts)
 
         return score

@@ -50,7 +50,7 @@ class FirstOrder:
         if self.curvature == "none":
             return Facts("nats", SOURCE, needs, ("3M", "3"), objectives=True)
         needs.add("warmup")
-        passes = f"5M + {self.probes}(M+6)", "3"
+        passes = "5M + probes(M+6)", "3"
         return Facts("nats", SOURCE, needs, passes, objectives=True, spends="probes")
 
     def prepare(self, ctx: Context) -> Scorer:

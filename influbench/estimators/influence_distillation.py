@@ -17,7 +17,7 @@ ridge regression). Deviations: landmarks are warm-up examples, since candidates 
 method is prepared; tangents of the last layer's states, weighted by position as in ``repsim``, in
 place of some first blocks' at the last token; scores only, not the weights that the paper
 optimises them to.
-Cost: 3M + 3·budget + 2·budget passes to prepare, 2 per candidate.
+Cost: 3M + 3·budget + 2·budget passes to prepare, 2 per candidate; 2 are one direction's.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class InfluenceDistillation:
             "rank",
             "Influence Distillation, arXiv 2505.19051",
             {"gradients", "moments", "language_model", "warmup"},
-            (f"3M + {(3 + each) * self.budget}", f"{each}"),
+            (f"3M + {3 + each}budget", f"{each}"),
             objectives=True,
             spends="budget",
         )

@@ -4,14 +4,15 @@
     F_l = mean over warm-up examples w of vec G_l(w) vec G_l(w)ᵀ
     score(z) = mean over references r of  Σ_l vec G_l(r)ᵀ (F_l + λ_l I)⁻¹ vec G_l(z)
 
-λ_l is ``damping`` times F_l's mean eigenvalue. All linear layers but the head take part; the
-embedding, a tied head and the norms are left out (``parameter_share`` among the diagnostics says
-how much remains).
+λ_l is ``damping`` times F_l's mean eigenvalue. All linear layers that the student trains take part,
+an adapter's own matrices where it trains those, but not the head; the embedding, a tied head and
+the norms are left out (``parameter_share`` among the diagnostics says how much remains).
 
 Source: Choe et al., LoGra, arXiv 2405.13954 (LogIX, random initialisation). Deviations: rank 8
 where they take up to 64, since the warm-up sets here are small; references and candidates in one
 batched backward pass without weight gradients (``influbench.derivatives.bottlenecks``).
-Cost: 2(W + M) passes to prepare, 2 per candidate, as no weight gradients are built.
+Cost: 3(W + M) passes to prepare, 3 per candidate, a backward counted as two forwards as everywhere;
+no weight gradients are built, so that it takes the time of about one.
 """
 
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Logra:
         "signed",
         "LoGra, arXiv 2405.13954",
         {"gradients", "language_model", "warmup"},
-        ("2W + 2M", "2"),
+        ("3W + 3M", "3"),
         stderr=True,
     )
 

@@ -7,7 +7,9 @@ D∘∇L_ref⟩, ``adam_jvp`` times s², with the noise of ``draws`` samples: fo
 many of them. D is Adam's preconditioner (``preconditioner = "none"``: 1), s is chosen so that the
 perturbation is ``scale`` times as long as the weights. Each draw goes in both directions, n and -n,
 so that curvature drops out of the covariance. In our sign a positive covariance helps; the
-derivative of L_ref by the candidate's weight is its negative. Scores are divided by s².
+derivative of L_ref by the candidate's weight is its negative. Scores are divided by s². In bf16
+weights most of a small perturbation rounds away, and the scores are noise: ``weights_moved`` among
+the diagnostics is the share that one changes; a larger ``scale``, such as 0.1, helps.
 
 Source: Bayesian influence functions, arXiv 2509.26544, and Daunce, arXiv 2505.23223. Deviation: the
 perturbed students are Gaussian around the student and drawn anew from the seed whenever they are
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from influbench.estimator import Context, Examples, Facts, Need, Scorer
+from influbench.estimator import Context, Examples, Facts, Need, Scorer, Scores
 from influbench.files import digest
 
 if TYPE_CHECKING:
@@ -69,16 +71,20 @@ class LossCovariance:
         batches = student.batches(ctx.reference)
         spreads = self._spreads(trip)
         reference = np.empty(self.draws)
+        facts: dict[str, float] = {}
         for number in self._perturbed(ctx, trip, spreads):
             reference[number] = gradients.losses_of(student, batches).mean()
+            if trip.rounds and not facts:
+                facts["weights_moved"] = trip.moved()
         centred = _by_pairs(reference)
 
-        def score(examples: Examples) -> np.ndarray:
+        def score(examples: Examples) -> Scores:
             own = np.empty((self.draws, len(examples)))
             laid = student.batches(examples)
             for number in self._perturbed(ctx, trip, spreads):
                 own[number] = gradients.losses_of(student, laid)
-            return centred @ _by_pairs(own) / self.draws / spreads[0] ** 2
+            value = centred @ _by_pairs(own) / self.draws / spreads[0] ** 2
+            return Scores(value=value, diagnostics=facts)
 
         return score
 

@@ -7,7 +7,7 @@ e is the student's own representation (as in ``repsim``), a sentence embedding, 
 ``influence_distillation`` compares by, which it so meets at the same budget; the penalty is chosen
 by leave-one-out error, in closed form. ``loo_correlation`` among the diagnostics is the
 Pearson correlation of the leave-one-out predictions with the exact scores: what to expect of the
-ranking.
+ranking. Where nothing was learnt it is near -1, as each prediction is then the mean of the others.
 
 Source: Yu et al., MATES, arXiv 2406.06046. Deviations: ridge on frozen features where they
 fine-tune a BERT; the probes are warm-up examples, since candidates are not known when a method is
@@ -51,7 +51,7 @@ class Mates:
         """The budget is most of what it costs."""
         needs: set[Need] = {"gradients", "moments", "language_model", "warmup"}
         each = {"student": 1, "sentence": 0, "tangent": 2}[self.features]
-        passes = f"{self.budget + 2}M + {(3 + each) * self.budget}", str(each or "1 encoder")
+        passes = f"(budget+2)M + {3 + each}budget", str(each or "1 encoder")
         return Facts(
             "rank", "MATES, arXiv 2406.06046", needs, passes, objectives=True, spends="budget"
         )

@@ -18,7 +18,7 @@ from influbench import models
 from influbench.data.records import Example, LedgerRow, ModelRef
 from influbench.errors import UserError
 from influbench.estimator import Estimator, Facts, registry
-from influbench.estimator.passes import spent
+from influbench.estimator.passes import options_of, spent
 from influbench.files import digest
 from influbench.scoring.settings import ORACLE, MethodConfig, SpendingLimit
 from influbench.store import Stage, Work
@@ -159,7 +159,8 @@ def _cost(method: Estimator, counts: Counts, references: int) -> float | None:
     if "student" not in method.facts.needs:
         return 0.0
     sizes = {"M": float(references), "W": float(counts.warmup)}
-    once, each = (spent(text, sizes, vars(method)) for text in method.facts.passes)
+    options = options_of(method, counts.warmup)
+    once, each = (spent(text, sizes, options) for text in method.facts.passes)
     if once is None or each is None:
         return None
     return once.passes / counts.candidates + each.passes

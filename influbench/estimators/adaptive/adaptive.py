@@ -18,7 +18,7 @@ registered names: write ``influbench.estimators.adaptive:Adaptive``.
 
 Source: difference estimators of survey sampling (Särndal, Swensson and Wretman, Model Assisted
 Survey Sampling, 1992), with the exact influence of Montessori-Instruct, arXiv 2410.14208.
-Cost: (4 + probes) M + 3 probes passes to prepare, 3 + the measured clusters' references per
+Cost: (4 + probes) M + 3 · probes passes to prepare, 3 + the measured clusters' references per
 candidate. Memory: a gradient for each cluster and for all of them, a step for each sibling of one
 group.
 """
@@ -59,7 +59,7 @@ class Adaptive:
         "nats",
         "arXiv 2410.14208 with a difference estimator",
         {"gradients", "moments", "warmup"},
-        ("(4 + probes)M", "3 + part of M"),
+        ("(4 + probes)M + 3probes", "3 + part of M"),
     )
 
     def __post_init__(self) -> None:

@@ -11,10 +11,10 @@ smaller than ``proj_dim``: with λ = 0 the scores would be noise.
 
 Parameters: ``all`` trainable ones, a regular expression over their names, or ``lora``: adapters
 with B = 0 are injected and taken out again, and the gradients are those of B, which are random
-one-sided projections of the full gradients of all linear layers (``derivatives.adapters``).
-The embedding, a tied head and the norms are then left out: ``parameter_share`` among the
-diagnostics says how much remains. ``auto`` takes ``all`` up to half a million parameters or where
-the student is itself a LoRA model.
+one-sided projections of the gradients of all trained linear layers (``derivatives.adapters``). The
+embedding, a tied head and the norms are then left out: ``parameter_share`` among the diagnostics
+says how much remains. ``auto`` takes ``all`` up to half a million parameters or where the student
+is itself a LoRA model.
 
 With several ``checkpoints`` (the student, and where its training would come to next) ``kernel``
 says how their features meet:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from influbench.estimator import registry
-from influbench.estimator.passes import Spent, spent
+from influbench.estimator.passes import Spent, options_of, spent
 from influbench.loop import arms
 from influbench.loop.plan import lengths as texts
 from influbench.loop.plan.evaluated import evaluated
@@ -141,7 +141,7 @@ class _Stages:
     def scored(self, name: str) -> Iterator[Task]:
         cfg, count = self.cfg, self.cfg.sizes.candidates
         method = registry.build(name, cfg.scoring.options_of(name))
-        facts, values = method.facts, dict(vars(method))
+        facts, values = method.facts, options_of(method, cfg.sizes.warmup)
         sizes = {"M": self.known.reference.count, "W": cfg.sizes.warmup}
         alone = {"M": 0, "W": 0}
         first, each = facts.passes
