@@ -196,7 +196,7 @@ def override(
 
 
 def assign(tree: Tree, key: str, value: Any, where: str) -> None:
-    """Sets one dotted key; ``where`` is for the error message.
+    """Sets one dotted key to a copy of ``value``; a table goes over the one that is there.
 
     Raises:
         UserError: a setting on the way has no parts.
@@ -207,7 +207,19 @@ def assign(tree: Tree, key: str, value: Any, where: str) -> None:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
             raise UserError(f"{where}: '{part}' is a single setting and has no parts")
-    node[last] = value
+    node.update(merged(node, {last: copy.deepcopy(value)}))
+
+
+def merged(under: Tree, over: Tree) -> Tree:
+    """The settings of ``over``, and those of ``under`` that it does not name.
+
+    Options of an estimator belong together: they are those of ``over``, or those of ``under``.
+    """
+    out = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict) and key != "options"
+        out[key] = merged(out[key], value) if both else value
+    return out
 
 
 def read_yaml(path: Path) -> Tree:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from influbench.config import Tree, assign, checked, override, parse_yaml, read_yaml
+from influbench.config import Tree, assign, checked, merged, override, parse_yaml, read_yaml
 from influbench.errors import UserError
 from influbench.loop.settings import RunConfig
 
@@ -95,15 +95,7 @@ def read(name: str, beside: Path | None = None, over: tuple[str, ...] = ()) -> T
     base = tree.pop("base", None)
     if base is None:
         return tree
-    return _merge(read(str(base), beside, over), tree)
-
-
-def _merge(under: Tree, over: Tree) -> Tree:
-    out = dict(under)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(out.get(key), dict) and key != "options"
-        out[key] = _merge(out[key], value) if both else value
-    return out
+    return merged(read(str(base), beside, over), tree)
 
 
 def parse_options(texts: Sequence[str], option: str) -> Tree:

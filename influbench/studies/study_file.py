@@ -57,6 +57,7 @@ def load_study(file: str | Path, overrides: Sequence[str] = ()) -> Study:
     points = list(_varied(given if isinstance(given, list) else [given], file))
     if not points:
         raise UserError(f"{file}: expected 'grid' to list some grids, got none")
+    _refuse_twice(raw.get("set", {}), file)
     excluded = _Excluded(raw.get("exclude", []), {str(k) for p in points for k in p}, file)
     found: list[tuple[str, Config]] = []
     for varied in points:
@@ -64,6 +65,7 @@ def load_study(file: str | Path, overrides: Sequence[str] = ()) -> Study:
             continue
         base = raw.get("base")
         tree = {} if base is None else reading.read(str(base), Path(file).parent)
+        _refuse_twice(varied, file)
         if "name" in kind.settings.model_fields:
             tree["name"] = raw["name"]
         for key, value in [*raw.get("set", {}).items(), *varied.items()]:
@@ -116,6 +118,24 @@ class _Excluded:
             raise UserError(
                 f"{self._file}: 'exclude' {self._points[self._idle[0]]} matches no run of the grid"
             )
+
+
+def _refuse_twice(settings: Mapping[Any, Any], file: str | Path) -> None:
+    """Refuses a setting that is there in two forms, as ``sizes: {a: 1}`` and ``sizes.a: 2``."""
+    seen: set[str] = set()
+    for name in _names(settings):
+        if name in seen:
+            raise UserError(f"{file}: the setting '{name}' stands there twice: take one of them")
+        seen.add(name)
+
+
+def _names(settings: Mapping[Any, Any], before: str = "") -> Iterator[str]:
+    """Settings by dotted name."""
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from _names(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}"
 
 
 def _told_apart(found: Sequence[tuple[str, Config]]) -> dict[str, Config]:

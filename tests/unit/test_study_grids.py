@@ -65,3 +65,52 @@ def test_the_shared_candidates_keep_the_settings_of_their_committed_results():
     for part in ("teacher", "student", "judge", "data", "sizes", "generation", "warmup"):
         shared = written[part].keys() & now[part].keys()
         assert {k: now[part][k] for k in shared} == {k: written[part][k] for k in shared}, part
+
+
+def loaded(tmp_path, text, base="tiny"):
+    file = tmp_path / "study.yaml"
+    file.write_text(f"name: s\nquestion: q\nbase: {base}\n{text}\n")
+    return list(load_study(file).runs.values())
+
+
+def test_a_table_in_a_study_goes_over_the_base_as_in_a_file_of_a_run(tmp_path):
+    (plain,) = loaded(tmp_path, "grid: {sizes.candidates: [6]}")
+    for text in (
+        "set: {sizes: {candidates: 6}}\ngrid: {seed: [0]}",
+        "grid: {sizes: [{candidates: 6}]}",
+        "set: {sizes.candidates: 6, sizes: {warmup: 4}}\ngrid: {seed: [0]}",
+    ):
+        assert loaded(tmp_path, text) == [plain]
+    (by_option,) = load_study(tmp_path / "study.yaml", ["sizes={candidates: 6}"]).runs.values()
+    assert by_option == plain
+
+
+def test_options_of_a_method_are_those_that_were_given_last(tmp_path):
+    base = tmp_path / "run.yaml"
+    base.write_text("base: tiny\nscoring: {estimator: less, options: {layers: mlp}}\n")
+    text = "set: {scoring.options: {dimension: 8}}\ngrid: {seed: [0]}"
+    (cfg,) = loaded(tmp_path, text, base="run.yaml")
+    assert cfg.scoring.options == {"dimension": 8}
+
+
+def test_what_one_grid_sets_stays_out_of_the_others(tmp_path):
+    runs = loaded(
+        tmp_path,
+        "set: {sizes: {candidates: 6}}\n"
+        "grid: [{sizes.warmup: [2], seed: [0]}, {scoring.estimator: [length], seed: [0]}]",
+    )
+    assert [cfg.sizes.warmup for cfg in runs] == [2, 4]
+
+
+def test_a_setting_in_two_forms_is_refused(tmp_path):
+    twice = "sizes: {candidates: 6}, sizes.candidates: 8"
+    listed = "sizes: [{candidates: 6}], sizes.candidates: [8]"
+    for text in (f"set: {{{twice}}}\ngrid: {{seed: [0]}}", f"grid: {{{listed}}}"):
+        with pytest.raises(UserError, match=r"'sizes\.candidates' stands there twice"):
+            loaded(tmp_path, text)
+
+
+def test_settings_that_were_given_are_not_changed():
+    sizes = {"candidates": 6}
+    load_run("tiny", settings={"sizes": sizes, "sizes.warmup": 2})
+    assert sizes == {"candidates": 6}
