@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,11 +13,13 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from influbench.data.records import LedgerRow, ModelRef
-from influbench.files import read_jsonl
+from influbench.files import digest, read_jsonl, write_bytes
 
 R = TypeVar("R")
 
 MANIFEST, LEDGER = "manifest.json", "ledger.jsonl"
+SEAL = "seal"
+"""What a manifest calls the digest of all the rest of it; older entries have none."""
 UNFINISHED = ("chunks", "scratch")
 """Folders that go when the entry is whole."""
 BEFORE = 16
@@ -86,6 +90,19 @@ def read_manifest(path: Path) -> Manifest:
     return _MANIFEST.validate_json((path / MANIFEST).read_bytes())
 
 
+def write_manifest(path: Path, told: Mapping[str, Any]) -> None:
+    """Writes the manifest of the entry in ``path``, sealed: no number in it changes unseen."""
+    text = json.dumps(dict(told), ensure_ascii=False, allow_nan=False)
+    plain = json.loads(text)  # as who reads it has it
+    plain[SEAL] = _seal(plain)
+    write_bytes(path / MANIFEST, json.dumps(plain, indent=1, ensure_ascii=False).encode())
+
+
+def _seal(told: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in told.items() if key != SEAL}
+    return digest(json.dumps(rest, sort_keys=True))
+
+
 def files(path: Path) -> dict[str, FileFacts]:
     """Size, time and digest of every file of the entry in ``path``, by its name relative to it."""
     found = sorted(p for p in path.rglob("*") if p.is_file())
@@ -114,6 +131,9 @@ def damage(path: Path, key: str | None = None, *, thorough: bool = False) -> lis
         return [f"{path / MANIFEST}: not a manifest"]
     if key not in (None, manifest.key):
         return [f"{path / MANIFEST}: of another entry ({manifest.key}, expected {key})"]
+    told = json.loads((path / MANIFEST).read_bytes())
+    if told.get(SEAL, "") not in ("", _seal(told)):
+        return [f"{path / MANIFEST}: other content than was written"]
     problems: list[str] = []
     for name, fact in manifest.files.items():
         file = path / name

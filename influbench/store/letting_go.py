@@ -18,8 +18,15 @@ from typing import Any
 
 from influbench.data.records import LedgerRow
 from influbench.errors import UserError
-from influbench.files import write_bytes
-from influbench.store.entry import MANIFEST, UNFINISHED, Manifest, digest_as, files, read_manifest
+from influbench.store.entry import (
+    MANIFEST,
+    UNFINISHED,
+    Manifest,
+    digest_as,
+    files,
+    read_manifest,
+    write_manifest,
+)
 
 AGAIN = "again"
 """Folder of an entry in which its weights are made again."""
@@ -47,7 +54,7 @@ def let_go(path: Path) -> None:
     told = _read(path)
     for name in weights(told["files"]):
         told.setdefault("let_go", {})[name] = told["files"].pop(name)
-    _write(path, told)  # first: killed in here, it must not look as if it had them
+    write_manifest(path, told)  # first: killed in here, it must not look as if it had them
     for name in told["let_go"]:
         (path / name).unlink(missing_ok=True)
     shutil.rmtree(path / AGAIN, ignore_errors=True)
@@ -73,7 +80,7 @@ def put_back(path: Path, spent: Sequence[LedgerRow]) -> None:
     told["differs"] = told.get("differs", False) or not same
     told["made_again"] = [*told.get("made_again", ()), *map(dataclasses.asdict, spent)]
     told["let_go"] = {}
-    _write(path, told)
+    write_manifest(path, told)
     shutil.rmtree(again, ignore_errors=True)
 
 
@@ -105,8 +112,3 @@ def refuse(folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads((path / MANIFEST).read_bytes())
-
-
-def _write(path: Path, told: dict[str, Any]) -> None:
-    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path / MANIFEST, text.encode())

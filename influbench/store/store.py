@@ -23,10 +23,19 @@ from filelock import FileLock, Timeout
 
 from influbench.config import Config
 from influbench.data.records import ModelRef
-from influbench.files import digest, write_bytes
+from influbench.files import digest
 from influbench.store import letting_go
 from influbench.store.disk import ExplainedWhenFull
-from influbench.store.entry import LEDGER, MANIFEST, Entry, damage, files, read_manifest, remove
+from influbench.store.entry import (
+    LEDGER,
+    MANIFEST,
+    Entry,
+    damage,
+    files,
+    read_manifest,
+    remove,
+    write_manifest,
+)
 from influbench.store.ledger import Meter
 from influbench.store.presence import FOLDER, Presence, present
 from influbench.store.work import Input, Stage, Work, free_device_memory, models_of
@@ -219,8 +228,7 @@ class Store:
             "ledger": [dataclasses.asdict(row) for row in rows],
             "influbench": version("influbench"),
         }
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-        write_bytes(work.path / MANIFEST, text.encode())
+        write_manifest(work.path, manifest)
         letting_go.tidy(work.path)
         self.progress.note(f"{work.title}: done in {sum(row.seconds for row in rows):.1f} s")
 

@@ -252,7 +252,7 @@ def test_killed_while_made_again_a_model_is_made_once_more(lean, monkeypatch, ma
         if where == "after a move":
             patch.setattr(Path, "replace", once)
         else:
-            patch.setattr(letting_go, "_write", killed)
+            patch.setattr(letting_go, "write_manifest", killed)
         with pytest.raises(KillError):
             texts(session_of(lean), 3)
     assert list(lean.glob("*/again")), "killed in the middle"

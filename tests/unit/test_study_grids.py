@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from influbench.errors import UserError
 from influbench.loop.reading import load_run
+from influbench.loop.settings import RunConfig
 from influbench.studies.study_file import load_study
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -70,7 +72,9 @@ def test_the_shared_candidates_keep_the_settings_of_their_committed_results():
 def loaded(tmp_path, text, base="tiny"):
     file = tmp_path / "study.yaml"
     file.write_text(f"name: s\nquestion: q\nbase: {base}\n{text}\n")
-    return list(load_study(file).runs.values())
+    found = list(load_study(file).runs.values())
+    assert all(isinstance(cfg, RunConfig) for cfg in found)
+    return cast("list[RunConfig]", found)
 
 
 def test_a_table_in_a_study_goes_over_the_base_as_in_a_file_of_a_run(tmp_path):
