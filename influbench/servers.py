@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from influbench.errors import UserError
 
@@ -28,6 +28,18 @@ class Counted(BaseModel):
         return [
             name for name, price in prices.items() if price and name not in self.model_fields_set
         ]
+
+
+class _Answer(BaseModel):
+    usage: Counted | None = None
+
+
+def usage(answer: bytes) -> Counted | None:
+    """What a server counted for an answer, whatever else is in it; None where that is unknown."""
+    try:
+        return _Answer.model_validate_json(answer).usage
+    except ValidationError:
+        return None
 
 
 def checked_url(url: str, what: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from filelock import FileLock
 from pydantic import TypeAdapter
 
 from influbench.files import digest, to_line
+from influbench.judging.bill import Bill
 from influbench.judging.protocol import Judgement, Request, Usage
 
 _JUDGEMENT = TypeAdapter(Judgement)
@@ -63,6 +65,29 @@ def judgement(
         prompt_tokens=tokens[0],
         completion_tokens=tokens[1],
         money=money,
+    )
+
+
+IN_VAIN = "spent:"
+"""How the keys of what was paid for no judgement begin: no request has such a one."""
+
+
+def spent_in_vain(judge: str, bill: Bill) -> Judgement:
+    """The record of an attempt that was paid for and gave no judgement."""
+    return Judgement(
+        key=f"{IN_VAIN}{uuid.uuid4().hex}",
+        judge=judge,
+        prompt_hash="",
+        answer_hash="",
+        choices=(),
+        max_tokens=0,
+        temperature=0.0,
+        text="",
+        top=None,
+        probabilities=None,
+        prompt_tokens=bill.tokens[0],
+        completion_tokens=bill.tokens[1],
+        money=bill.money,
     )
 
 

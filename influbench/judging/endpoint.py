@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from influbench import servers
 from influbench.errors import UserError
+from influbench.judging.bill import Bill
 from influbench.judging.protocol import JudgeConfig, Request
 from influbench.servers import Counted
 
@@ -102,17 +103,17 @@ def highest_price(cfg: JudgeConfig, request: Request) -> float:
     return cfg.price(sent, request.max_tokens)
 
 
-class _Usage(BaseModel):
-    usage: Counted = Counted()
+def settle(bill: Bill, cfg: JudgeConfig, reply: bytes) -> None:
+    """Books what a reply cost by its usage, whatever else is in it; without one it stays owed."""
+    used = servers.usage(reply)
+    if used is not None and not uncounted(cfg, used):
+        bill.tokens = used.prompt_tokens, used.completion_tokens
+        bill.money = cfg.price(*bill.tokens)
 
 
-def price(cfg: JudgeConfig, reply: bytes) -> float:
-    """What a reply cost that holds no completion, in US dollars: by its usage, where it has one."""
-    try:
-        counted = _Usage.model_validate_json(reply).usage
-    except ValidationError:
-        return 0.0
-    return cfg.price(counted.prompt_tokens, counted.completion_tokens)
+def never_there(error: BaseException) -> bool:
+    """Whether a connection was never made."""
+    return type(error).__name__ in ("ConnectError", "ConnectTimeout", "UnsupportedProtocol")
 
 
 def uncounted(cfg: JudgeConfig, usage: Counted) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from influbench.errors import UserError
-from influbench.judging.archive import Archive, request_key, total
+from influbench.judging.archive import IN_VAIN, Archive, request_key, total
 from influbench.judging.protocol import (
     LOCAL,
     Backend,
@@ -169,7 +169,7 @@ class ArchivedJudge:
         with self._lock:
             self._usage += total(judgements)
             if self._advance is not None:
-                self._advance(len(judgements))
+                self._advance(sum(not item.key.startswith(IN_VAIN) for item in judgements))
 
 
 class RecordedBackend:

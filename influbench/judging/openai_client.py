@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
@@ -23,7 +22,8 @@ from influbench import servers
 from influbench.errors import UserError
 from influbench.judging import endpoint as judge_endpoint
 from influbench.judging import refusals
-from influbench.judging.archive import judgement, request_key
+from influbench.judging.archive import judgement, request_key, spent_in_vain
+from influbench.judging.bill import Bill
 from influbench.judging.protocol import JudgeConfig, Judgement, Keep, Request
 from influbench.judging.refusals import Way
 from influbench.judging.written import without_thoughts
@@ -37,11 +37,11 @@ RETRIED, LONGEST_WAIT_S = {408, 409, 425, 429}, 60.0
 
 
 class _AgainError(Exception):
-    """A failure that may pass; ``wait`` is what the server asked for, ``money`` what it took."""
+    """A failure that may pass; ``wait`` is what the server asked for."""
 
-    def __init__(self, why: str, wait: float | None = None, money: float = 0.0) -> None:
+    def __init__(self, why: str, wait: float | None = None) -> None:
         super().__init__(why)
-        self.wait, self.money = wait, money
+        self.wait = wait
 
 
 class OpenAIBackend:
@@ -96,6 +96,7 @@ class OpenAIBackend:
     async def _answer(
         self, requests: Sequence[Request], keep: Keep, stopped: threading.Event
     ) -> None:
+        import openai
         from openai import AsyncOpenAI
 
         queue = deque(requests)
@@ -103,7 +104,7 @@ class OpenAIBackend:
 
         async def one(client: AsyncOpenAI) -> None:
             try:
-                keep([await self._persist(client, queue.popleft(), stopped)])
+                keep([await self._persist(client, queue.popleft(), stopped, keep)])
             except UserError as error:
                 failures.append(error)
                 stopped.set()
@@ -116,7 +117,8 @@ class OpenAIBackend:
             base_url=self._url,
             api_key=self._key or "none",
             max_retries=0,
-            timeout=self._cfg.timeout_s,
+            # Half of it to get there: what never did is not billed.
+            timeout=openai.Timeout(self._cfg.timeout_s, connect=self._cfg.timeout_s / 2),
         ) as client:
             # One at a time until a reply has shown how this endpoint can be asked.
             while queue and not self._settled and not failures:
@@ -126,12 +128,12 @@ class OpenAIBackend:
             raise failures[0]
 
     async def _persist(
-        self, client: AsyncOpenAI, request: Request, stopped: threading.Event
+        self, client: AsyncOpenAI, request: Request, stopped: threading.Event, keep: Keep
     ) -> Judgement:
-        """One judgement, over as many attempts as allowed; what all of them cost is its price."""
+        """One judgement, over as many attempts as allowed."""
         jitter = random.Random(request_key(self.name, request))
         started = time.monotonic()
-        attempts, why, asked, lost = 0, "", 0.0, 0.0
+        attempts, why, asked = 0, "", 0.0
         while attempts <= self._cfg.max_retries and not (attempts and stopped.is_set()):
             if attempts:
                 wait = min(self._cfg.backoff_s * 2 ** (attempts - 1), LONGEST_WAIT_S)
@@ -139,13 +141,11 @@ class OpenAIBackend:
                 await asyncio.sleep(max(wait, min(asked, LONGEST_WAIT_S)))
             attempts += 1
             try:
-                found = await self._within_budget(client, request, stopped)
-                return replace(found, money=found.money + lost)
+                return await self._within_budget(client, request, stopped, keep)
             except TimeoutError:
                 why, asked = f"no complete answer within {self._cfg.timeout_s:g} s", 0.0
             except _AgainError as error:
                 why, asked = str(error), error.wait or 0.0
-                lost += error.money
         raise UserError(
             f"judge '{self.name}' at {self._where}: request '{request.id}' failed {attempts} times "
             f"in {time.monotonic() - started:.0f} s, last: {why}; all judgements so far are kept, "
@@ -153,9 +153,9 @@ class OpenAIBackend:
         )
 
     async def _within_budget(
-        self, client: AsyncOpenAI, request: Request, stopped: threading.Event
+        self, client: AsyncOpenAI, request: Request, stopped: threading.Event, keep: Keep
     ) -> Judgement:
-        """One attempt; what a reply that is no judgement cost is spent too."""
+        """One attempt; its price is kept whatever becomes of it."""
         most = judge_endpoint.highest_price(self._cfg, request)
         key = request_key(self.name, request)
         while not self._budget.reserve(key, most):
@@ -166,45 +166,46 @@ class OpenAIBackend:
                     "all judgements so far are kept, raise max_dollars to go on"
                 )
             await asyncio.sleep(0.02)
-        money = 0.0
+        bill = Bill(most)
+        found: Judgement | None = None
         try:
             async with asyncio.timeout(self._cfg.timeout_s):
-                found = await self._attempt(client, request)
-            money = found.money
+                found = await self._attempt(client, request, bill)
             return found
-        except _AgainError as error:
-            money = error.money
-            raise
         finally:
-            self._budget.settle(key, money)
+            self._budget.settle(key, bill.money)
+            if found is None and bill.money:
+                keep([spent_in_vain(self.name, bill)])
 
-    async def _attempt(self, client: AsyncOpenAI, request: Request) -> Judgement:
+    async def _attempt(self, client: AsyncOpenAI, request: Request, bill: Bill) -> Judgement:
         import openai
 
         way = self._way if request.choices else Way(0)
+        bill.may_be_owed()  # until the server says what it took
         try:
             raw = await client.chat.completions.with_raw_response.create(
                 **judge_endpoint.parameters(self._cfg, request, way.top, self._token_limit)
             )
         except openai.APIStatusError as error:
+            bill.is_nothing()
             if refusals.filtered(error.status_code, error.response.text):
                 return judgement(self.name, request, text=refusals.WITHHELD)
             self._refused(request, error, way)
-            return await self._attempt(client, request)
+            return await self._attempt(client, request, bill)
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
+            if judge_endpoint.never_there(cause):
+                bill.is_nothing()
             raise _AgainError(
                 self._scrub(f"connection failed ({type(cause).__name__}: {cause})")
             ) from None
+        judge_endpoint.settle(bill, self._cfg, raw.http_response.content)
         try:
             found = judge_endpoint.Completion.model_validate_json(raw.http_response.content)
             said = found.choices[0]
         except (ValidationError, IndexError):
-            shown = self._scrub(raw.http_response.text)[:80]
-            raise _AgainError(
-                f"expected a chat completion with choices and usage, got {shown!r}",
-                money=judge_endpoint.price(self._cfg, raw.http_response.content),
-            ) from None
+            why = "expected a chat completion with choices and usage, got "
+            raise _AgainError(f"{why}{self._scrub(raw.http_response.text)[:80]!r}") from None
         if missing := judge_endpoint.uncounted(self._cfg, found.usage):
             raise UserError(  # the next reply would lack it too, and cost as much
                 f"judge '{self.name}' at {self._where}: expected usage with {missing}, which have "
@@ -265,7 +266,7 @@ class OpenAIBackend:
         if said.finish_reason == "content_filter":
             text = refusals.WITHHELD
         elif way.top and (top is None or (thinks and chances is None)):
-            way = self._without_log_probabilities(request, money)
+            way = self._without_log_probabilities(request)
         if text != refusals.WITHHELD and not cut:
             self._settled, self._doubt = True, None
         return judgement(
@@ -278,8 +279,8 @@ class OpenAIBackend:
             money=money,
         )
 
-    def _without_log_probabilities(self, request: Request, money: float) -> Way:
-        """The way on from a reply that has none and cost ``money``."""
+    def _without_log_probabilities(self, request: Request) -> Way:
+        """The way on from a reply that has none."""
         if self._cfg.logprobs == "required":
             raise UserError(
                 f"judge '{self.name}' at {self._where} gives no log-probabilities, which "
@@ -288,8 +289,7 @@ class OpenAIBackend:
         if self._settled and self._way.top:
             raise _AgainError(
                 f"no log-probabilities for '{request.id}', though for others; two ways of judging "
-                "are not mixed, --set judge.logprobs=never takes written verdicts for all",
-                money=money,
+                "are not mixed, --set judge.logprobs=never takes written verdicts for all"
             )
         self._way = Way(0)
         return self._way

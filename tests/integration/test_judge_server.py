@@ -154,9 +154,52 @@ def test_a_reply_that_is_no_judgement_is_paid_too(faulty):
     priced = config(faulty, prompt_price=1000.0, completion_price=1000.0, max_retries=3)
     judge = build(priced, budget=budget)
     judge.ask(ask("a"))
-    # Two tokens at a tenth of a cent for each of three replies; "schema" counts nothing.
-    assert judge.usage.money == pytest.approx(0.006)
-    assert budget.spent == pytest.approx(0.006)
+    # Two tokens at a tenth of a cent for each of three replies; "schema" counts nothing, and may be
+    # billed up to 17 bytes and 4 tokens.
+    assert judge.usage.money == pytest.approx(0.006 + 0.021)
+    assert budget.spent == pytest.approx(0.006 + 0.021)
+
+
+@pytest.mark.parametrize(
+    ("fault", "each"),
+    [
+        *((fault, 0.021) for fault in ("hang", "cut", "reset", "garbage", "no-usage")),
+        *((fault, 0.0) for fault in ("429", "500")),
+        ("empty", 0.002),
+    ],
+)
+def test_what_may_be_billed_is_spent_though_no_judgement_comes_of_it(faulty, tmp_path, fault, each):
+    faulty.always = fault
+    priced = config(faulty, prompt_price=1000.0, completion_price=1000.0, max_retries=1)
+    archive, budget = tmp_path / "a.jsonl", Budget()
+    with pytest.raises(UserError, match="failed 2 times"):
+        build(priced, archive, buyer="me", budget=budget).ask(ask("a"))
+    assert budget.spent == pytest.approx(2 * each)
+    faulty.always = ""  # the next attempt at the stage, of a command of its own
+    judge, budget = build(priced, archive, buyer="me", budget=Budget(1.0)), Budget(1.0)
+    assert judge.usage.money == pytest.approx(2 * each)
+    assert judge.ask(ask("a"))[0].text == "a: [[7]]"
+    assert judge.usage.money == pytest.approx(2 * each + 0.002)
+
+
+def test_a_reply_that_stops_everything_is_paid_too(faulty):
+    faulty.logprobs = False
+    priced = config(faulty, prompt_price=1000.0, completion_price=1000.0, logprobs="required")
+    budget = Budget()
+    with pytest.raises(UserError, match="gives no log-probabilities"):
+        build(priced, budget=budget).ask(ask("a", choices=("m", "M")))
+    assert budget.spent == pytest.approx(0.002)
+
+
+def test_a_server_that_is_not_there_costs_nothing():
+    gone = JudgeConfig(
+        kind="openai", model="j", base_url="http://127.0.0.1:9/v1", max_retries=1, backoff_s=0,
+        prompt_price=1000.0,
+    )  # fmt: skip
+    budget = Budget()
+    with pytest.raises(UserError, match="connection failed"):
+        build(gone, budget=budget).ask(ask("a"))
+    assert budget.spent == 0
 
 
 def test_replies_that_are_no_judgements_meet_the_cap(faulty):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from influbench.generation.engines.endpoint import Endpoint
 from influbench.generation.settings import Sampling, ServerSettings
 from influbench.judging import build
 from influbench.judging.protocol import JudgeConfig, Request
-from influbench.store.ledger import Meter
+from influbench.store.ledger import Meter, Phase
 
 KEY = "sk-never-to-be-seen-0123456789"
 HUGE = 10**400
@@ -261,6 +262,56 @@ def test_an_answer_that_drips_is_given_up_in_time(odds, asker):
     with pytest.raises(UserError, match=r"no whole answer in 0\.3 s"):
         getattr(odds, way)(server_timeout_s=0.3)
     assert time.monotonic() - started < 60
+
+
+PAID = {"server_prompt_price": 3.0, "server_completion_price": 3.0}
+USELESS = {
+    # What was counted, whatever else is in an answer.
+    "no choices": (lambda tree: answer(tree, ("choices",), []), 5),
+    "a choice of another kind": (lambda tree: answer(tree, ("choices", 0), 7), 5),
+    # Else the most that it may have cost: 2 + 16 bytes of a prompt, 4 tokens of an answer.
+    "no count": (lambda tree: answer(tree, ("usage",), "missing"), 22),
+    "half a count": (lambda tree: answer(tree, ("usage", "completion_tokens"), "missing"), 22),
+    "half an answer": (lambda tree: json.dumps(tree).encode()[:-9], 22),
+    "a page": (lambda _: b"<html>gateway</html>", 22),
+}
+
+
+@pytest.mark.parametrize("asker", ["teacher", "engine"])
+@pytest.mark.parametrize("useless", USELESS)
+def test_an_answer_that_is_of_no_use_is_paid_too(odds, asker, useless, monkeypatch):
+    way, odds.on = ASKERS[asker]
+    tree = {**RIGHT[odds.on], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    make, tokens = USELESS[useless]
+    odds.odd = 200, {}, make(tree)
+    assert billed(odds, way, monkeypatch) == pytest.approx(tokens * 3e-6)
+
+
+@pytest.mark.parametrize("asker", ["teacher", "engine"])
+@pytest.mark.parametrize("refusal", [429, 500, 400])
+def test_a_refusal_costs_nothing(odds, asker, refusal, monkeypatch):
+    way, odds.on = ASKERS[asker]
+    odds.odd = refusal, {"Retry-After": "0"}, b"no"
+    assert billed(odds, way, monkeypatch) == 0
+
+
+@pytest.mark.parametrize("asker", ["teacher", "engine"])
+def test_an_answer_that_comes_too_late_may_be_billed(odds, asker, monkeypatch):
+    odds.drips = True
+    way, odds.on = ASKERS[asker]
+    if asker == "engine":
+        monkeypatch.setattr(Server, "listed", SimpleNamespace(id="m", owned_by=None))
+    found = billed(odds, way, monkeypatch, server_timeout_s=0.3, server_retries=1)
+    assert found == pytest.approx(2 * 22 * 3e-6)
+
+
+def billed(odds: Odds, way: str, monkeypatch: pytest.MonkeyPatch, **more: Any) -> float:
+    """What the ledger has of a call that fails; the cap has as much."""
+    told: list[float] = []
+    monkeypatch.setattr(Phase, "add_api", lambda _self, *spent: told.append(spent[-1]))
+    with pytest.raises(UserError):
+        getattr(odds, way)(**PAID, **more)
+    return sum(told)
 
 
 def test_a_teachers_key_goes_nowhere_else(odds):

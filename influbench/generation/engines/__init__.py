@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from influbench.generation.engines.asking import purse
+from influbench.generation.engines.billing import purse
 from influbench.generation.engines.endpoint import Endpoint
 from influbench.generation.engines.engine import Engine, InProcess
 from influbench.generation.engines.opening import opened

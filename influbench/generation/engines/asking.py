@@ -12,6 +12,7 @@ import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,9 +23,9 @@ from influbench import servers
 from influbench.errors import UserError
 from influbench.files import digest
 from influbench.generation.completion import Completion
+from influbench.generation.engines.billing import Bill, uncounted
 from influbench.generation.settings import Sampling, ServerSettings
 from influbench.servers import Counted
-from influbench.store import Work
 from influbench.store.budget import Budget
 from influbench.store.ledger import Phase
 
@@ -58,17 +59,6 @@ class _Stays(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_Stays)
 
 
-def purse(cfg: ServerSettings, budget: Budget | None, work: Work) -> Budget:
-    """What a stage may spend: the command's budget under the settings' cap.
-
-    What killed attempts at the stage have paid is spent already.
-    """
-    found = budget or Budget()
-    found.cap(cfg.server_max_dollars)
-    found.spent += sum(row.money for row in work.meter.rows())
-    return found
-
-
 @dataclass(frozen=True)
 class Asking(ABC):
     """Asks a server, so many requests at a time; all of a call are answered or it raises."""
@@ -97,16 +87,18 @@ class Asking(ABC):
                 that might cost more than the cap leaves.
         """
         self.stopped.clear()
-        answered: list[Counted] = []
+        bills: list[Bill] = []
 
         def one(row: tuple[str, str]) -> Completion:
+            name, prompt = row
+            # A token is at least a byte, so this can only be too high: the cap is never exceeded.
+            most = self.cfg.server_price(len(prompt.encode()) + 16, sampling.max_new_tokens)
+            bills.append(bill := Bill(name, most, self.cfg, self.at, self.budget, self.stopped))
             try:
-                completion, used = self._within_budget(*row, seed, sampling, stop)
+                return self.one(prompt, seed, sampling, stop, bill)
             except BaseException:
                 self.stopped.set()  # nothing new is asked
                 raise
-            answered.append(used)
-            return completion
 
         # Back-pressure: no more than ``server_concurrency`` requests are under way.
         with ThreadPoolExecutor(self.cfg.server_concurrency, "engine") as pool:
@@ -117,36 +109,14 @@ class Asking(ABC):
                 pool.shutdown(cancel_futures=True)
                 raise
             finally:  # what was answered is paid, whatever became of the others
-                for used in answered:
-                    sent, written = used.prompt_tokens, used.completion_tokens
-                    phase.add_api(1, sent, written, self.cfg.server_price(sent, written))
-
-    def _within_budget(
-        self, name: str, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str]
-    ) -> tuple[Completion, Counted]:
-        # A token is at least a byte, so this can only be too high: the cap is never exceeded.
-        most = self.cfg.server_price(len(prompt.encode()) + 16, sampling.max_new_tokens)
-        while not self.budget.reserve(name, most):
-            if self.stopped.is_set() or not self.budget.waiting:
-                raise UserError(
-                    f"the server at {self.at} is not asked further: ${self.budget.spent:.4f} of "
-                    f"${self.budget.limit} are spent, and the next request may cost ${most:.4f}; "
-                    "what was written is kept, raise generation.server_max_dollars to go on"
-                )
-            time.sleep(0.02)
-        money = 0.0
-        try:
-            completion, used = self.one(name, prompt, seed, sampling, stop)
-            money = self.cfg.server_price(used.prompt_tokens, used.completion_tokens)
-            return completion, used
-        finally:
-            self.budget.settle(name, money)
+                for spent in [spent for bill in bills for spent in bill.spent]:
+                    phase.add_api(1, *spent)
 
     @abstractmethod
     def one(
-        self, name: str, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str]
-    ) -> tuple[Completion, Counted]:
-        """One completion; ``name`` is its id."""
+        self, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str], bill: Bill
+    ) -> Completion:
+        """One completion; its id is the name on the bill."""
 
     def rules(self, name: str, seed: int, sampling: Sampling) -> dict[str, Any]:
         """How tokens are chosen, as every such server is told it."""
@@ -165,10 +135,8 @@ class Asking(ABC):
         Raises:
             UserError: it counts nothing and is paid by the token.
         """
-        found, cfg = usage or Counted(), self.cfg
-        if missing := found.uncounted(
-            prompt_tokens=cfg.server_prompt_price, completion_tokens=cfg.server_completion_price
-        ):
+        found = usage or Counted()
+        if missing := uncounted(self.cfg, found):
             raise UserError(
                 f"the server at {self.at}: expected usage with {' and '.join(missing)} with each "
                 "answer, since it has prices, got none: what it costs cannot be counted; let it "
@@ -207,7 +175,14 @@ class Asking(ABC):
             found["Authorization"] = f"Bearer {key}"
         return found
 
-    def asked(self, path: str, body: dict[str, Any] | None, kind: type[R], what: str) -> R:
+    def asked(
+        self,
+        path: str,
+        body: dict[str, Any] | None,
+        kind: type[R],
+        what: str,
+        bill: Bill | None = None,
+    ) -> R:
         """What the server answers, over as many attempts as allowed.
 
         Args:
@@ -215,9 +190,10 @@ class Asking(ABC):
             body: None = a question without one.
             kind: of the answer.
             what: that is, for people.
+            bill: what the attempts cost goes there; None = nothing.
 
         Raises:
-            UserError: no such answer came.
+            UserError: no such answer came, or the cap has no room for another attempt.
         """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, self._headers)
@@ -229,7 +205,8 @@ class Asking(ABC):
                 break
             wait, answer = 0.0, b""
             try:
-                answer = self._answered(request)
+                with bill.attempt() if bill else nullcontext():
+                    answer = self._paid(request, bill)
                 return kind.model_validate_json(answer)
             except urllib.error.HTTPError as error:
                 why = f"HTTP {error.code} {_said(error)}"
@@ -247,6 +224,20 @@ class Asking(ABC):
             f"the completion server at {self.at}{path}: expected {what}, got {why or 'none'}; "
             "what was written is kept: start the server, run again to go on"
         )
+
+    def _paid(self, request: urllib.request.Request, bill: Bill | None) -> bytes:
+        """All of an answer; what it cost is booked, whatever is in it."""
+        try:
+            answer = self._answered(request)
+        except urllib.error.URLError:  # it never got there, or was refused: nobody bills that
+            raise
+        except BaseException:  # no answer in time, or half of one: it may be billed
+            if bill:
+                bill.book(None)
+            raise
+        if bill:
+            bill.book(servers.usage(answer))
+        return answer
 
     def _answered(self, request: urllib.request.Request) -> bytes:
         """All of an answer, in time: the library's own limit is one of each read."""

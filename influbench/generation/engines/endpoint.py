@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from influbench.generation.completion import Completion
-from influbench.generation.engines.asking import Asking
+from influbench.generation.engines.asking import Asking, Bill
 from influbench.generation.settings import Sampling
 from influbench.servers import Counted
 
@@ -40,25 +40,24 @@ class Endpoint(Asking):
     """Its name there."""
 
     def one(
-        self, name: str, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str]
-    ) -> tuple[Completion, Counted]:
+        self, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str], bill: Bill
+    ) -> Completion:
         """See ``Asking``; the prompt is a user's turn."""
         body: dict[str, Any] = {
             "model": self.cfg.server_model or self.model,
             "messages": [{"role": "user", "content": prompt}],
-            **self.rules(name, seed, sampling),
+            **self.rules(bill.name, seed, sampling),
         }
-        what = f"a chat completion with choices for '{name}'"
-        reply = self.asked("/chat/completions", body, _Reply, what)
+        what = f"a chat completion with choices for '{bill.name}'"
+        reply = self.asked("/chat/completions", body, _Reply, what, bill)
         used = self.counted(reply.usage)
         said = reply.choices[0]
         text = said.message.content or ""  # a refusal has none
         cuts = [text.index(s) + len(s) for s in stop if s in text]
-        completion = Completion(
+        return Completion(
             text=text[: min(cuts)] if cuts else text,
             tokens=used.completion_tokens,
             finished=bool(cuts) or said.finish_reason == "stop",
             prompt_ids=(),
             ids=(),
         )
-        return completion, used

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from influbench.errors import UserError
 from influbench.generation.completion import Completion
-from influbench.generation.engines.asking import Asking
+from influbench.generation.engines.asking import Asking, Bill
 from influbench.generation.settings import Sampling
 from influbench.models import conversation
 from influbench.servers import Counted
@@ -55,14 +55,14 @@ class Server(Asking):
     tokenizer: PreTrainedTokenizerFast
 
     def one(
-        self, name: str, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str]
-    ) -> tuple[Completion, Counted]:
+        self, prompt: str, seed: int, sampling: Sampling, stop: Sequence[str], bill: Bill
+    ) -> Completion:
         """See ``Asking``; the prompt goes as tokens."""
         tokens = self.tokenizer.encode(prompt, add_special_tokens=False)
         body: dict[str, Any] = {
             "model": self.cfg.server_model or self.listed.id or "teacher",
             "prompt": tokens,
-            **self.rules(name, seed, sampling),
+            **self.rules(bill.name, seed, sampling),
             # What servers do unasked: no cut of the candidates but top_p.
             "top_k": 0,
             "min_p": 0.0,
@@ -75,10 +75,10 @@ class Server(Asking):
             body |= {"logprobs": 1}  # which the ids come with
             body |= {"repeat_penalty": sampling.repetition_penalty, "repeat_last_n": 2**20}
             body |= {"cache_prompt": False}  # else a row depends on what was asked before
-        what = f"a completion with choices for '{name}'"
-        reply = self.asked("/completions", body, _Reply, what)
-        said = self._completion(tuple(tokens), reply.choices[0], stop)
-        return said, self.counted(reply.usage)
+        what = f"a completion with choices for '{bill.name}'"
+        reply = self.asked("/completions", body, _Reply, what, bill)
+        self.counted(reply.usage)
+        return self._completion(tuple(tokens), reply.choices[0], stop)
 
     @property
     def _vllm(self) -> bool:
