@@ -85,7 +85,8 @@ def score_candidates(
             "source": source_of(built),
         }
     )
-    limit, counts = method.budget, Counts(len(candidates), len(reference), len(warmup))
+    paired = method.objective == "dpo"
+    limit, counts = method.budget, Counts(len(candidates), len(reference), len(warmup), paired)
     method, reference = kept_to(session, method, counts, reference, student)
     inputs = candidates, reference, warmup, student
     entries = [session.ask(stage.STAGE, method, *inputs, label=label)]

@@ -41,6 +41,8 @@ class Counts:
     candidates: int
     references: int
     warmup: int
+    paired: bool = False
+    """Each reference is two examples for the student, as ``objective = dpo`` has it."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +160,14 @@ def _cost(method: Estimator, counts: Counts, references: int) -> float | None:
     """Passes of the student a candidate, preparation shared out; None where it is not told."""
     if "student" not in method.facts.needs:
         return 0.0
-    sizes = {"M": float(references), "W": float(counts.warmup)}
+    sizes = {"M": float(references * (1 + counts.paired)), "W": float(counts.warmup)}
     options = options_of(method, counts.warmup)
     once, each = (spent(text, sizes, options) for text in method.facts.passes)
     if once is None or each is None:
         return None
-    return once.passes / counts.candidates + each.passes
+    # Losses before any step, and once more where a gradient is taken (``derivatives.objective``).
+    prepared = once.passes + (2 * sizes["M"] if counts.paired else 0.0)
+    return prepared / counts.candidates + each.passes
 
 
 def _pace(

@@ -1,5 +1,7 @@
 """Methods at one price: closed forms of what each does with a budget of passes."""
 
+import dataclasses
+
 import pytest
 
 from influbench import scoring, testing
@@ -91,12 +93,13 @@ def test_two_budgets_at_once_are_refused():
         from_settings(ScoringSettings, given, "test")
 
 
-def scored(root, ref, name, **budget):
-    settings = {"estimator": name, "device": "cpu"}
+def scored(root, ref, name, objective="nll", **budget):
+    settings = {"estimator": name, "device": "cpu", "objective": objective}
     settings |= {f"budget.{key}": value for key, value in budget.items()}
     method = from_settings(MethodConfig, settings, "test")
     session = Session(Store(root))
     candidates, references = testing.tiny_examples("c", 6), testing.tiny_examples("r", 8)
+    references = [dataclasses.replace(e, rejected="No.") for e in references]
     return scoring.score_candidates(session, method, candidates, references, [], ref), session
 
 
@@ -110,6 +113,13 @@ def test_what_was_measured_is_what_was_planned(tmp_path, tiny_ref):
     assert [s.value for s in whole.scores] != [s.value for s in found.scores]
     assert "budget_used" not in whole.facts
     assert not session.notes
+
+
+def test_a_reference_of_dpo_is_two_examples_to_a_budget(tmp_path, tiny_ref):
+    """gradient_dot: 3 + (3 + 2) 2m / 6, so that m = 3 references cost 8 of 8.5 passes."""
+    found, session = scored(tmp_path, tiny_ref, "gradient_dot", "dpo", passes_per_candidate=8.5)
+    assert session.notes == ["gradient_dot: 8 of 8.5 passes a candidate, with 3 of 8 references"]
+    assert found.facts["budget_used"] == pytest.approx(8 / 8.5)
 
 
 def test_a_method_without_passes_has_a_row_that_says_so(tmp_path, tiny_ref):
