@@ -98,13 +98,28 @@ class Excursion:
         """Whether some weights are so narrow that most of a small step rounds away in them."""
         return any(w.dtype not in (torch.float32, torch.float64) for w in self.update.weights)
 
-    def moved(self) -> float:
-        """Share of the weights that differ from the saved ones; low where steps round away."""
+    def moved(self, seen: torch.dtype | None = None) -> float:
+        """Share of the weights that differ from the saved ones; low where steps round away.
+
+        Args:
+            seen: the dtype that both are rounded to; None = as they are.
+        """
         pairs = [
-            (w, slot.master.to(w.device) if old is None else old)
+            (w.to(seen or w.dtype), (slot.master.to(w.device) if old is None else old))
             for w, slot, old in zip(self.update.weights, self.update.slots, self.saved, strict=True)
         ]
-        return sum(int(w.ne(old).sum()) for w, old in pairs) / sum(w.numel() for w, _ in pairs)
+        count = sum(int(w.ne(old.to(seen or old.dtype)).sum()) for w, old in pairs)
+        return count / sum(w.numel() for w, _ in pairs)
+
+    def told(self, student: Student) -> dict[str, float]:
+        """``weights_moved``: the share that differ as the student multiplies with them.
+
+        Nothing where it does so in fp32, in which every step moves nearly all.
+        """
+        narrow = isinstance(student, LanguageStudent) and student.compute == "bfloat16"
+        if not narrow and not self.rounds:
+            return {}
+        return {"weights_moved": self.moved(torch.bfloat16 if narrow else None)}
 
 
 def excursion(update: Update, student: Student | None = None) -> Excursion:

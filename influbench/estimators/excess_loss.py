@@ -7,8 +7,9 @@
 empty ones: warmed moments move the weights by themselves, and what the candidate gains from that is
 none of the references' doing. With k = 1 this is a one-sided difference along the step that
 ``adam_jvp`` takes the derivative along. References and candidate change their parts: gradients are
-taken of the references only, and each candidate costs forward passes alone. In bf16 weights most of
-a small step rounds away: ``weights_moved`` among the diagnostics is the share that θ_k changes.
+taken of the references only, and each candidate costs forward passes alone. In bf16, weights or
+products, most of a small step rounds away: ``weights_moved`` among the diagnostics is the share of
+the weights that θ_k changes there.
 
 Source: Forward-INF (Mirrored Influence, arXiv 2402.08922); RHO (arXiv 2206.07137) and RHO-1 take
 the excess over a model trained on the references to the end. Deviations: the training's own AdamW
@@ -71,8 +72,8 @@ class ExcessLoss:
                     after = update.following(mean) if number + 1 < self.k else update
                     update.apply(mean)
                     update = after
-                if trip.rounds and not empty:
-                    facts["weights_moved"] = trip.moved()
+                if not empty:
+                    facts.update(trip.told(student))
                 return [weight.detach().clone() for weight in first.weights]
 
         learnt = after(empty=False)

@@ -3,7 +3,8 @@
     score(z) = Σ_t Σ_s ⟨h_t, h_s⟩ ⟨α_t, α_s⟩ / n_t n_s,   mean over references of s
 
 h is the last hidden state where a response token is predicted, α = p - onehot the error of that
-prediction; t runs over the n_t response tokens of the candidate, s over the n_s of a reference.
+prediction, times the model's factor on logits if it has one (Cohere, Granite); t runs over the n_t
+response tokens of the candidate, s over the n_s of a reference.
 This is the inner product of the losses' gradients by the matrix that turns hidden states into
 logits, as far as that matrix is used there (a tied embedding's other use is left out), so
 no backward pass is needed. The references are summed up once, G = mean of Σ_s α_s h_sᵀ / n_s, one
@@ -87,4 +88,6 @@ def _tokens(
         with student.precision():
             error = student.head(hidden[part]).float().softmax(-1)
         error[torch.arange(len(part), device=row.device), targets[part]] -= 1
+        for factor in student.logit_factors:
+            error *= factor
         yield error, hidden[part].float(), row[part], share

@@ -7,9 +7,10 @@ D∘∇L_ref⟩, ``adam_jvp`` times s², with the noise of ``draws`` samples: fo
 many of them. D is Adam's preconditioner (``preconditioner = "none"``: 1), s is chosen so that the
 perturbation is ``scale`` times as long as the weights. Each draw goes in both directions, n and -n,
 so that curvature drops out of the covariance. In our sign a positive covariance helps; the
-derivative of L_ref by the candidate's weight is its negative. Scores are divided by s². In bf16
-weights most of a small perturbation rounds away, and the scores are noise: ``weights_moved`` among
-the diagnostics is the share that one changes; a larger ``scale``, such as 0.1, helps.
+derivative of L_ref by the candidate's weight is its negative. Scores are divided by s². In bf16,
+weights or products, most of a small perturbation rounds away, and the scores are noise:
+``weights_moved`` among the diagnostics is the share of the weights that one changes there; a larger
+``scale``, such as 0.1, helps.
 
 Source: Bayesian influence functions, arXiv 2509.26544, and Daunce, arXiv 2505.23223. Deviation: the
 perturbed students are Gaussian around the student and drawn anew from the seed whenever they are
@@ -74,8 +75,8 @@ class LossCovariance:
         facts: dict[str, float] = {}
         for number in self._perturbed(ctx, trip, spreads):
             reference[number] = gradients.losses_of(student, batches).mean()
-            if trip.rounds and not facts:
-                facts["weights_moved"] = trip.moved()
+            if number == 0:
+                facts.update(trip.told(student))
         centred = _by_pairs(reference)
 
         def score(examples: Examples) -> Scores:

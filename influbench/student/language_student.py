@@ -132,12 +132,16 @@ class LanguageStudent:
         head = self.model.get_output_embeddings()
         assert head is not None
         config, logits = self.model.config, head(hidden)
-        for name, power in SCALES.items():
-            scale = getattr(config, name, None)
-            if scale is not None:
-                logits = logits * scale**power
+        for factor in self.logit_factors:
+            logits = logits * factor
         cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2 only
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    @property
+    def logit_factors(self) -> list[float]:
+        """What the output embedding's products are multiplied with, in order; mostly nothing."""
+        told = [(getattr(self.model.config, name, None), power) for name, power in SCALES.items()]
+        return [scale**power for scale, power in told if scale is not None]
 
     @property
     def vocabulary(self) -> int:

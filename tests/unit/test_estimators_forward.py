@@ -1,5 +1,6 @@
 """Methods that send candidates forward only (and the norm of their gradients), by hand."""
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -8,7 +9,7 @@ import oracles
 import pytest
 import torch
 
-from influbench import testing
+from influbench import models, testing
 from influbench.derivatives import gradients
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores, registry
@@ -19,7 +20,9 @@ from influbench.estimators.grad_norm import GradNorm
 from influbench.estimators.ica import Ica
 from influbench.estimators.icp import Icp
 from influbench.estimators.loss_covariance import LossCovariance
+from influbench.student import load_student
 from influbench.student.demonstrations import shown
+from influbench.testing import families
 
 CANDIDATES = testing.tiny_examples("candidate", 4)
 RNG = np.random.default_rng(5)
@@ -150,6 +153,29 @@ def test_for_value_is_the_gradient_dot_of_the_output_embeddings_own_use(tiny):
     np.testing.assert_allclose(got.value, expected, rtol=1e-4)
     total = sum(p.numel() for p in student.model.parameters())
     assert got.diagnostics["parameter_share"] == pytest.approx(weight.numel() / total)
+
+
+@pytest.mark.parametrize("family", ["granite", "cohere"])
+def test_for_value_has_the_models_factor_on_logits(family, tmp_path):
+    student = load_student(models.resolve(str(families.build(family, tmp_path / "m"))))
+    references = testing.tiny_examples("reference", 2)
+    ctx = Context(student=student, reference=references, warmup=[], scratch=tmp_path, seed=0)
+    plain = copy.deepcopy(student.model)
+    head: Any = plain.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())  # its own use alone
+
+    def gradient(example):
+        row = student.encode(example)
+        logits = plain(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0]
+        own = list(row.learned)
+        loss = torch.nn.functional.cross_entropy(
+            logits[[t - 1 for t in own]], torch.tensor([row.ids[t] for t in own])
+        )
+        return torch.autograd.grad(loss, head.weight)[0]
+
+    mean = torch.stack([gradient(r) for r in references]).mean(0)
+    expected = [float((mean * gradient(c)).sum()) for c in CANDIDATES]
+    np.testing.assert_allclose(scores(ForValue(), ctx).value, expected, rtol=1e-4)
 
 
 def test_grad_norm_is_the_length_of_the_gradient(tiny):

@@ -155,3 +155,10 @@ def test_methods_that_move_narrow_weights_say_how_many_move(tiny, name):
         for moment in ("exp_avg", "exp_avg_sq"):
             state[moment] = state[moment].bfloat16()
     assert 0 < values(tiny, name).diagnostics["weights_moved"] < 0.95
+
+
+@pytest.mark.parametrize("name", ["excess_loss", "loss_covariance"])
+def test_they_say_so_of_narrow_products_too(tiny, name):
+    student = dataclasses.replace(tiny.student, compute="bfloat16")
+    told = values(dataclasses.replace(tiny, student=student), name).diagnostics
+    assert 0 < told["weights_moved"] < 0.95
