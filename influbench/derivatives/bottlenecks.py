@@ -81,7 +81,9 @@ class Bottlenecks:
             if args[0].ndim != 3 or args[0].shape[0] != len(middle):
                 raise UserError(
                     f"layer '{name}' got an input of shape {tuple(args[0].shape)} for "
-                    f"{len(middle)} examples: expected [example, time, width]"
+                    f"{len(middle)} examples, as in DoRA and in mixtures of experts: expected "
+                    "[example, time, width]; choose a method that takes all weights, such as "
+                    "gradient_dot"
                 )
             return output + (args[0] @ into.T) @ middle.to(output.dtype) @ outof
 

@@ -74,6 +74,12 @@ def test_logra_of_an_adapter_is_by_its_own_matrices(tiny, more):
     assert share == 1 if not more else 0 < share < 1
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_layers_that_are_called_without_rows_are_one_line(tiny):
+    with pytest.raises(UserError, match=r"as in DoRA.*gradient_dot"):
+        values(adapted(tiny, use_dora=True), "logra")
+
+
 def test_a_student_that_trains_no_linear_layer_is_one_line(tiny):
     for name, weight in tiny.student.model.named_parameters():
         weight.requires_grad_("norm" in name)

@@ -7,6 +7,7 @@ import pytest
 
 from influbench import testing
 from influbench.estimator import Facts, granting, registry
+from influbench.estimator.passes import spent
 from influbench.estimators.gradient_dot import GradientDot
 from influbench.files import digest
 from influbench.scoring.given import StudentConfig
@@ -49,6 +50,15 @@ def test_what_a_method_needs_follows_its_options():
     assert needs("ensemble", members=("loss", "bm25")) == {"warmup", "student"}
     assert needs("loss") == needs("llm2llm") == {"student"}
     assert registry.build("judge_pairwise", {"opponents": 3}).facts.passes[1] == "6 requests"
+
+
+def test_an_ensemble_states_its_members_options_as_numbers():
+    """They are none of its own, which the rest of the program would look for."""
+    method = registry.build("ensemble", {"members": ("loss", "mates")})
+    assert method.facts.passes == ("0 + (128+2)*M + 4*128 + W(1 + 1)", "1 + 1")
+    found = spent(method.facts.passes[0], {"M": 2, "W": 3}, vars(method))
+    assert found is not None
+    assert found.passes == 130 * 2 + 4 * 128 + 3 * 2
 
 
 def test_an_ensemble_with_a_judge_among_its_members_gets_the_judge(tmp_path):
