@@ -49,6 +49,7 @@ def judgement(
     probabilities: tuple[float, ...] | None = None,
     tokens: tuple[int, int] = (0, 0),
     money: float = 0.0,
+    answered_by: str = "",
 ) -> Judgement:
     """The record of a reply; ``tokens`` are those of the prompt and of the reply."""
     return Judgement(
@@ -65,6 +66,7 @@ def judgement(
         prompt_tokens=tokens[0],
         completion_tokens=tokens[1],
         money=money,
+        answered_by=answered_by,
     )
 
 

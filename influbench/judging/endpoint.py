@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from influbench import servers
 from influbench.errors import UserError
@@ -92,9 +92,14 @@ class Choice(BaseModel):
 class Completion(BaseModel):
     """What we need of a chat completion; anything else in it is ignored."""
 
-    choices: list[Choice]
+    choices: list[Choice] = Field(min_length=1)
     usage: Counted
     """Without it nothing could be accounted for."""
+    model: Any = None
+
+    def answered_by(self) -> str:
+        """What the endpoint calls the model that answered; empty where it does not say."""
+        return self.model[:100] if isinstance(self.model, str) else ""
 
 
 def highest_price(cfg: JudgeConfig, request: Request) -> float:

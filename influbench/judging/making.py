@@ -76,6 +76,8 @@ class ArchivedJudge:
         self._limit = limit
         self._thoughts = thoughts
         self._counts: Counter[str] = Counter()
+        self._models: Counter[str] = Counter()
+        """Replies by what the endpoint called the model that gave them."""
         self._lock = threading.Lock()
         self._advance: Advance | None = None
         self._progress: Progress = SilentProgress()
@@ -106,6 +108,9 @@ class ArchivedJudge:
             for what in (FILTERED, EMPTY, WRITTEN)
             if self._counts[what]
         ]
+        if len(self._models) > 1:
+            told = ", ".join(f"{name} ({n})" for name, n in self._models.most_common(5))
+            counted.append(f"the endpoint answered as {len(self._models)} models: {told}")
         return "; ".join([*([self._backend.note] if self._backend.note else []), *counted])
 
     @property
@@ -145,6 +150,7 @@ class ArchivedJudge:
         replies = [item.reply() for item in found if item is not None]
         assert len(replies) == len(requests), "a backend left a request unanswered"
         self._counts["replies"] += len(replies)
+        self._models.update(item.answered_by for item in found if item and item.answered_by)
         self._counts[FILTERED] += sum(reply.text == WITHHELD for reply in replies)
         if "written verdicts" not in self._backend.note:  # which says it of all of them
             self._counts[WRITTEN] += sum(

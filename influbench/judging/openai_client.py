@@ -27,7 +27,6 @@ from influbench.judging.bill import Bill
 from influbench.judging.protocol import JudgeConfig, Judgement, Keep, Request
 from influbench.judging.refusals import Way
 from influbench.judging.written import without_thoughts
-from influbench.servers import Counted
 from influbench.store.budget import Budget
 
 if TYPE_CHECKING:
@@ -202,8 +201,7 @@ class OpenAIBackend:
         judge_endpoint.settle(bill, self._cfg, raw.http_response.content)
         try:
             found = judge_endpoint.Completion.model_validate_json(raw.http_response.content)
-            said = found.choices[0]
-        except (ValidationError, IndexError):
+        except ValidationError:
             why = "expected a chat completion with choices and usage, got "
             raise _AgainError(f"{why}{self._scrub(raw.http_response.text)[:80]!r}") from None
         if missing := judge_endpoint.uncounted(self._cfg, found.usage):
@@ -211,7 +209,7 @@ class OpenAIBackend:
                 f"judge '{self.name}' at {self._where}: expected usage with {missing}, which have "
                 "a price, got none; let the server count, or set their price to 0"
             )
-        return self._judgement(request, said, found.usage, way)
+        return self._judgement(request, found, way)
 
     def _refused(self, request: Request, error: APIStatusError, way: Way) -> None:
         """Raises what an error status means; returns where it can be asked in another way."""
@@ -248,9 +246,8 @@ class OpenAIBackend:
         allowed = other is not None and (other.top or self._cfg.logprobs == "auto")
         return other if allowed else None
 
-    def _judgement(
-        self, request: Request, said: judge_endpoint.Choice, tokens: Counted, way: Way
-    ) -> Judgement:
+    def _judgement(self, request: Request, found: judge_endpoint.Completion, way: Way) -> Judgement:
+        said, tokens = found.choices[0], found.usage
         text = said.message.text()
         money = self._cfg.price(tokens.prompt_tokens, tokens.completion_tokens)
         cut = said.finish_reason == "length" and not without_thoughts(text)
@@ -277,6 +274,7 @@ class OpenAIBackend:
             probabilities=chances if way.top else None,
             tokens=(tokens.prompt_tokens, tokens.completion_tokens),
             money=money,
+            answered_by=found.answered_by(),
         )
 
     def _without_log_probabilities(self, request: Request) -> Way:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import Field, model_validator
 
 from influbench.config import Config, seldom, transport
+from influbench.data import records
 from influbench.models.precision import Products
 
 if TYPE_CHECKING:
@@ -195,6 +196,8 @@ class Judgement:
     money: float
     buyer: str = ""
     """Who paid, e.g. the key of a stage's entry."""
+    answered_by: str = records.seldom("")
+    """What the endpoint called the model that answered; empty where it did not say."""
 
     def reply(self) -> Reply:
         """What the asker gets to see."""

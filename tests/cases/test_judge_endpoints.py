@@ -202,6 +202,20 @@ def test_two_ways_of_judging_are_not_mixed(endpoint):
         endpoint.judge(concurrency=1).ask(asks("a", "b", "c"))
 
 
+def test_an_endpoint_that_changes_its_model_is_told(endpoint, tmp_path):
+    """An alias moves on to a newer snapshot: its verdicts are not all of one judge."""
+    names = iter(["j-may", "j-may", "j-june"])
+    endpoint.answer = lambda body: (200, {**said("m"), "model": next(names)})
+    judge = endpoint.judge(Archive(tmp_path / "a.jsonl"), logprobs="never", concurrency=1)
+    judge.ask(asks("a", "b"))
+    assert "models" not in judge.note
+    judge.ask(asks("c"))
+    assert "the endpoint answered as 2 models: j-may (2), j-june (1)" in judge.note
+    again = endpoint.judge(Archive(tmp_path / "a.jsonl"), logprobs="never")
+    again.ask(asks("a", "b", "c"))  # of the archive
+    assert "the endpoint answered as 2 models: j-may (2), j-june (1)" in again.note
+
+
 def test_a_key_that_is_no_secret_leaves_the_reply_as_it_is(endpoint, monkeypatch):
     monkeypatch.setenv("INFLUBENCH_JUDGE_KEY", "m")
     endpoint.answer = lambda body: (200, said("m"))
