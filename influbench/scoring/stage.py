@@ -177,7 +177,7 @@ def _opens(cfg: MethodConfig) -> bool:
     return "student" in registry.build(cfg.estimator, cfg.options).facts.needs
 
 
-STAGE = Stage("score", 3, score, opens=_opens)
+STAGE = Stage("score", 4, score, opens=_opens)
 
 
 def _chunk(cfg: MethodConfig, facts: Facts) -> int:
