@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("INFLUBENCH_STORE", None)  # a user's own store is none of the tests'
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest

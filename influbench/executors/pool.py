@@ -1,4 +1,4 @@
-"""Processes of this machine: the standard library's pool, renewed when a worker is lost.
+"""Processes of this machine: the standard library's, each renewed when it is lost.
 
 Every worker gets its share of the cores and ends with the process that started it.
 """
@@ -12,49 +12,74 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any
 
 from influbench.executors.executor import Outcome, WorkerLostError, attempt
 
 
 class Pool:
-    """A pool of processes."""
+    """Processes, each a pool of its own: the library's pool ends all when one is lost."""
 
     def __init__(self, workers: int) -> None:
-        """A pool of so many ``workers``, which start with the first task."""
+        """So many ``workers``, each of which starts with its first task."""
         self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        self._all: set[ProcessPoolExecutor] = set()
+        self._idle: list[ProcessPoolExecutor] = []
+        self._lock = threading.Lock()
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Outcome]:
-        """See ``Executor``. A lost worker takes its siblings with it: the pool is made anew."""
+        """See ``Executor``; no more than ``workers`` tasks at a time."""
         told: Future[Outcome] = Future()
-        try:
-            inner = self._running().submit(attempt, function, *args)
-        except BrokenProcessPool:
-            self.close()
-            inner = self._running().submit(attempt, function, *args)
-        inner.add_done_callback(lambda done: _pass_on(done, told))
-        return told
+        while True:
+            one = self._free()
+            try:
+                inner = one.submit(attempt, function, *args)
+            except BrokenProcessPool:  # lost while it had nothing to do
+                self._lost(one)
+            else:
+                inner.add_done_callback(partial(self._ended, one, told))
+                return told
 
     def close(self) -> None:
         """See ``Executor``."""
-        if self._pool is None:
-            return
-        pool, self._pool = self._pool, None
-        processes = list((pool._processes or {}).values())
+        with self._lock:
+            every, self._all, self._idle = self._all, set[ProcessPoolExecutor](), []
+        processes = [process for one in every for process in (one._processes or {}).values()]
         for process in processes:  # what still runs when we leave is not wanted any more
             process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
+        for one in every:
+            one.shutdown(wait=True, cancel_futures=True)
 
-    def _running(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self.workers,
+    def _free(self) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            one = ProcessPoolExecutor(
+                1,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_begin,
                 initargs=(self.workers,),
             )
-        return self._pool
+            self._all.add(one)
+            return one
+
+    def _ended(
+        self, one: ProcessPoolExecutor, told: Future[Outcome], done: Future[Outcome]
+    ) -> None:
+        """Takes a worker back, and then tells: who is told may submit at once."""
+        if not done.cancelled() and isinstance(done.exception(), BrokenProcessPool):
+            self._lost(one)
+        else:
+            with self._lock:
+                if one in self._all:  # else we have been closed
+                    self._idle.append(one)
+        _pass_on(done, told)
+
+    def _lost(self, one: ProcessPoolExecutor) -> None:
+        with self._lock:
+            self._all.discard(one)
+        one.shutdown(wait=False)
 
 
 def _begin(workers: int) -> None:
