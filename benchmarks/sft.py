@@ -98,13 +98,12 @@ def with_trl(
     from trl.trainer.sft_config import SFTConfig as TrainerSettings
     from trl.trainer.sft_trainer import SFTTrainer
 
-    told = trainer.arguments(cfg, len(encoded), cfg.batch_size, work)
-    together = max(d for d in range(1, ROWS + 1) if cfg.batch_size % d == 0)
-    told["per_device_train_batch_size"] = together
-    told["gradient_accumulation_steps"] = cfg.batch_size // together
-    # Otherwise TRL would template, cut and drop rows by rules of its own.
+    together = trainer.divisor(cfg.batch_size, ROWS)
     settings = TrainerSettings(
-        **told, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
+        **trainer.arguments(cfg, len(encoded), together, work),
+        max_length=None,
+        # Otherwise TRL would template, cut and drop rows by rules of its own.
+        dataset_kwargs={"skip_prepare_dataset": True},
     )
     rows = datasets.Dataset.from_list([_row(e) for e in encoded])
     training = SFTTrainer(

@@ -151,7 +151,16 @@ def trainer_of(
     work: Work,
     tokens: int,
 ) -> ResponseTrainer:
-    """The trainer: as few passes a step as there is room for."""
+    """The trainer: as few passes a step as there is room for.
+
+    Args:
+        cfg: the training.
+        encoded: the rows that it learns.
+        held: the student, with the dtype of the training's products.
+        model: whose weights learn, an adapter's or all of the student's.
+        work: keeps checkpoints.
+        tokens: most padded tokens in one pass.
+    """
     told = trainer.arguments(cfg, len(encoded), cfg.batch_size, work)
     return ResponseTrainer(
         model,

@@ -6,7 +6,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from influbench.executors.executor import RETRIES, mapped
+from influbench.executors.executor import RETRIES, WorkerLostError, mapped
 from influbench.executors.pool import Pool
 
 
@@ -41,5 +41,5 @@ def test_a_worker_that_is_lost_while_idle_is_replaced(tmp_path):
             try:
                 assert pool.submit(task, tmp_path, "b", False).result().value == "b"
                 break
-            except Exception:  # it was given to the lost one before anybody knew
+            except WorkerLostError:  # it was given to the lost one before anybody knew
                 time.sleep(0.01)
