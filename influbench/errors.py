@@ -60,8 +60,20 @@ EXTRAS = {
     "report": ("plotly",),
     "cluster": ("ray",),
     "slurm": ("submitit",),
+    "trak": ("trak",),
+    "judge": ("openai",),
+    "judge-server": ("xllamacpp",),
+    "harness": ("lm_eval",),
+    "retrieval": ("bm25s",),
+    "words": ("textblob",),
+    "embedded": ("gguf",),
 }
-"""Packages that not every user needs, by the extra that brings them."""
+"""What is imported of the packages that not every user needs, by the extra that brings them."""
+
+
+def missing_of(extra: str) -> list[str]:
+    """The modules of an extra that are not installed."""
+    return [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
 
 
 def require(extra: str, what: str) -> None:
@@ -70,6 +82,5 @@ def require(extra: str, what: str) -> None:
     Raises:
         UserError: which package, and how to install it.
     """
-    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := missing_of(extra):
         raise UserError(f"{what} needs {' and '.join(missing)}: pip install 'influbench[{extra}]'")

@@ -11,21 +11,11 @@ import torch
 from rich.table import Table
 
 from influbench import models
+from influbench.errors import EXTRAS, missing_of
 from influbench.foreign import environments
 from influbench.models import embedded
 from influbench.servers import public
 from influbench.terminal import cell
-
-EXTRAS = {
-    "trak": "traker",
-    "judge": "openai",
-    "judge-server": "xllamacpp",
-    "harness": "lm_eval",
-    "retrieval": "bm25s",
-    "words": "textblob",
-    "embedded": "gguf",
-    "report": "plotly",
-}
 
 
 def doctor_table() -> Table:
@@ -54,10 +44,11 @@ def _rows() -> list[tuple[str, str, str]]:
             )
         )
     rows += [(f"model {name}", state, detail) for name, state, detail in embedded.embedded_status()]
-    for extra, module in EXTRAS.items():
-        found = importlib.util.find_spec({"traker": "trak"}.get(module, module)) is not None
-        advice = "" if found else f"pip install -c constraints.txt 'influbench[{extra}]'"
-        rows.append((f"extra {extra}", "ok" if found else "absent", advice))
+    for extra in EXTRAS:
+        missing = ", ".join(missing_of(extra))
+        advice = f"{missing}: pip install -c constraints.txt 'influbench[{extra}]'"
+        state, advice = ("absent", advice) if missing else ("ok", "")
+        rows.append((f"extra {extra}", state, advice))
     for name, toolkit in environments.TOOLKITS.items():
         there = environments.installed(toolkit)
         state, advice = ("ok", "") if there else ("absent", toolkit.install_command)

@@ -7,6 +7,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from influbench import errors
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -43,3 +45,19 @@ def test_the_lock_has_all_that_the_project_asks_for():
         if asked.name != "influbench":
             (pin,) = locked[canonicalize_name(asked.name)]
             assert asked.specifier.contains(pin.version), line
+
+
+def test_who_only_scores_installs_nothing_of_an_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    always = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    for extra, lines in project["optional-dependencies"].items():
+        own = {canonicalize_name(Requirement(line).name) for line in lines}
+        assert not own & always, extra
+
+
+def test_modules_of_an_extra_are_those_of_its_packages():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    imported = {"scikit-learn": "sklearn", "traker": "trak"}
+    for extra, modules in errors.EXTRAS.items():
+        asked = [Requirement(line).name for line in project["optional-dependencies"][extra]]
+        assert {imported.get(name, name.replace("-", "_")) for name in asked} == set(modules)
