@@ -2,9 +2,9 @@
 
     score(z) = Σ_l ⟨∇_l L_ref(θ), ∇_l ℓ(z)⟩
 
-All linear layers but the output embedding take part; the embedding, a tied head and the norms are
-left out (``parameter_share`` among the diagnostics says how much remains), so this is
-``gradient_dot`` over those layers.
+The weights of all linear layers but the output embedding take part; biases, the embedding, a tied
+head and the norms are left out (``parameter_share`` among the diagnostics says how much remains),
+so this is ``gradient_dot`` over those weights.
 
 Source: bergson 2.5.1 (EleutherAI, arXiv 2606.11660), its in-memory collector and scorer,
 unprojected gradients, ``loss_reduction`` mean. Deviations: the references are averaged first, which

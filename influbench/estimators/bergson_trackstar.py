@@ -5,8 +5,9 @@
 
 P and Q are random projections to ``width`` rows and columns, R a layer's second moment of φ, damped
 by a tenth of its mean eigenvalue. λ is where the sorted eigenvalues of both meet at component
-``components``: directions that all references share are turned down. All linear layers but the
-output embedding take part (``parameter_share`` among the diagnostics says how much that is).
+``components``: directions that all references share are turned down. The weights of all linear
+layers but the output embedding take part, without biases (``parameter_share`` among the diagnostics
+says how much that is).
 
 Source: Chang et al., TrackStar, arXiv 2410.17413, as ``bergson trackstar`` of bergson 2.5.1 has it
 (EleutherAI, arXiv 2606.11660), in memory. Deviations: R is fitted on warm-up set and references,

@@ -6,8 +6,8 @@
 U_A and U_S are the eigenvectors of the covariances of layer l's inputs and output gradients, fitted
 on the warm-up set with labels sampled from the model (the true Fisher). ``damping`` is λ; None is
 kronfluence's 0.1 × mean of Λ_l, layer by layer. All linear layers but the output embedding take
-part; the embedding, a tied head and the norms are left out (``parameter_share`` among the
-diagnostics says how much remains).
+part with their biases; the embedding, a tied head and the norms are left out (``parameter_share``
+among the diagnostics says how much remains).
 
 strategy: ``ekfac``, ``kfac``, ``diagonal``, or ``identity``, which is the gradient dot product over
 the same layers and needs no warm-up set.

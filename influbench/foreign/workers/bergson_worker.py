@@ -66,7 +66,7 @@ def prepare(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, Any], Score]:
     """Collects what the references' gradients are needed for."""
     options = meta["options"]
     model = response_loss.load_model(folder, meta)
-    names, share = response_loss.linear_layers(model, set(meta["trained"]))
+    names, share = response_loss.linear_layers(model, set(meta["trained"]), biases=False)
     _only_hooks(model)
     prefix = f"{model.base_model_prefix}."  # bergson names modules below the base model
     modules = {name.removeprefix(prefix) for name in names}

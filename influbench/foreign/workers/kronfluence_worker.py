@@ -105,7 +105,7 @@ def prepare(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, Any], Scorer]
     """Fits the factors on the warm-up set and preconditions the mean reference gradient."""
     options = meta["options"]
     model = response_loss.load_model(folder, meta)
-    linear, share = response_loss.linear_layers(model, set(meta["trained"]))
+    linear, share = response_loss.linear_layers(model, set(meta["trained"]), biases=True)
     references = read_rows(folder / "references.jsonl")
     task = ResponseTask(linear, meta["seed"], len(references))
     model = prepare_model(model, task)

@@ -82,21 +82,24 @@ def batches(rows: Sequence[Row], budget: int) -> list[list[int]]:
     return out
 
 
-def linear_layers(model: Any, trained: set[str]) -> tuple[list[str], float]:
+def linear_layers(model: Any, trained: set[str], *, biases: bool) -> tuple[list[str], float]:
     """Names of the trained linear layers but the output embedding; their share of what is trained.
 
     Args:
         model: the student's network.
         trained: names of its trained parameters.
+        biases: whether the toolkit takes their biases too; they count in the share if trained.
     """
     head = model.get_output_embeddings()
-    modules = {
-        name: module
+    names = [
+        name
         for name, module in model.named_modules()
         if type(module) is torch.nn.Linear and module is not head and f"{name}.weight" in trained
-    }
-    if not modules:
+    ]
+    if not names:
         sys.exit("the student trains no linear layer below its output embedding")
-    covered = sum(p.numel() for module in modules.values() for p in module.parameters())
-    total = sum(p.numel() for name, p in model.named_parameters() if name in trained)
-    return list(modules), covered / total
+    parts = ("weight", "bias") if biases else ("weight",)
+    taken = {f"{name}.{part}" for name in names for part in parts}
+    sizes = {name: p.numel() for name, p in model.named_parameters() if name in trained}
+    covered = sum(size for name, size in sizes.items() if name in taken)
+    return names, covered / sum(sizes.values())
