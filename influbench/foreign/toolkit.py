@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import tempfile
 import weakref
@@ -217,11 +218,17 @@ class Process:
         got = self._process.stdout.readline().strip()
         if got == expected:
             return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE_SECONDS)
+        code = self._process.poll()
         self.close()
         log = self._folder / "worker.log"
         lines = log.read_text(encoding="utf-8", errors="replace").strip().split("\n")
+        end = "stopped"
+        if code == -signal.SIGKILL:  # by nobody of ours: what it said last is no reason
+            end = "was killed, as the system does when memory runs out; its last words were"
         raise UserError(
-            f"estimator '{self._called.method}': its {self._called.toolkit} worker stopped "
+            f"estimator '{self._called.method}': its {self._called.toolkit} worker {end} "
             f"({lines[-1][:300]}); its whole output is in {log}"
         )
 

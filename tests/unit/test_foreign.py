@@ -25,6 +25,7 @@ from influbench.store import Meter
 
 UNIT = "response tokens"
 FAKE = f"""
+import os
 import sys
 sys.path.insert(0, {str(foreign.WORKERS)!r})
 from pathlib import Path
@@ -65,6 +66,8 @@ def prepare(folder, meta):
         print("noise that a toolkit prints")
         if fault == "score":
             raise MemoryError("out of memory")
+        if fault == "killed":
+            os.kill(os.getpid(), 9)
         lengths = [len(row.learned) + len(references) / 100 for row in rows]
         return np.array(lengths[:-1] if fault == "shape" else lengths)
 
@@ -158,6 +161,7 @@ def test_a_method_without_a_warmup_set_runs_where_none_is_granted(fake, tiny):
         ("reversed", "3 candidates in their order"),
         ("passes", "its passes forward and backward"),
         ("score", r"stopped \(MemoryError: out of memory\)"),
+        ("killed", "worker was killed, as the system does when memory runs out"),
         ("prepare", r"stopped \(ValueError: no such factor\)"),
     ],
 )
