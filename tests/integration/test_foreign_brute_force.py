@@ -74,7 +74,7 @@ def ctx(tmp_path):
             torch.nn.init.normal_(weight, float(weight.detach().mean() == 1), 0.2)
     tiny = testing.tiny_context(tmp_path, references=5)
     student = dataclasses.replace(
-        tiny.student,
+        tiny.language_student(),
         model=model,
         optimizer=torch.optim.AdamW(model.parameters(), weight_decay=0.0),
         max_length=100,
@@ -101,17 +101,19 @@ def predicted(model, row):
     return logits.log_softmax(-1), torch.tensor([row.ids[t] for t in row.learned])
 
 
+def gradient(parameter):
+    """A copy, with a bias as a column."""
+    assert parameter.grad is not None
+    return parameter.grad.clone().view(len(parameter), -1)
+
+
 def gradients_of(model, row):
     """∇ℓ of the mean over response tokens, by layer: [output, input], a bias as one more input."""
     model.zero_grad()
     log_p, targets = predicted(model, row)
     (-log_p[torch.arange(len(targets)), targets].mean()).backward()
-    return [
-        layer.weight.grad.clone()
-        if layer.bias is None
-        else torch.cat([layer.weight.grad, layer.bias.grad[:, None]], 1)
-        for layer in linear(model)
-    ]
+    parts = [layer.parameters() for layer in linear(model)]  # the weight, then the bias
+    return [torch.cat([gradient(p) for p in part], 1) for part in parts]
 
 
 def products(ctx, model, between, *, biases=True):
