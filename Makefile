@@ -22,7 +22,7 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.oracle
 
-# The wheel in an environment of its own, as a user has it who only scores: no TRL, no peft, no matplotlib.
+# The wheel in an environment of its own, as a user has it who only scores: no accelerate, no peft, no matplotlib.
 wheel: $(VENV)/.dev
 	rm -rf $(VENV)/wheel && $(BIN)/pip wheel --quiet --no-deps --wheel-dir $(VENV)/wheel .
 	$(PYTHON) -m venv --clear $(VENV)/bare

@@ -8,8 +8,8 @@ J are the Jacobians of the logits and p the probabilities: the Gauss-Newton matr
 ``ekfac`` has an approximation, blockwise by layer and Kronecker-factored. Λ is λ in every direction
 of a layer; None is 10 × the layer's mean eigenvalue of EK-FAC. The weights of all linear layers but
 the output embedding take part; biases, the embedding, a tied head and the norms are left out
-(``parameter_share`` among the diagnostics says how much remains). ``cg_residual`` there is ‖∇L_ref
-- (G + Λ) x‖ as a share of ‖∇L_ref‖ after the last step.
+(``parameter_share`` among the diagnostics says how much remains). ``cg_residual`` there is
+‖∇L_ref - (G + Λ) x‖ as a share of ‖∇L_ref‖ after the last step.
 
 Source: ASTRA, arXiv 2507.14740, as bergson 2.5.1 (EleutherAI, arXiv 2606.11660) solves it with
 ``astra.solver: cg``: "EKFAC + CG" of its leaderboard, and that entry's damping and number of steps.

@@ -218,15 +218,15 @@ class Process:
         got = self._process.stdout.readline().strip()
         if got == expected:
             return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(GRACE_SECONDS)
-        code = self._process.poll()
+        code = None
+        if not got:  # it is ending: who ends it, if not we?
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(GRACE_SECONDS)
         self.close()
         log = self._folder / "worker.log"
         lines = log.read_text(encoding="utf-8", errors="replace").strip().split("\n")
-        end = "stopped"
-        if code == -signal.SIGKILL:  # by nobody of ours: what it said last is no reason
-            end = "was killed, as the system does when memory runs out; its last words were"
+        out_of_memory = "was killed, as by a system out of memory: run less beside it; last it said"
+        end = out_of_memory if code == -signal.SIGKILL else "stopped"
         raise UserError(
             f"estimator '{self._called.method}': its {self._called.toolkit} worker {end} "
             f"({lines[-1][:300]}); its whole output is in {log}"

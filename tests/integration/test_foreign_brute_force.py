@@ -6,12 +6,12 @@ at ``max_length``, and more rows than a batch holds. Nothing here calls our own 
 
 import copy
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from toolkits import linked, needs, needs_dattri
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from influbench import testing
@@ -20,9 +20,7 @@ from influbench.estimator import as_scores
 from influbench.estimators.bergson_dot import BergsonDot
 from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
-from influbench.foreign import environments
 
-USERS = environments.cache_dir() / "foreign"  # read before the tests get a cache of their own
 HELLO = (("system", "Be brief"), ("user", "Hi"), ("assistant", "Hello there."))
 CANDIDATES = [
     *testing.tiny_examples("candidate", 5),
@@ -30,24 +28,11 @@ CANDIDATES = [
     Example(id="one", instruction="Tell me all about it.", response="x"),
     Example(id="cut", instruction="Tell me all.", response="word " * 30),
 ]
-needs_dattri = pytest.mark.skipif(
-    importlib.util.find_spec("dattri_llm") is None, reason="the extra 'dattri' is not installed"
-)
-
-
-def needs(name):
-    wanted = environments.TOOLKITS[name]
-    return pytest.mark.skipif(
-        not environments.installed(wanted), reason=f"no environment: {wanted.install_command}"
-    )
 
 
 @pytest.fixture(scope="module", autouse=True)
 def users_environments(cache):
-    """Environments take minutes to make: the user's own serve the tests."""
-    link = Path(cache) / "foreign"
-    if USERS.is_dir() and not link.exists():
-        link.symlink_to(USERS)
+    linked(Path(cache))
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """Other toolkits against our own materialised gradients, on the same tiny model."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from toolkits import linked, needs, needs_dattri
 
 from influbench import testing
 from influbench.derivatives import gradients
@@ -17,30 +17,14 @@ from influbench.estimators.bergson_ekfac_cg import BergsonEkfacCg
 from influbench.estimators.bergson_trackstar import BergsonTrackstar
 from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
-from influbench.foreign import environments
-from influbench.foreign.environments import TOOLKITS
 from influbench.store import Meter
 
-USERS = environments.cache_dir() / "foreign"  # read before the tests get a cache of their own
 CANDIDATES = testing.tiny_examples("candidate", 6)
-needs_dattri = pytest.mark.skipif(
-    importlib.util.find_spec("dattri_llm") is None, reason="the extra 'dattri' is not installed"
-)
-
-
-def needs(name):
-    wanted = TOOLKITS[name]
-    return pytest.mark.skipif(
-        not environments.installed(wanted), reason=f"no environment: {wanted.install_command}"
-    )
 
 
 @pytest.fixture(scope="module", autouse=True)
 def users_environments(cache):
-    """Environments take minutes to make: the user's own serve the tests."""
-    link = Path(cache) / "foreign"
-    if USERS.is_dir() and not link.exists():
-        link.symlink_to(USERS)
+    linked(Path(cache))
 
 
 def linear_dot(ctx):

@@ -161,7 +161,7 @@ def test_a_method_without_a_warmup_set_runs_where_none_is_granted(fake, tiny):
         ("reversed", "3 candidates in their order"),
         ("passes", "its passes forward and backward"),
         ("score", r"stopped \(MemoryError: out of memory\)"),
-        ("killed", "worker was killed, as the system does when memory runs out"),
+        ("killed", "worker was killed, as by a system out of memory: run less beside it"),
         ("prepare", r"stopped \(ValueError: no such factor\)"),
     ],
 )
