@@ -5,9 +5,9 @@
 
 P and Q are random projections to ``width`` rows and columns, R a layer's second moment of φ, damped
 by a tenth of its mean eigenvalue. λ is where the sorted eigenvalues of both meet at component
-``components``: directions that all references share are turned down. The weights of all linear
-layers but the output embedding take part, without biases (``parameter_share`` among the diagnostics
-says how much that is).
+``components``, or at the last one that both span: directions that all references share are turned
+down. The weights of all linear layers but the output embedding take part, without biases. The
+diagnostics tell how much that is (``parameter_share``), the component and λ (``mixing``).
 
 Source: Chang et al., TrackStar, arXiv 2410.17413, as ``bergson trackstar`` of bergson 2.5.1 has it
 (EleutherAI, arXiv 2606.11660), in memory. Deviations: R is fitted on warm-up set and references,
@@ -29,9 +29,9 @@ class BergsonTrackstar:
     """bergson's cosine of projected gradients, whitened by their second moment."""
 
     width: int = 16
-    """Rows and columns of each layer's projected gradient."""
+    """Rows and columns of each layer's projected gradient; 0 projects nothing (small layers)."""
     components: int = 1000
-    """Directions that are turned down; at most all that there are."""
+    """Directions that are turned down; at most those that references and warm-up set both span."""
     batch_tokens: int = 512
     """Padded tokens in one batch; bergson computes the logits of all of them."""
     min_share: float = 0.0
@@ -45,9 +45,10 @@ class BergsonTrackstar:
     )
 
     def __post_init__(self) -> None:
-        for name in ("width", "components"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"option '{name}' must be at least 1, got {getattr(self, name)}")
+        for name, least in (("width", 0), ("components", 1)):
+            if getattr(self, name) < least:
+                got = getattr(self, name)
+                raise ValueError(f"option '{name}' must be at least {least}, got {got}")
 
     def prepare(self, ctx: Context) -> Scorer:
         """Starts the worker, which fits the second moments and whitens the references."""

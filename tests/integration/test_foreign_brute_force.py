@@ -18,6 +18,7 @@ from influbench import testing
 from influbench.data.records import Example
 from influbench.estimator import as_scores
 from influbench.estimators.bergson_dot import BergsonDot
+from influbench.estimators.bergson_trackstar import BergsonTrackstar
 from influbench.estimators.dattri_tracin import DattriTracin
 from influbench.estimators.ekfac import Ekfac
 
@@ -189,3 +190,48 @@ def test_ekfac_is_its_formula(damping, ctx):
 
     got = as_scores(Ekfac(damping=damping).prepare(ctx)(CANDIDATES), len(CANDIDATES))
     close(got.value, products(ctx, model, inverse))
+
+
+def whitened_cosines(ctx, model, components):
+    """TrackStar's scores without projection, shape [candidate], and λ."""
+
+    def features(examples):
+        each = [gradients_of(model, row) for row in rows_of(ctx, examples)]
+        weights = [layer.weight.shape for layer in linear(model)]
+        return [
+            torch.stack([parts[i][:, :inputs].flatten() for parts in each])
+            for i, (_, inputs) in enumerate(weights)
+        ]
+
+    asked, fitted, own = (features(e) for e in (ctx.reference, ctx.warmup, CANDIDATES))
+    # Of rank `rows`, so that the singular values of the features are all eigenvalues but zeros.
+    curves = [
+        torch.cat([torch.linalg.svdvals(f) ** 2 / len(f) for f in part]).sort(descending=True)[0]
+        for part in (asked, fitted)
+    ]
+    at, own_at = (float(curve[components - 1]) for curve in curves)
+    mixing = own_at / (at + own_at)
+
+    def whitened(rows):
+        parts = []
+        for a, f, z in zip(asked, fitted, rows, strict=True):
+            moment = mixing * a.T @ a / len(a) + (1 - mixing) * f.T @ f / len(f)
+            values, vectors = torch.linalg.eigh(moment)
+            damped = values.clamp(min=0) + 0.1 * values.clamp(min=0).mean()
+            parts.append(z @ vectors * damped**-0.5 @ vectors.T)
+        return torch.nn.functional.normalize(torch.cat(parts, 1))
+
+    return (whitened(own) @ whitened(asked).mean(0)).numpy(), mixing
+
+
+@needs("bergson")
+@pytest.mark.parametrize(("components", "at"), [(20, 20), (1000, 70)])
+def test_trackstar_is_its_formula_also_where_references_span_fewer_directions(components, at, ctx):
+    """14 layers and 5 references span 70 directions, 6 warm-up rows 84."""
+    method = BergsonTrackstar(width=0, components=components, batch_tokens=200)
+    got = as_scores(method.prepare(ctx)(CANDIDATES), len(CANDIDATES))
+    expected, mixing = whitened_cosines(ctx, copy.deepcopy(ctx.student.model).double(), at)
+    assert got.diagnostics["components"] == at
+    assert got.diagnostics["mixing"] == pytest.approx(mixing, rel=1e-3)
+    assert 0.1 < mixing < 0.9
+    close(got.value, expected)

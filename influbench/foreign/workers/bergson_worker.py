@@ -116,11 +116,14 @@ def prepare(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, Any], Score]:
             _only_hooks(model)
     else:
         fitted, asked = projecting(), projecting()
-        collected(read_rows(folder / "warmup.jsonl"), fitted, skip_hessians=False)
+        warmup = read_rows(folder / "warmup.jsonl")
+        collected(warmup, fitted, skip_hessians=False)
         own = collected(references, asked, skip_hessians=False).gradients
-        share_of_own = compute_lambda(
-            asked.hessians_eigen, fitted.hessians_eigen, options["components"]
-        )
+        # Beyond what both sets span eigenvalues are rounding, and λ would be a ratio of it.
+        spans = [min(len(h), len(references), len(warmup)) for h in asked.hessians.values()]
+        components = min(options["components"], sum(spans))
+        share_of_own = compute_lambda(asked.hessians_eigen, fitted.hessians_eigen, components)
+        diagnostics.update(components=components, mixing=share_of_own)
         mixed = {
             name: share_of_own * asked.hessians[name] + (1 - share_of_own) * fitted.hessians[name]
             for name in own
