@@ -180,15 +180,17 @@ def _scale(
 
     A value on a bound, which lies at infinity there, is taken half an item inside (Haldane 1956),
     or half as far from it as the nearest of the numbers ``told`` where that is less: a correlation
-    of 0.99 over 32 candidates is nearer to 1 than half an item, and yet not on it.
+    of 0.99 over 32 candidates is nearer to 1 than half an item, and yet not on it. Where there is
+    no upper bound it is half as far as the nearest: a count of 0 beside 1 and 5 is taken for 0.5.
     """
     low, high = within
     if math.isinf(low):
         return float, float
     if math.isinf(high):
+        nearest = min((x - low for x in told if x > low), default=1.0)
 
         def log(x: float) -> float:
-            return math.log(max(x - low, 1e-12))
+            return math.log(max(x - low, nearest / 2))
 
         return log, lambda z: low + math.exp(z)
 

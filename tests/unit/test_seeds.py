@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from influbench.errors import UserError
+from influbench.results.metrics import range_of
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.seeds import from_stderr, over_seeds, paired_difference
 
@@ -73,6 +74,29 @@ def test_a_seed_on_a_bound_counts_as_half_an_item_inside_and_the_interval_reache
     # Nearer to the bound than half an item, which was where the interval ended.
     assert over_seeds(seeds(1.0, 1.0, 0.998, half=0.001, n=48), (0.0, 1.0)).high == 1.0
     assert over_seeds(seeds(0.0, 0.002, half=0.001, n=48), (0.0, 1.0)).low == 0.0
+
+
+def test_a_count_of_zero_is_half_its_nearest_other_value_and_the_interval_reaches_zero():
+    z = np.log([1.0, 5.0, 0.5])
+    high = math.exp(math.log(2.0) + stats.t.ppf(0.975, 2) * z.std(ddof=1) / math.sqrt(3))
+    assert over_seeds(seeds(1.0, 5.0, 0.0), LOSS).bounds == pytest.approx((0.0, high))
+    assert over_seeds(seeds(0.0, 0.0, 0.0), LOSS).low is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "within"),
+    [
+        ("best_worst", "", (0.0, 1.0)),
+        ("pair_precision:high", "", (0.0, 1.0)),
+        ("written_arithmetic", "share", (0.0, 1.0)),
+        ("mt_bench/coding", "grade 1-10", (1.0, 10.0)),
+        ("same_pairs", "pairs", LOSS),
+        ("noise_floor", "nats/token", LOSS),
+        ("heldout_loss_change", "nats/token", (-math.inf, math.inf)),
+    ],
+)
+def test_the_range_of_what_is_published(metric, unit, within):
+    assert range_of(metric, unit) == within
 
 
 def test_equal_seeds_without_doubt_of_their_own_have_no_interval():
