@@ -1,7 +1,7 @@
 """What each quirk of the released code does to the ranking, the signs and the pairs.
 
-One line a quirk against the corrected influence. Draws from ``scores`` of the study
-``paper_mode`` (Spearman, same sign, same best-worst pair; intervals by resampling groups):
+One line a quirk against the corrected influence. Draws from the rows ``spearman``,
+``sign_agreement`` and ``best_worst`` of the study ``paper_mode`` (``studies.paper_mode.Effect``):
 
     python paper_figs/fig_paper_mode.py results/paper_mode --out figures
 """
@@ -9,18 +9,12 @@ One line a quirk against the corrected influence. Draws from ``scores`` of the s
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from influbench.results import Study
-from influbench.statistics.agreement import spearman
-from influbench.statistics.bootstrap import interval
 from influbench.statistics.estimate import Estimate
-from influbench.statistics.seeds import over_seeds
 from paper_figs.drawing import caption, command, forest, nothing, page, room, save
-from paper_figs.records import clusters, groups_of, scores_by_seed
+from paper_figs.records import Row, counts, estimate
 
 NAME = "fig_paper_mode"
 FAITHFUL = "corrected"
@@ -28,86 +22,47 @@ FAITHFUL = "corrected"
 MARK = "same_pairs"
 """A metric that only the study of the released code's quirks has."""
 PANELS = {
-    "Spearman correlation": (-1.0, 1.0),
-    "same sign (share)": (0.0, 1.0),
-    "same best-worst pair (share)": (0.0, 1.0),
+    "spearman": "Spearman correlation",
+    "sign_agreement": "same sign (share)",
+    "best_worst": "same best-worst pair (share)",
 }
-"""What is drawn, and the values that it can have."""
+"""What is drawn, and what it is called."""
 
 
 def draw(study: Study, out: Path) -> list[Path]:
     """Draws the figure and writes ``fig_paper_mode.pdf`` and ``.png``.
 
     Args:
-        study: the quirks' scores beside those of ``corrected``.
+        study: each quirk's agreement with ``corrected``.
         out: folder of the files; made where it is missing.
 
     Raises:
         UserError: another study.
     """
-    seeds = [found for found in scores_by_seed(study).values() if FAITHFUL in found]
-    if MARK not in set(study.rows["metric"]) or not seeds:
-        wanted = "scores with each quirk of the released code"
+    found: dict[str, dict[str, Estimate]] = {}
+    used: list[Row] = []
+    rows = study.estimates.to_dict("records")
+    for row in rows:
+        name, metric = str(row["label"]), str(row["metric"])
+        if metric in PANELS and name != FAITHFUL:
+            found.setdefault(name, {})[metric] = estimate(row)
+            used.append(row)
+    quirks = [name for name, numbers in found.items() if len(numbers) == len(PANELS)]
+    if not quirks or all(row["metric"] != MARK for row in rows):
+        wanted = "agreement with each quirk of the released code"
         raise nothing(study, wanted, "influbench sweep experiments/paper_mode.yaml")
-    quirks = [name for name in seeds[0] if name != FAITHFUL and all(name in s for s in seeds)]
-    groups = groups_of(study)
-    numbers = [
-        [
-            over_seeds(several, within)
-            for several, within in zip(
-                zip(*(_against(s[FAITHFUL], s[name], groups) for s in seeds), strict=True),
-                PANELS.values(),
-                strict=True,
-            )
-        ]
-        for name in quirks
-    ]
     with page(7.0 + room(quirks), 0.8 + 0.22 * len(quirks)) as figure:
         panels = figure.subplots(1, len(PANELS), sharey=True)
-        for place, (axes, title) in enumerate(zip(panels, PANELS, strict=True)):
-            names = [name.replace("_", " ") for name in quirks]
-            forest(axes, names, [number[place] for number in numbers], 1.0)
+        labels = [name.replace("_", " ") for name in quirks]
+        for axes, (metric, title) in zip(panels, PANELS.items(), strict=True):
+            forest(axes, labels, [found[name][metric] for name in quirks], 1.0)
             axes.set_xlabel(title)
-        count = max(len(found[FAITHFUL]) for found in seeds)
-        prompts = max(len({groups[item] for item in found[FAITHFUL]}) for found in seeds)
-        over = (
-            "one seed: intervals over its seed prompts"
-            if len(seeds) == 1
-            else f"means of {len(seeds)} seeds; intervals over seeds and their seed prompts"
-        )
         text = caption(
             study,
-            f"n = {count} candidates of {prompts} seed prompts a seed; {over}",
+            f"{counts(used)}; intervals over seeds and groups of siblings",
             "against the corrected influence (no quirk, no pull of old momentum); grey: no effect",
         )
         return save(figure, out, NAME, text)
-
-
-def _against(
-    faithful: dict[str, float], quirk: dict[str, float], groups: dict[str, str]
-) -> list[Estimate]:
-    items = sorted(faithful)
-    x, y = (np.array([scores[item] for item in items]) for scores in (faithful, quirk))
-    members = clusters(items, groups)
-
-    def whole(function: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], float]:
-        return lambda drawn: float(function(np.concatenate([members[i] for i in drawn])))
-
-    def same_pair(drawn: np.ndarray) -> float:
-        kept = [members[i] for i in drawn if len(members[i]) > 1]
-        same = [
-            (x[rows].argmax(), x[rows].argmin()) == (y[rows].argmax(), y[rows].argmin())
-            for rows in kept
-        ]
-        return float(np.mean(same)) if same else float("nan")
-
-    statistics = (
-        whole(lambda rows: spearman(x[rows], y[rows])),
-        whole(lambda rows: ((x[rows] > 0) == (y[rows] > 0)).mean()),
-        same_pair,
-    )
-    numbers = np.arange(len(members))
-    return [interval(numbers, function, np.random.default_rng(0)) for function in statistics]
 
 
 if __name__ == "__main__":

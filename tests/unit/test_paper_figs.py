@@ -61,6 +61,7 @@ def all_rows():
         rows += [row(name, "seconds_per_candidate", seconds), row(name, "prepare_seconds", 9.0)]
         rows.append(row(name, "passes_per_candidate", 3.0))
         rows += [row(name, "spearman", 0.5, 0.1), row(name, "break_even_candidates", 40.0, 9)]
+        rows += [row(name, metric, 0.5, 0.1) for metric in ("sign_agreement", "best_worst")]
         rows += [row(name, f"horizon_{k}/spearman", 0.9 / k, 0.05) for k in (1, 2, 4)]
         rows += [row(name, f"gain_{part}", 0.1, 0.05) for part in ("bottom", "middle", "top")]
         rows += [row(name, f"removal_{p}/heldout_loss", 2.0, 0.1) for p in (10, 50)]
