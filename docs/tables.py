@@ -36,7 +36,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from influbench.report.cells import Cells, ordered
+from influbench.report.cells import Cells, costly, ordered
 from influbench.report.notes import base_verdict
 from influbench.results import CEILING, Study, load_study
 from influbench.results.differences import CONTROL, differences
@@ -235,7 +235,7 @@ def _by_cell(study: Study, metrics: list[str]) -> str:
     lines = [_line([f"{metric} of", *map(_place, found), *titles]), _rule(len(found) + len(costs))]
     for arm in sorted(arms, key=lambda arm: (arm not in ORACLES, -mean[arm])):
         shown = [_shown(numbers.get(arm), 2) for numbers in found.values()]
-        shown += [f"{n['value']:.3g}" if (n := own.get(arm)) else "–" for own in paid.values()]
+        shown += [costly(n["value"]) if (n := own.get(arm)) else "–" for own in paid.values()]
         lines.append(_line([f"`{arm}`", *shown]))
     seeds = sorted({row["seeds"] for numbers in found.values() for row in numbers.values()})
     note = f"Seeds: {', '.join(map(str, seeds))}."
