@@ -5,6 +5,7 @@ import gc
 import inspect
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ UNIT = "response tokens"
 FAKE = f"""
 import os
 import sys
+import time
 sys.path.insert(0, {str(foreign.WORKERS)!r})
 from pathlib import Path
 import numpy as np
@@ -48,6 +50,9 @@ def prepare(folder, meta):
     fault = meta["options"]["fault"]
     if fault == "prepare":
         raise ValueError("no such factor")
+    if fault == "endless":
+        print("at work", file=sys.stderr, flush=True)
+        time.sleep(3600)
     references = file_worker.read_rows(folder / "references.jsonl")
     assert (folder / "model" / "model.safetensors").is_file()
     facts = {{"toolkit": "fake", "version": "2", "unit": {UNIT!r}, "parameter_share": 0.25}}
@@ -174,6 +179,19 @@ def test_a_broken_contract_is_one_line(fake, tiny, fault, message):
 def test_too_small_a_share_is_refused(fake, tiny):
     with pytest.raises(UserError, match=r"attributes 25.0% of the trainable"):
         scorer(fake, tiny, min_share=0.5)
+
+
+def test_a_worker_ends_amid_its_work_when_whoever_asked_is_gone(fake, tmp_path):
+    """However it went: a SIGKILL closes its end of the pipe too."""
+    (tmp_path / "meta.json").write_text(json.dumps({"options": {"fault": "endless"}}))
+    command = [str(fake.python), str(fake.script), str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True) as worker:
+        assert worker.stdin is not None
+        assert worker.stderr is not None
+        assert worker.stderr.readline() == "at work\n"
+        worker.stdin.close()
+        assert worker.wait(300) == 1
 
 
 def test_the_worker_ends_with_its_scorer_and_leaves_no_weights(fake, tiny):

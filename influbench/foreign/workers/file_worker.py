@@ -7,7 +7,8 @@ token …), ``FOLDER/model`` (a Hugging Face model), ``references.jsonl`` and ``
 ``FOLDER/JOB/candidates.jsonl``, writes ``scores.npy`` (float64, shape [candidate]) and
 ``meta.json`` beside it, and prints the name. Both JSON files hold the passes through the network
 that :func:`watch` was given, made since the last of them.
-It ends when its input does.
+It ends when its input does: whoever asked is gone then, however that process ended, and a second
+later also what is still being computed for it is ended.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +28,8 @@ import numpy as np
 
 FORMAT = 3
 SIGN = "positive lowers the reference loss"
+GRACE_SECONDS = 1.0
+"""Between the end of the input and that of work which nobody waits for."""
 
 
 class Row(NamedTuple):
@@ -93,19 +99,39 @@ def serve(prepare: Prepare) -> None:
     os.dup2(2, 1)
     folder = Path(sys.argv[1])
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    jobs = _jobs()
     facts, score = prepare(folder, meta)
     facts = {"format": FORMAT, "sign": SIGN, **facts}
     _write_json(folder / "worker.json", {**facts, "passes": _passes()})
     _answer(answers, "ready")
-    for line in sys.stdin:
-        job = folder / line.strip()
+    while name := jobs.get():
+        job = folder / name
         rows = read_rows(job / "candidates.jsonl")
         _forget_peak()
         np.save(job / "scores.npy", np.asarray(score(rows), dtype=np.float64))
         ids = [row.id for row in rows]
         told = {"ids": ids, "peak_bytes": _peak(), "passes": _passes()}
         _write_json(job / "meta.json", {**facts, **told})
-        _answer(answers, line.strip())
+        _answer(answers, name)
+
+
+def _jobs() -> queue.SimpleQueue[str]:
+    """Names of jobs as they come; an empty one is the end of the input."""
+    jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        rest = b""
+        # Not sys.stdin: a thread that waits in its lock is a fatal error at an interpreter's end.
+        while chunk := os.read(0, 1 << 16):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                jobs.put(line.decode())
+        jobs.put("")
+        time.sleep(GRACE_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    return jobs
 
 
 def _forget_peak() -> None:
