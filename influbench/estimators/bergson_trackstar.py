@@ -11,8 +11,9 @@ diagnostics tell how much that is (``parameter_share``), the component and λ (`
 
 Source: Chang et al., TrackStar, arXiv 2410.17413, as ``bergson trackstar`` of bergson 2.5.1 has it
 (EleutherAI, arXiv 2606.11660), in memory. Deviations: R is fitted on warm-up set and references,
-since candidates are not known when a method is prepared; no optimizer moments, as in bergson's
-default; the references are averaged first, so there is no score a reference. Runs in bergson's own
+since candidates are not known when a method is prepared; ``components`` ends where either set
+does, beyond which eigenvalues are rounding; no optimizer moments, as in bergson's default; the
+references are averaged first, so there is no score a reference. Runs in bergson's own
 environment over files (``influbench.foreign``), which counts its passes.
 Cost: 3W + 3M passes to prepare, 3 per candidate.
 """
