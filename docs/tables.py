@@ -3,7 +3,8 @@
 A page says where they stand, and everything between two comments is written by this file:
 
     <!-- study NAME: METRIC, METRIC -->          a table, one row an arm
-    <!-- differences NAME: METRIC, METRIC -->    each arm minus the control, over seeds and prompts
+    <!-- differences NAME: METRIC, METRIC -->    each arm minus the control, over seeds and prompts;
+                                                "minus ARM" among the metrics names another control
     <!-- by_seed NAME: METRIC, METRIC -->        each arm minus the control, and minus itself
                                                 flipped, by the t of the seeds, where arms share no
                                                 items
@@ -31,6 +32,7 @@ import statistics
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,9 +42,12 @@ from influbench.report.cells import Cells, costly, ordered
 from influbench.report.notes import base_verdict
 from influbench.results import CEILING, Study, load_study
 from influbench.results.differences import CONTROL, differences
+from influbench.statistics.against_oracle import RESAMPLES
 from influbench.statistics.agreement import spearman
+from influbench.statistics.bootstrap import interval
 from influbench.statistics.estimate import Estimate
 from influbench.statistics.seeds import ENOUGH, over_seeds
+from paper_figs.records import clusters
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "docs" / "teaching.md", ROOT / "docs" / "results.md")
@@ -54,6 +59,7 @@ BLOCK = re.compile(
 WIDTH = 100
 LOSS = "heldout_loss"
 FLIPPED = "flipped:"
+MINUS = "minus "
 
 
 def filled(text: str, results: Path) -> str:
@@ -125,7 +131,9 @@ def _by_seed(rows: list[dict[Any, Any]], number: Any, axes: Sequence[str]) -> li
 
 
 def _differences(study: Study, metrics: list[str]) -> str:
-    found = [r for r in differences(study).to_dict("records") if r["metric"] in metrics]
+    named = [told.removeprefix(MINUS) for told in metrics if told.startswith(MINUS)]
+    rows = differences(study, control=named[0] if named else None).to_dict("records")
+    found = [row for row in rows if row["metric"] in metrics]
     if not found:
         return "No two arms on the same prompts yet.\n"
     lines = [_line(["arm", "metric", "minus", "difference", "seeds", "prompts"]), _rule(5)]
@@ -262,6 +270,9 @@ def _ranking(study: Study, other: Study, metric: str) -> str:
     if study.missing:
         whole = len(study.missing) + len(study.runs)
         said = f"Not answered yet: {len(study.runs)} of {whole} runs are there. So far: {said}"
+    else:
+        counted = {row["seeds"] for cell in _cells(study, metric).values() for row in cell.values()}
+        said += f" Seeds: {', '.join(map(str, sorted(counted)))}."
     return "\n".join([_wrapped(said), "", *lines]) + "\n"
 
 
@@ -269,9 +280,9 @@ def _clipped(study: Study, arms: list[str]) -> str:
     """Each arm's agreement as it is, and with its scores as if gradients were clipped.
 
     A score that is linear in the candidate's gradient is multiplied by min(1, clip / its norm),
-    which the arm ``grad_norm`` has measured. Intervals are of the latter, over seeds alone.
+    which the arm ``grad_norm`` has measured. Intervals are of the latter, over seeds and groups.
     """
-    shown: dict[str, dict[Place, list[tuple[float, float]]]] = {arm: {} for arm in arms}
+    shown: dict[str, dict[Place, list[tuple[float, Estimate]]]] = {arm: {} for arm in arms}
     norms: list[float] = []
     for at, rows in study.scores.groupby([*study.axes, "seed"], sort=False, dropna=False):
         place = tuple(None if v != v else v for v in cast(Place, at)[:-1])  # pandas: None is NaN
@@ -279,22 +290,37 @@ def _clipped(study: Study, arms: list[str]) -> str:
         values = rows.pivot_table(index="id", columns="estimator", values="value")
         norm, exact = values["grad_norm"].to_numpy(), values["exact"].to_numpy()
         norms += list(norm / clip)
+        pairs = zip(rows["id"], rows["group"], strict=True)
+        members = clusters(list(values.index), {item: group or item for item, group in pairs})
         for arm in arms:
             own = values[arm].to_numpy()
-            pair = spearman(exact, own), spearman(exact, own * np.minimum(1.0, clip / norm))
-            shown[arm].setdefault(place, []).append(pair)
+            cut = _over_groups(exact, own * np.minimum(1.0, clip / norm), members)
+            shown[arm].setdefault(place, []).append((spearman(exact, own), cut))
     heads = [_place(place) for place in shown[arms[0]]]
     lines = [_line(["as it is → clipped", *heads]), _rule(len(heads))]
     for arm, cells in shown.items():
         told: list[str] = []
         for pairs in cells.values():
-            cut = over_seeds([Estimate(value=b, n=1) for _, b in pairs], (-1.0, 1.0))
+            cut = over_seeds([after for _, after in pairs], (-1.0, 1.0))
             number = {"value": cut.value, "low": cut.bounds[0], "high": cut.bounds[1]}
             told.append(f"{statistics.fmean(a for a, _ in pairs):.2f} → {_shown(number, 2)}")
         lines.append(_line([f"`{arm}`", *told]))
     longer = sum(norm > 1 for norm in norms)
-    note = f"{longer} of {len(norms)} gradients are clipped: they are {min(norms):.1f} to "
-    return "\n".join([*lines, "", f"{note}{max(norms):.1f} times as long as that allows."]) + "\n"
+    seeds = sorted({len(pairs) for pairs in shown[arms[0]].values()})
+    note = f"Seeds: {', '.join(map(str, seeds))}. {longer} of {len(norms)} gradients are clipped: "
+    note += f"they are {min(norms):.1f} to {max(norms):.1f} times as long as that allows."
+    return "\n".join([*lines, "", _wrapped(note)]) + "\n"
+
+
+def _over_groups(exact: np.ndarray, own: np.ndarray, members: list[np.ndarray]) -> Estimate:
+    """Spearman with the interval that groups of siblings give; the same draws for every arm."""
+
+    def of(drawn: np.ndarray) -> float:
+        items = np.concatenate([members[i] for i in drawn])
+        return spearman(exact[items], own[items])
+
+    found = interval(np.arange(len(members)), of, np.random.default_rng(0), RESAMPLES)
+    return replace(found, n=len(exact))
 
 
 def _apart(a: Any, b: Any) -> bool:

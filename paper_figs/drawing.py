@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -71,10 +72,17 @@ def interval(
     line(x, low, high, color=colour, linewidth=1.0, zorder=2)
 
 
-def caption(study: Study, *lines: str) -> str:
-    """What a reader must know: study, device, seeds, what the marks mean, the study's own notes."""
+def caption(study: Study, *lines: str, drawn: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """What a reader must know: study, device, seeds, what the marks mean, the study's own notes.
+
+    Args:
+        study: the figure's.
+        lines: more to say, each on a line of its own.
+        drawn: rows of ``study.estimates`` that the figure shows; all of them where it is None.
+    """
     devices = sorted({str(run.provenance.get("device", "?")) for run in study.runs.values()})
-    seeds = sorted(set(study.estimates["seeds"]))
+    rows = study.estimates.to_dict("records") if drawn is None else drawn
+    seeds = sorted({int(row["seeds"]) for row in rows})
     spread = f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0] if seeds else 0)
     first = f"{MARK} study {study.name}; {', '.join(devices)}; seeds: {spread}; 95 % intervals"
     return "\n".join([first, *lines, *study.notes])

@@ -62,7 +62,7 @@ def draw(study: Study, out: Path) -> list[Path]:
             forest(axes, names, [estimate(row) for row in rows], by_chance)
             axes.set_xlabel(WRITTEN.get(metric, "chance that the right row scores above"))
         used = [row for rows in panels.values() for row in rows]
-        return save(figure, out, NAME, caption(study, counts(used)))
+        return save(figure, out, NAME, caption(study, counts(used), drawn=used))
 
 
 def _resolved(axes: Axes, study: Study, rows: list[Row]) -> None:

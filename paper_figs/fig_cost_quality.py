@@ -78,6 +78,7 @@ def draw(study: Study, out: Path, agreement: str = "spearman") -> list[Path]:
             "tail: with the preparation shared among the candidates scored",
             "grey steps: nothing measured is both cheaper and better (Pareto front)",
             "hollow: agreement of the oracle with itself, 1 by definition",
+            drawn=drawn,
         )
         return save(figure, out, NAME, text)
 

@@ -49,7 +49,7 @@ def draw(study: Study, out: Path) -> list[Path]:
         axes.set_xlabel("optimizer steps of the student, K")
         axes.set_ylabel("Spearman correlation with\nthe influence after K steps")
         legend(figure, axes, 3)
-        return save(figure, out, NAME, caption(study, counts(used)))
+        return save(figure, out, NAME, caption(study, counts(used), drawn=used))
 
 
 if __name__ == "__main__":

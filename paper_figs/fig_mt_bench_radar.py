@@ -82,7 +82,8 @@ def draw(study: Study, out: Path) -> list[Path]:
                     interval(axes, angle, *found[name].bounds, colour)
         legend(figure, axes, 3)
         text = f"{counts(used)} questions a category; intervals over questions"
-        return save(figure, out, NAME, caption(study, text, "mean grade of both turns, 1-10"))
+        what = "mean grade of both turns, 1-10"
+        return save(figure, out, NAME, caption(study, text, what, drawn=used))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def draw(study: Study, out: Path) -> list[Path]:
             forest(axes, labels, [own.get(name) for name in names], None)
             axes.set_xlabel(METRICS[metric])
         used = [row for metric in shown for row in rows[metric]]
-        return save(figure, out, NAME, caption(study, counts(used), "model that learnt: arm"))
+        text = caption(study, counts(used), "model that learnt: arm", drawn=used)
+        return save(figure, out, NAME, text)
 
 
 def _place(row: Row) -> tuple[str, str]:

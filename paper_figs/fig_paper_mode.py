@@ -61,6 +61,7 @@ def draw(study: Study, out: Path) -> list[Path]:
             study,
             f"{counts(used)}; intervals over seeds and groups of siblings",
             "against the corrected influence (no quirk, no pull of old momentum); grey: no effect",
+            drawn=used,
         )
         return save(figure, out, NAME, text)
 

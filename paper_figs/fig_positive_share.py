@@ -53,7 +53,7 @@ def draw(study: Study, out: Path) -> list[Path]:
         axes.set_xlabel("share of the student's steps")
         axes.set_ylabel("data with influence > 0 (%)")
         legend(figure, axes, 3)
-        return save(figure, out, NAME, caption(study, counts(used), *LINES))
+        return save(figure, out, NAME, caption(study, counts(used), *LINES, drawn=used))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,7 @@ def draw(study: Study, out: Path) -> list[Path]:
             "best first by the mean over the panels",
             "passes: of the student or a local judge, a backward counts two",
             *([f"without a correlation: {', '.join(silent)}"] if silent else []),
+            drawn=drawn,
         )
         return save(figure, out, NAME, text)
 

@@ -64,7 +64,8 @@ def draw(study: Study, out: Path) -> list[Path]:
             if kind == "thirds":
                 axes.set_xticks(list(THIRDS.values()), ["bottom", "middle", "top"])
         legend(figure, places[0])
-        return save(figure, out, NAME, caption(study, f"{counts(used)} trainings a point"))
+        text = caption(study, f"{counts(used)} trainings a point", drawn=used)
+        return save(figure, out, NAME, text)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def draw(study: Study, out: Path) -> list[Path]:
             axes.set_xlabel("share of the teacher's DPO steps")
             axes.set_ylabel(TITLES[metric])
         legend(figure, places[0])
-        return save(figure, out, NAME, caption(study, counts(used), *LINES))
+        return save(figure, out, NAME, caption(study, counts(used), *LINES, drawn=used))
 
 
 if __name__ == "__main__":

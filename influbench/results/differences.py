@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from influbench.data.records import Outcome
+from influbench.errors import UserError
 from influbench.files import digest
 from influbench.results.axes import leaves, telling
 from influbench.results.headline import label_of
@@ -39,7 +40,7 @@ Place = tuple[tuple[str, Any], ...]
 """Values on some axes."""
 
 
-def differences(study: Study, seed: int = 0) -> pd.DataFrame:
+def differences(study: Study, seed: int = 0, control: str | None = None) -> pd.DataFrame:
     """Each arm's student minus the control's, with 95 % intervals over seeds and prompts.
 
     Only the prompts that all students of a pair have and the seeds of both are used
@@ -50,13 +51,23 @@ def differences(study: Study, seed: int = 0) -> pd.DataFrame:
     Args:
         study: with outcomes item by item.
         seed: of the bootstrap; an interval does not depend on which other arms there are.
+        control: the arm that the others are compared with; None for the first of ``CONTROLS`` that
+            the study has, or else the student ``none``.
 
     Returns:
         One row a metric and arm, ``COLUMNS``; empty where there is nothing to compare.
+
+    Raises:
+        UserError: the study has no arm of the name ``control``.
     """
     arms = _arms(study)
     there = {name for name, _ in arms}
-    control = next((name for name in CONTROLS if name in there), BASELINE)
+    if control is not None and control not in there:
+        raise UserError(
+            f"expected an arm of {study.name} to compare with, got '{control}'; it has "
+            f"{', '.join(sorted(there))}"
+        )
+    control = control or next((name for name in CONTROLS if name in there), BASELINE)
     rows: list[tuple[Any, ...]] = []
     for metric, (name, factor, unit) in METRICS.items():
         for (estimator, place), arm in arms.items():

@@ -33,6 +33,7 @@ from scipy.special import stdtrit  # the quantile of t; scipy.stats takes half a
 from influbench.errors import UserError
 from influbench.statistics.bootstrap import RESAMPLES
 from influbench.statistics.estimate import Estimate
+from influbench.statistics.outcomes import share
 
 Function = Callable[[float], float]
 ENOUGH = 3
@@ -92,13 +93,19 @@ def over_seeds(
 def from_stderr(found: Estimate, within: tuple[float, float]) -> Estimate:
     """The same with an interval of 1.96 standard errors, on a scale where it keeps the bounds.
 
-    The standard error is carried to the other scale by its slope (the delta method). Unchanged
-    where there is no standard error, or an interval already.
+    The standard error is carried to the other scale by its slope (the delta method). It is 0 for a
+    share of which all items are alike, and then says nothing of the next item: such a share has the
+    exact interval of ``n`` items (``statistics.outcomes.share``). Unchanged where there is no
+    standard error, or an interval already.
     """
     if found.stderr is None or found.low is not None or found.high is not None:
         return found
     if not within[0] <= found.value <= within[1]:
         within = (-math.inf, math.inf)
+    one_share = within[0] == 0 and math.isfinite(within[1])
+    if one_share and not found.stderr and found.value in within and found.n:
+        exact = share(found.n if found.value else 0, found.n).scaled(within[1], found.unit)
+        return replace(found, low=exact.low, high=exact.high)
     there, back = _scale(within, found.n, [found.value])
     step = 1e-6 * (1 + abs(found.value))
     ends = [min(max(found.value + s, within[0]), within[1]) for s in (-step, step)]

@@ -94,6 +94,11 @@ def test_every_mixture_is_trained_from_the_base_and_the_slope_is_that_of_the_los
     shares = np.array([0, 0.25, 0.5, 1])
     expected = np.polyfit(shares, [losses[f"{s:.0%} useful"] for s in shares], 1)[0]
     assert values(found, "heldout_loss_slope")["slope"] == pytest.approx(expected)
+    (slope,) = (row for row in found.rows if row.metric == "heldout_loss_slope")
+    assert slope.low is not None
+    assert slope.high is not None
+    assert slope.low < slope.value < slope.high, "the doubt that the prompts leave"
+    assert slope.n == 8
 
 
 @pytest.mark.parametrize(

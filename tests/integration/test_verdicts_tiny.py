@@ -116,6 +116,8 @@ def test_adaptive_study_states_and_counts_its_errors(tmp_path):
     found, done = sweep(tmp_path, kind="adaptive", base="tiny", set=more)
     assert 0 <= found["adaptive@0.9", 0, "error_rate_drawn"]["value"] <= 1
     assert found["adaptive@0.9", 0, "error_rate_drawn"]["n"] == 20
+    rate = found["adaptive@0.9", 0, "error_rate_real"]
+    assert rate["low"] <= rate["value"] < rate["high"] <= 1, "no error seen is not none possible"
     assert "adaptive@0.9" in done.stdout
 
 

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from influbench.data.records import Outcome
+from influbench.errors import UserError
 from influbench.report.tables import differences_table
 from influbench.results import load_study, result_file
 from influbench.results.differences import differences
@@ -67,6 +68,17 @@ def test_without_the_control_the_untaught_student_is_subtracted(tmp_path):
     assert row.against == "none"
     assert row.value == pytest.approx(1.5)
     assert ("win_rate", "exact") not in table(tmp_path)  # the untaught student has no win rate
+
+
+def test_any_arm_can_be_the_control(tmp_path):
+    found = {"exact": outcomes([2.0, 3.0]), "random": outcomes([1.0, 1.0])}
+    write(tmp_path, "a", 0, {**found, "bm25": outcomes([1.5, 2.0])})
+    study = load_study("s", tmp_path)
+    rows = differences(study, control="exact").to_dict("records")
+    gaps = {row["estimator"]: (row["against"], row["value"]) for row in rows}
+    assert gaps == {"random": ("exact", -1.5), "bm25": ("exact", -0.75)}
+    with pytest.raises(UserError, match=r"an arm of s to compare with, got 'exat'; it has bm25, "):
+        differences(study, control="exat")
 
 
 def test_a_filter_is_compared_with_the_random_filter(tmp_path):

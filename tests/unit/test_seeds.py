@@ -9,6 +9,7 @@ from scipy import stats
 from influbench.errors import UserError
 from influbench.results.metrics import range_of
 from influbench.statistics.estimate import Estimate
+from influbench.statistics.outcomes import share
 from influbench.statistics.seeds import from_stderr, over_seeds, paired_difference
 
 CORRELATION, RATE, LOSS = (-1.0, 1.0), (0.0, 100.0), (0.0, math.inf)
@@ -116,6 +117,22 @@ def test_a_standard_error_alone_becomes_an_interval_on_the_same_scale():
     assert 90 < edge.bounds[0] < 99 < edge.bounds[1] <= 100
     bare = Estimate(value=3.0, n=1)
     assert from_stderr(bare, RATE) == bare
+
+
+@pytest.mark.parametrize(("value", "count"), [(0.0, 0), (100.0, 45)])
+def test_a_share_of_items_that_are_all_alike_keeps_its_doubt(value, count):
+    # A standard error of 0 made an interval of half an item: [0, 0.9 %] for none of 45.
+    told = stats.binomtest(count, 45).proportion_ci()
+    found = from_stderr(Estimate(value=value, stderr=0.0, n=45), RATE)
+    assert found.bounds == pytest.approx((100 * told.low, 100 * told.high))
+    assert found.value == value
+
+
+@pytest.mark.parametrize("count", [0, 1, 44, 45])
+def test_a_share_has_the_exact_interval(count):
+    told = stats.binomtest(count, 45).proportion_ci()
+    assert share(count, 45).bounds == pytest.approx((told.low, told.high))
+    assert share(count, 45).value == count / 45
 
 
 def test_a_value_outside_the_declared_bounds_has_none():

@@ -23,8 +23,9 @@ from influbench.loop import pipeline
 from influbench.loop.settings import RunConfig
 from influbench.loop.steps import Steps
 from influbench.models.templates import templated
-from influbench.results import RunResult, blank_row, publish
+from influbench.results import RunResult, blank_row, publish, row_of
 from influbench.scoring import MethodConfig
+from influbench.statistics.outcomes import share
 from influbench.store.session import Session
 from influbench.studies.kind import Kind
 
@@ -70,9 +71,8 @@ def run(cfg: AdaptiveConfig, session: Session, study: str, run_id: str) -> RunRe
             saving = (references + 2 * references / candidates) / (told.passes + prepare)
             blank = blank_row(study, run_id, f"adaptive@{confidence}", cfg.seed)
             blank = replace(blank, n=len(groups))
-            binomial = (told.errors * (1 - told.errors) / len(groups)) ** 0.5
             rows += [
-                replace(blank, metric=f"error_rate_{kind}", value=told.errors, stderr=binomial),
+                row_of(blank, f"error_rate_{kind}", share(told.errors, len(groups))),
                 replace(blank, metric=f"stated_error_rate_{kind}", value=told.stated),
                 replace(blank, metric=f"passes_{kind}", value=told.passes, unit="passes"),
                 replace(blank, metric=f"saving_{kind}", value=saving),
@@ -135,8 +135,8 @@ def _measure(cfg: AdaptiveConfig, steps: Steps) -> Measured:
 class Replayed:
     """What the adaptive oracle does on groups whose answer is known."""
 
-    errors: float
-    """Share of the groups with another best-worst pair."""
+    errors: int
+    """Groups with another best-worst pair."""
     stated: float
     """Mean probability of that, by its own account when it stopped."""
     passes: float
@@ -170,7 +170,7 @@ class Replay:
             wrong += (found.argmax(), found.argmin()) != (truth.argmax(), truth.argmin())
             measured += sum(len(belief.measured) for belief in beliefs)
         count = len(groups)
-        return Replayed(wrong / count, stated / count, measured * self.size / sum(map(len, groups)))
+        return Replayed(wrong, stated / count, measured * self.size / sum(map(len, groups)))
 
 
 KIND = Kind(settings=AdaptiveConfig, check=pipeline.check, run=run, metrics=METRICS)

@@ -8,6 +8,7 @@ its scatter over seeds, is the power of a whole study of that size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from influbench.files import digest
 from influbench.models import ModelConfig
 from influbench.models.templates import check_template, templated
 from influbench.results import RunResult, blank_row, publish, row_of
-from influbench.statistics.estimate import Estimate
-from influbench.statistics.outcomes import summary
+from influbench.statistics.bootstrap import interval
+from influbench.statistics.outcomes import grid, summary
 from influbench.store.session import Session
 from influbench.studies import mixtures
 from influbench.studies.kind import Kind
@@ -90,12 +91,18 @@ def run(cfg: ResolvesConfig, session: Session, study: str, run_id: str) -> RunRe
         rng = np.random.default_rng(int(digest(f"resolves:{cfg.seed}"), 16))
         blank = blank_row(study, run_id, name, cfg.seed)
         rows.append(row_of(blank, "heldout_loss", summary(found, rng).scaled(1.0, "nats/token")))
-    means = [np.mean([o.value for o in found]) for n, found in outcomes.items() if n != BASE]
-    slope = float(np.polyfit(np.array(cfg.shares), np.array(means), 1)[0])
+    trained = [found for name, found in outcomes.items() if name != BASE]
+    table, _ = grid(trained, "heldout_loss")
+    rng = np.random.default_rng(int(digest(f"resolves:slope:{cfg.seed}"), 16))
+    slope = interval(table.T, lambda drawn: _slope(cfg.shares, drawn), rng)
     blank = blank_row(study, run_id, "slope", cfg.seed)
-    estimate = Estimate(value=slope, n=len(cfg.shares), unit="nats/token")
-    rows.append(row_of(blank, "heldout_loss_slope", estimate))
+    rows.append(row_of(blank, "heldout_loss_slope", slope.scaled(1.0, "nats/token")))
     return publish(cfg.model_dump(mode="json"), cfg.device, rows, session, outcomes=outcomes)
+
+
+def _slope(shares: Sequence[float], losses_of: np.ndarray) -> float:
+    """Of the straight line through the mean losses; ``losses_of`` has shape [prompt, share]."""
+    return float(np.polyfit(np.array(shares), losses_of.mean(axis=0), 1)[0])
 
 
 KIND = Kind(
