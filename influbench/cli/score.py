@@ -81,7 +81,7 @@ def score(
     inputs = (student, candidates, reference, warmup)
     if out is not None:
         score_files.claim(out, inputs=inputs)
-    how_many = _selection(top, out_data, candidates, inputs)
+    how_many = _selection(top, out_data, candidates, inputs, out)
     given = {
         "student.name": student,
         "student.dtype": dtype,
@@ -106,6 +106,7 @@ def score(
         score_files.write(out, found.as_file(out.stem), per_reference=per_reference)
     kept = [] if how_many is None else selecting.best(frame["score"].tolist(), how_many(len(frame)))
     if out_data is not None:
+        _claim_rows(out_data, inputs, out)
         selecting.write(candidates, kept, out_data)
     console = terminal.console()
     for note in found.notes:
@@ -123,20 +124,34 @@ def score(
 
 
 def _selection(
-    top: str | None, out_data: Path | None, candidates: str, inputs: Sequence[object]
+    top: str | None,
+    out_data: Path | None,
+    candidates: str,
+    inputs: Sequence[object],
+    out: Path | None,
 ) -> Callable[[int], int] | None:
     """How many of so many rows are kept; None where nothing is selected."""
     from influbench.data import selecting
-    from influbench.results import outputs
 
     if top is None and out_data is None:
         return None
     if top is None or out_data is None:
         raise UserError("expected --top and --out-data together: which rows, and where to")
     selecting.check_kind(candidates, out_data)
-    # A user's own format bears no mark of ours, so what is there is never replaced.
-    outputs.claim(out_data, lambda _: False, inputs=inputs, option="--out-data")
+    _claim_rows(out_data, inputs, out)
     return selecting.share(top)
+
+
+def _claim_rows(out_data: Path, inputs: Sequence[object], out: Path | None) -> None:
+    from influbench.results import outputs, score_files
+
+    # A user's own format bears no mark of ours, so what is there is never replaced.
+    named = outputs.claim(out_data, lambda _: False, inputs=inputs, option="--out-data")
+    if out is not None and named.resolve() in (
+        out.resolve(),
+        score_files.meta_path(out).resolve(),
+    ):
+        raise UserError(f"--out-data {out_data}: --out writes there as well; give another name")
 
 
 def compare(

@@ -95,7 +95,8 @@ def _ending(path: Path) -> str:
 def _json(content: bytes, places: Sequence[int]) -> bytes:
     text = content.decode("utf-8-sig")
     if not text.lstrip().startswith("["):
-        lines = [line for line in io.StringIO(text) if line.strip()]
+        # Lines end where they do for whoever reads the rows, a lone carriage return among them.
+        lines = [line for line in io.StringIO(text, newline=None) if line.strip()]
         return "".join(lines[place].rstrip("\r\n") + "\n" for place in places).encode()
     rows = json.loads(text)
     kept = [rows[place] for place in places]

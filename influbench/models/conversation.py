@@ -74,7 +74,8 @@ def tokens(
     asked = [i for i, (role, _) in enumerate(told) if role == "assistant"]
     answers = [_answer(tokenizer, told, i, whole) for i in asked[-1 if learn == "last" else 0 :]]
     text = whole if finished else whole[: answers[-1].until]
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    # Not verbose: whoever asks says what a row beyond the context is, in one line.
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, places = encoded.input_ids, encoded.offset_mapping
     special = _special_ids(tokenizer)
     spans: list[tuple[int, int]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,12 @@ LIMITS = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
 """What families call the length of their context."""
 UNLIMITED = 1 << 20
 """Tokens of a recurrent model, which states no limit."""
+OTHER_HEADS = re.compile(
+    r"For(Sequence|Token)Classification|ForQuestionAnswering|ForMultipleChoice"
+)
+"""Architectures whose head is no language model's: read as one, the head would be left out."""
+LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+"""Where the number of a decoder's layer stands in the name of a weight."""
 
 
 class LoadedModel(NamedTuple):
@@ -103,14 +110,18 @@ def load(
     refuse(folder)
     base = _base_folder(folder)
     if base is None:
-        model = _read_model(folder, DTYPES[dtype], attention, tokenizer)
+        model = _read_model(folder, DTYPES[dtype], attention)
     else:
         # In bf16 most of an adapter's small updates would round away.
-        model = _read_model(base, torch.float32, attention, tokenizer)
+        model = _read_model(base, torch.float32, attention)
         model = (adapter.attach if keep_adapter else adapter.merge)(model, folder)
         for weight in model.parameters():  # not model.to(): that would round rotary buffers too
             weight.data = weight.data.to(DTYPES[dtype])
         model.config.dtype = DTYPES[dtype]
+    # For generation alone: a padding token in the model's configuration is one whose row of the
+    # embedding has no gradient, in texts as well, and that is for its folder to say.
+    if model.can_generate():
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
     torch.nn.Module.to(model, device=target)
     return LoadedModel(model.eval(), tokenizer)
 
@@ -158,7 +169,16 @@ def _base_folder(folder: Path) -> Path | None:
 
 def _read_config(folder: Path) -> PreTrainedConfig:
     with quiet(), sources.expected("a config.json that transformers knows", folder):
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    made = next(iter(config.architectures or []), config.model_type)
+    odd = OTHER_HEADS.search(made)
+    if config.is_encoder_decoder or odd:
+        kind = "an encoder with a decoder" if config.is_encoder_decoder else "no language model"
+        raise UserError(
+            f"{folder}: expected a causal language model (or a text encoder), got {made}, which is "
+            f"{kind}; name another model"
+        )
+    return config
 
 
 def _is_encoder(config: PreTrainedConfig) -> bool:
@@ -166,12 +186,8 @@ def _is_encoder(config: PreTrainedConfig) -> bool:
     return name.endswith("Model") and not name.endswith("LMHeadModel")
 
 
-def _read_model(
-    folder: Path, dtype: torch.dtype, attention: Attention, tokenizer: PreTrainedTokenizerFast
-) -> PreTrainedModel:
+def _read_model(folder: Path, dtype: torch.dtype, attention: Attention) -> PreTrainedModel:
     config = _read_config(folder)
-    # Set before the model is made: the embedding row of the padding token gets no gradient.
-    config.get_text_config().pad_token_id = tokenizer.pad_token_id
     kind = AutoModel if _is_encoder(config) else AutoModelForCausalLM
     read = functools.partial(
         kind.from_pretrained,
@@ -196,6 +212,17 @@ def _read_model(
             f"{folder}: expected all weights of {type(model).__name__}, {len(absent)} are missing "
             f"or have another shape, first {absent[0]}"
         )
-    if model.can_generate():
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    count = int(getattr(config.get_text_config(), "num_hidden_layers", 0) or 0)
+    left = [key for key in map(str, report["unexpected_keys"]) if _layer(key) >= count > 0]
+    if left:
+        raise UserError(
+            f"{folder}: its config.json says num_hidden_layers = {count}, and its weights have "
+            f"further layers, first {min(left)}, which would be left out: mend config.json"
+        )
     return model
+
+
+def _layer(key: str) -> int:
+    """Which layer of a decoder a weight belongs to; -1 where it is of none."""
+    found = LAYER.search(key)
+    return int(found[1]) if found else -1

@@ -28,6 +28,7 @@ from influbench.data.records import Score
 from influbench.errors import UserError
 from influbench.estimator import Scale
 from influbench.files import digest, write_bytes
+from influbench.report import otherwise
 from influbench.report.notes import no_ceiling
 from influbench.results import CEILING, blank_row, cost_rows, outputs, score_files
 from influbench.results.score_files import ScoreFile
@@ -209,10 +210,6 @@ def _files(scores: Sequence[str | Path], oracle: str | Path) -> tuple[ScoreFile,
     return score_files.read(at), [score_files.read(path) for path in others]
 
 
-def _looks_at_student(file: ScoreFile) -> bool:
-    return bool(set(file.about.get("needs", ())) - {"judge", "warmup"})
-
-
 def _scale(file: ScoreFile) -> Scale:
     told = file.about.get("scale", "rank")
     try:
@@ -249,12 +246,7 @@ def _notes(oracle: ScoreFile, others: Sequence[ScoreFile]) -> list[str]:
     bare = [file.name for file in others if not file.about]
     if bare:
         notes.append(f"without .meta.json (no costs, no sign): {', '.join(bare)}")
-    for fact in ("candidates", "reference", "student"):
-        own = oracle.about.get(fact, {}).get("digest")
-        looked = [f for f in others if fact != "student" or _looks_at_student(f)]
-        odd = [f.name for f in looked if own and f.about.get(fact, {}).get("digest", own) != own]
-        if odd:
-            notes.append(f"scored with another {fact} than {oracle.name}: {', '.join(odd)}")
+    notes += otherwise.differing(oracle, others)
     if not oracle.groups:
         notes.append("candidates have no group: nothing to compare within seed prompts")
     references = min((len(score.per_reference or ()) for score in oracle.scores), default=0)

@@ -64,17 +64,26 @@ def claim(root: Path, study: str, run_id: str) -> Path:
         UserError: a name that is no file name, a folder that cannot be written, or a file that is
             no result.
     """
-    for what, name in (("study", study), ("run", run_id)):
-        if not _NAME.fullmatch(name) or (what == "run" and f"{name}.json" == MANIFEST):
-            raise UserError(
-                f"expected a {what} name of letters, digits and . _ , = + -, got '{name}'"
-            )
+    check_names(study, run_id)
     path = root / study / f"{run_id}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"results cannot be written to {path.parent}: {error.strerror}") from error
     return outputs.claim(path, is_result, option="results in")
+
+
+def check_names(study: str, run_id: str) -> None:
+    """Refuses a name of a study or run that is no file name.
+
+    Raises:
+        UserError: it is none.
+    """
+    for what, name in (("study", study), ("run", run_id)):
+        if not _NAME.fullmatch(name) or (what == "run" and f"{name}.json" == MANIFEST):
+            raise UserError(
+                f"expected a {what} name of letters, digits and . _ , = + -, got '{name}'"
+            )
 
 
 def is_result(path: Path) -> bool:

@@ -45,6 +45,7 @@ class ScoreFile:
 
 class _Set(Open):
     digest: str | None = None
+    rows: str | None = None
     count: NonNegativeInt | None = None
 
 

@@ -98,6 +98,8 @@ def load_study(study: str | Path, root: str | Path = "results") -> Study:
     Raises:
         UserError: no such study, or a file in it is damaged or of another study.
     """
+    if not str(study):
+        raise UserError("expected the name or folder of a study, got an empty one")
     root = Path(root)
     path = root / study if (root / study).is_dir() else Path(study)
     files = _run_files(path)
@@ -126,7 +128,9 @@ def load_study(study: str | Path, root: str | Path = "results") -> Study:
 
 
 def _run_files(path: Path) -> list[Path]:
-    return [file for file in sorted(path.glob("*.json")) if file.name != MANIFEST]
+    # Beside results there may be scores, with what is known about them in F.meta.json.
+    found = sorted(path.glob("*.json"))
+    return [file for file in found if file.name != MANIFEST and not file.match("*.meta.json")]
 
 
 def _study(

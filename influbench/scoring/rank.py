@@ -242,9 +242,9 @@ def rank(
             "needs": sorted(needed),
             "student": {"name": cfg.student.name, "digest": student.ref.digest},
             "hangs_on": None if step is None else step.facts(),
-            "candidates": {"count": len(judged), "digest": digest(judged)},
-            "reference": {"count": len(references), "digest": digest(references)},
-            "warmup": {"count": len(warm), "digest": digest(warm)},
+            "candidates": _told(judged),
+            "reference": _told(references),
+            "warmup": _told(warm),
             "diagnostics": found.facts,
         },
         hangs_on=[] if step is None else step.lines(),
@@ -262,6 +262,15 @@ def _chosen(student: Given, warm: bool) -> tuple[str, str]:
         f"{student.history.why_not or 'its step has a rate of 0'}, and '{ORACLE}' needs them; "
         "give --warmup for it"
     )
+
+
+def _told(rows: Sequence[Example]) -> dict[str, Any]:
+    """What a file says of the rows it looked at: in their order, and in any."""
+    return {
+        "count": len(rows),
+        "digest": digest(rows),
+        "rows": digest("".join(sorted(digest([row]) for row in rows))),
+    }
 
 
 def _settings(method: MethodConfig, scale: str) -> dict[str, Any]:

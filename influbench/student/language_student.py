@@ -131,6 +131,8 @@ class LanguageStudent:
         """Logits of hidden states, shape [token, vocabulary]."""
         head = self.model.get_output_embeddings()
         assert head is not None
+        if self.model.dtype == torch.bfloat16:  # Mamba's states are in fp32 there; its head casts
+            hidden = hidden.to(torch.bfloat16)
         config, logits = self.model.config, head(hidden)
         for factor in self.logit_factors:
             logits = logits * factor

@@ -162,6 +162,8 @@ def run_all(
 def what_is_missing(study: Study, store: Path, root: Path, only: Sequence[str] = ()) -> list[str]:
     """A line a run: whether all of its stages are there, or the first one that would be made."""
     runs = chosen(study, only)
+    for name in runs:
+        result_file.check_names(study.name, name)
     lines: list[str] = []
     for name, task in _tasks(study, runs, store, root).items():
         outcome = _refused(study, runs[name]) or attempt(first_missing, task)

@@ -14,15 +14,25 @@ import pytest
 import torch
 from cases.trained import Trained, rows, trained
 from command import influbench
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    RemBertConfig,
+    RemBertForCausalLM,
+)
 
+from benchmarks.families import compared
 from influbench import foreign, models, testing
 from influbench.errors import UserError
 from influbench.estimator import Context, as_scores, registry
 from influbench.models.decoder import decoder_of
+from influbench.models.quiet import save
 from influbench.store import passes
-from influbench.student import load_student
+from influbench.student import StudentSettings, load_student
 from influbench.testing import families
+from influbench.testing.families import STYLES, tokenizer
 
 CANDIDATES = testing.tiny_examples("candidate", 3)
 REFERENCES = testing.tiny_examples("reference", 2)
@@ -49,8 +59,13 @@ def plainly(folder: Path) -> tuple[list[float], list[float]]:
     return losses, [float(reference @ gradient([c])) for c in CANDIDATES]
 
 
-def scores(folder: Path, estimator: str, **options: Any) -> np.ndarray:
-    student = load_student(models.resolve(str(folder)))
+def change(file: Path, **values: Any) -> None:
+    """Writes other values into a file of JSON."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def scores(folder: Path, estimator: str, dtype: Any = "float32", **options: Any) -> np.ndarray:
+    student = load_student(models.resolve(str(folder)), StudentSettings(dtype=dtype))
     context = Context(
         student=student, reference=REFERENCES, warmup=(), scratch=folder / "x", seed=0
     )
@@ -100,12 +115,73 @@ def test_rows_of_theirs_are_not_packed(name: str, tmp_path: Path) -> None:
     assert not student.packed
 
 
-def test_a_token_that_hangs_on_the_next_ones_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_token_that_hangs_on_the_next_ones_is_one_line(dtype: Any, tmp_path: Path) -> None:
     experts = {"is_moe": True, "num_experts": 16, "num_experts_per_tok": 2}
     folder = families.build("doge", tmp_path / "m", **experts)
     with pytest.raises(UserError, match="'doge' a token's state hangs on those that") as told:
+        load_student(models.resolve(str(folder)), StudentSettings(dtype=dtype))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_no_causal_model_is_refused_for_the_rounding_of_bf16(name: str, tmp_path: Path) -> None:
+    folder = families.build(name, tmp_path / "m")
+    right, _ = plainly(folder)
+    assert -scores(folder, "loss", "bfloat16") == pytest.approx(right, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2_r1"])
+@pytest.mark.parametrize("stated", [True, False])
+def test_padding_with_a_token_of_the_texts_is_as_transformers_has_it(
+    name: str, stated: bool, tmp_path: Path
+) -> None:
+    """The row of config.json's ``pad_token_id`` has no gradient, where it states one."""
+    folder = families.build(name, tmp_path / "m")
+    held = AutoTokenizer.from_pretrained(folder)
+    change(folder / "tokenizer_config.json", pad_token=held.bos_token)
+    change(folder / "config.json", pad_token_id=held.bos_token_id if stated else None)
+    assert models.load_tokenizer(models.resolve(str(folder))).pad_token == held.bos_token
+    _, numbers = compared(folder)
+    assert max(numbers) < 1e-5
+
+
+def test_an_encoder_with_a_decoder_is_one_line(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"d_model": 32, "vocab_size": 420, "max_position_embeddings": 256}
+    for side in ("encoder", "decoder"):
+        sizes |= {f"{side}_layers": 1, f"{side}_attention_heads": 2, f"{side}_ffn_dim": 64}
+    folder = tmp_path / "m"
+    save(BartForConditionalGeneration(BartConfig(**sizes)), tokenizer(STYLES["chatml"]), folder)
+    with pytest.raises(
+        UserError, match="got BartForConditionalGeneration, which is an enc"
+    ) as told:
         load_student(models.resolve(str(folder)))
     assert "\n" not in str(told.value)
+
+
+def test_a_head_that_is_no_language_models_is_one_line(tmp_path: Path) -> None:
+    folder = families.build("llama", tmp_path / "m")
+    change(folder / "config.json", architectures=["LlamaForSequenceClassification"])
+    with pytest.raises(UserError, match="LlamaForSequenceClassification, which is no language mod"):
+        load_student(models.resolve(str(folder)))
+
+
+def test_layers_that_the_configuration_leaves_out_are_one_line(tmp_path: Path) -> None:
+    folder = families.build("llama", tmp_path / "m")
+    change(folder / "config.json", num_hidden_layers=1)
+    with pytest.raises(UserError, match=r"have further layers, first model\.layers\.1\."):
+        load_student(models.resolve(str(folder)))
+
+
+def test_an_output_embedding_of_another_width_is_one_line(tmp_path: Path) -> None:
+    config = RemBertConfig(
+        vocab_size=420, hidden_size=32, input_embedding_size=16, output_embedding_size=48,
+        num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, is_decoder=True,
+        max_position_embeddings=256,
+    )  # fmt: skip
+    save(RemBertForCausalLM(config), tokenizer(STYLES["chatml"]), tmp_path / "m")
+    with pytest.raises(UserError, match="'rembert' computes its logits in a way"):
+        load_student(models.resolve(str(tmp_path / "m")))
 
 
 def test_a_model_that_transformers_cannot_run_is_one_line(tmp_path: Path) -> None:

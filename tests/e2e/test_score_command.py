@@ -115,6 +115,7 @@ def test_the_best_rows_are_written_as_the_user_had_them(files):
         (("--top", "none", "--out-data", "best.jsonl"), "such as 30%"),
         (("--top", "3", "--out-data", "best.csv"), "ends in '.jsonl'"),
         (("--top", "3", "--out-data", "mine.jsonl"), "an input"),
+        (("--top", "3", "--out", "one.jsonl", "--out-data", "./one.jsonl"), "writes there as well"),
     ],
 )
 def test_a_selection_that_cannot_be_written_is_told_before(files, more, says):

@@ -182,8 +182,40 @@ def test_what_was_scored_otherwise_is_said(written):
         scored("words", VALUES, reference={"digest": "a"}, student={"digest": "b"}, needs=[]),
     )
     notes = comparison.verdict(paths, FEW).notes
-    assert "scored with another reference than exact: other" in notes
+    assert "scored with other references than exact: other" in notes
     assert "scored with another student than exact: other" in notes
+
+
+def test_the_same_rows_in_another_order_are_no_other_rows(written):
+    same, other = ({"digest": order, "rows": "r"} for order in "ab")
+    paths = written(
+        scored("exact", VALUES, candidates=same, reference=same),
+        scored("turned", VALUES, candidates=other, reference=other),
+        scored("older", VALUES, candidates={"digest": "b"}, reference={"digest": "a"}),
+    )
+    notes = "\n".join(comparison.verdict(paths, FEW).notes)
+    assert "turned" not in notes
+    assert "scored with other candidates than exact: older" in notes
+    assert "references than exact" not in notes
+
+
+@pytest.mark.parametrize(
+    ("fact", "own", "others", "said"),
+    [
+        ("hangs_on", {"steps": 3}, {"steps": 4}, "another step"),
+        ("hangs_on", {"steps": 3}, None, ""),  # a method without moments hangs on none
+        ("max_length", None, 256, "examples cut at another length"),
+        ("learn", "all", "last", "other turns that learn"),
+        ("objective", "dpo", "nll", "another objective"),
+        ("dtype", "float32", "bfloat16", "weights of another dtype"),
+    ],
+)
+def test_another_step_or_other_tokens_are_said(written, fact, own, others, said):
+    paths = written(
+        scored("exact", VALUES, **{fact: own}), scored("other", VALUES, **{fact: others})
+    )
+    notes = comparison.verdict(paths, FEW).notes
+    assert any(f"scored with {said}" in note for note in notes) == bool(said)
 
 
 def test_mistakes_are_named(written, tmp_path):

@@ -142,6 +142,14 @@ def test_a_missing_study_lists_those_that_exist(tmp_path):
         load_study("t", tmp_path)
 
 
+def test_scores_beside_the_results_are_no_results(tmp_path):
+    write(tmp_path, "s", "r0", result())
+    (tmp_path / "s" / "mine.jsonl.meta.json").write_text('{\n "format": 1\n}\n')
+    assert list(load_study("s", tmp_path).runs) == ["r0"]
+    with pytest.raises(UserError, match="name or folder of a study, got an empty one"):
+        load_study("", tmp_path)
+
+
 def damaged(tmp_path, text):
     path = tmp_path / "s" / "r0.json"
     path.parent.mkdir(exist_ok=True)

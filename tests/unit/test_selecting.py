@@ -104,6 +104,15 @@ def test_lines_of_json_are_copied_to_the_byte(tmp_path: Path):
     assert (tmp_path / "b.jsonl").read_bytes() == lines().splitlines(keepends=True)[0] + odd
 
 
+@pytest.mark.parametrize("ends", ["\r", "\r\n", "\n", "\r\n\r\n", "\n\r"])
+def test_lines_end_where_the_reader_ends_them(tmp_path: Path, ends: str):
+    text = lines().decode().split("\n")
+    (tmp_path / "a.jsonl").write_bytes("\n".join([ends.join(text[:3]), *text[3:]]).encode())
+    selecting.write(str(tmp_path / "a.jsonl"), PLACES, tmp_path / "b.jsonl")
+    before, after = read_rows(tmp_path / "a.jsonl"), read_rows(tmp_path / "b.jsonl")
+    assert [row.fields for row in after] == [before[place].fields for place in PLACES]
+
+
 def test_parquet_keeps_types_and_metadata(tmp_path: Path):
     (tmp_path / "a.parquet").write_bytes(as_parquet())
     selecting.write(str(tmp_path / "a.parquet"), PLACES, tmp_path / "b.parquet")

@@ -163,8 +163,11 @@ def test_a_long_value_is_a_file_name_still(cheap, tmp_path):
 
 @pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "''", "a b"])
 def test_a_bad_study_name_is_refused_before_anything_is_computed(cheap, tmp_path, name):
+    study = cheap("grid: {arm: [a]}", name=name)
     with pytest.raises(UserError, match="expected a study name"):
-        swept(cheap("grid: {arm: [a]}", name=name), tmp_path)
+        swept(study, tmp_path)
+    with pytest.raises(UserError, match="expected a study name"):
+        grid.what_is_missing(study, tmp_path / "store", tmp_path / "results")
     assert not (tmp_path / "store").exists()
 
 

@@ -95,6 +95,8 @@ def _priced(
     if shape is None:  # the endpoint's own time: so many requests at once
         seconds = task.calls * REQUEST_S / cfg.judge.concurrency
         return Priced(task, seconds, 0, 0, "endpoint", money, task.calls * 2e3)
+    if not (task.passes or task.decoded or task.calls or task.trains or task.updates):
+        return Priced(task, seconds_of(task, shape, speeds), 0, 0, "host", 0.0, task.items * 3e3)
     memory, placement = _memory(task, shape, speeds.memory, devices)
     used = min(devices, max(1, int(task.items))) if task.shared else 1
     if placement.startswith(SHARDED):
