@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -42,6 +43,7 @@ def load_student(ref: ModelRef, settings: StudentSettings | None = None) -> Lang
     _check(model)
     beside = Path(ref.path) if settings.moments else None
     optimizer, history = checkpoint.optimizer_of(model, beside, told)
+    _free_padding(model, optimizer)
     context = models.context_length(model)
     held = LanguageStudent(
         model=model,
@@ -110,6 +112,25 @@ def _check(model: PreTrainedModel) -> None:
             "that follow it and on other rows of a batch (Doge's experts are like that), so that "
             "a response has no loss of its own: expected a causal one, such as Doge without experts"
         )
+
+
+def _free_padding(model: PreTrainedModel, optimizer: torch.optim.Optimizer | None) -> None:
+    """Gives the padding token's row of the input embedding its gradient, where moments show one.
+
+    The Trainer writes its tokenizer's padding token into the configuration of a model that was made
+    without, and whose row was trained. With tied embeddings moments hold what the output embedding
+    had, and show nothing.
+    """
+    embedding: Any = model.get_input_embeddings()
+    head = model.get_output_embeddings()
+    row = getattr(embedding, "padding_idx", None)
+    weight: Any = getattr(embedding, "weight", None)
+    if optimizer is None or row is None or weight is getattr(head, "weight", None):
+        return
+    state = optimizer.state.get(weight, {})
+    kept = [v for v in state.values() if isinstance(v, torch.Tensor) and v.shape == weight.shape]
+    if any(bool(moment[row].any()) for moment in kept):
+        embedding.padding_idx = None
 
 
 BEGUN = 3

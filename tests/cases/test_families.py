@@ -146,6 +146,22 @@ def test_padding_with_a_token_of_the_texts_is_as_transformers_has_it(
     assert max(numbers) < 1e-5
 
 
+@pytest.mark.parametrize("stated", [True, False])
+def test_the_moments_of_a_checkpoint_say_whether_the_padding_token_learns(
+    stated: bool, tmp_path: Path
+) -> None:
+    """The Trainer writes ``pad_token_id`` into the config.json of a model that was made without."""
+    folder = families.build("qwen3", tmp_path / "m", tie_word_embeddings=False)
+    held = AutoTokenizer.from_pretrained(folder)
+    number = rows(held, CANDIDATES[0])[0][3]
+    change(folder / "tokenizer_config.json", pad_token=held.convert_ids_to_tokens(number))
+    change(folder / "config.json", pad_token_id=number if stated else None)
+    run = trained(tmp_path / "run", folder, CANDIDATES)
+    assert json.loads((run.folder / "config.json").read_text())["pad_token_id"] == number
+    right = run.influences(CANDIDATES, REFERENCES)
+    assert scores(run.folder, "exact") == pytest.approx(right, abs=1e-4 * float(np.std(right)))
+
+
 def test_an_encoder_with_a_decoder_is_one_line(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"d_model": 32, "vocab_size": 420, "max_position_embeddings": 256}
     for side in ("encoder", "decoder"):
