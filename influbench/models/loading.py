@@ -37,8 +37,8 @@ OTHER_HEADS = re.compile(
     r"For(Sequence|Token)Classification|ForQuestionAnswering|ForMultipleChoice"
 )
 """Architectures whose head is no language model's: read as one, the head would be left out."""
-LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
-"""Where the number of a decoder's layer stands in the name of a weight."""
+FIRST = re.compile(r"\.\d+\.")
+"""Where the number of its layer stands in the name of a weight."""
 
 
 class LoadedModel(NamedTuple):
@@ -171,8 +171,7 @@ def _read_config(folder: Path) -> PreTrainedConfig:
     with quiet(), sources.expected("a config.json that transformers knows", folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     made = next(iter(config.architectures or []), config.model_type)
-    odd = OTHER_HEADS.search(made)
-    if config.is_encoder_decoder or odd:
+    if config.is_encoder_decoder or OTHER_HEADS.search(made):
         kind = "an encoder with a decoder" if config.is_encoder_decoder else "no language model"
         raise UserError(
             f"{folder}: expected a causal language model (or a text encoder), got {made}, which is "
@@ -212,17 +211,11 @@ def _read_model(folder: Path, dtype: torch.dtype, attention: Attention) -> PreTr
             f"{folder}: expected all weights of {type(model).__name__}, {len(absent)} are missing "
             f"or have another shape, first {absent[0]}"
         )
-    count = int(getattr(config.get_text_config(), "num_hidden_layers", 0) or 0)
-    left = [key for key in map(str, report["unexpected_keys"]) if _layer(key) >= count > 0]
+    own = model.state_dict().keys()
+    left = [key for key in map(str, report["unexpected_keys"]) if FIRST.sub(".0.", key, 1) in own]
     if left:
         raise UserError(
-            f"{folder}: its config.json says num_hidden_layers = {count}, and its weights have "
-            f"further layers, first {min(left)}, which would be left out: mend config.json"
+            f"{folder}: its weights have further layers than its config.json (num_hidden_layers), "
+            f"first {min(left)}, which would be left out: mend config.json"
         )
     return model
-
-
-def _layer(key: str) -> int:
-    """Which layer of a decoder a weight belongs to; -1 where it is of none."""
-    found = LAYER.search(key)
-    return int(found[1]) if found else -1
