@@ -59,12 +59,15 @@ def cluster():
     """Ray on this machine, started once: it takes seconds."""
     ray = pytest.importorskip("ray", reason="needs Ray (extra cluster)")
     env = {k: v for k, v in os.environ.items() if k.startswith(("INFLUBENCH_", "HF_", "OMP_"))}
-    ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-        logging_level="ERROR", runtime_env={"env_vars": env},
-    )  # fmt: skip
-    yield ray
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # Ray's workers are at nice 15: beside the other tests they got a tenth of a core.
+        patch.setenv("RAY_worker_niceness", "0")
+        ray.init(
+            address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+            logging_level="ERROR", runtime_env={"env_vars": env},
+        )  # fmt: skip
+        yield ray
+        ray.shutdown()
 
 
 @pytest.mark.slow
