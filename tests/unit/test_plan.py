@@ -191,6 +191,14 @@ def test_a_training_that_no_device_holds_is_not_promised():
     assert sft.placement == "would need shards: 8"
 
 
+def test_a_method_that_asks_no_model_takes_no_device():
+    cfg, found = planned("paper_8b", "scoring.compare=[random,length]")
+    priced = price(cfg, found, devices.speeds(devices.parse("8xH100")[1]), 8)
+    held = {p.task.label: (p.devices, p.memory) for p in priced if p.task.stage == "score"}
+    assert held["random"] == held["length"] == (0, 0)
+    assert held["exact"][1] > 8e9
+
+
 def test_an_arm_that_teaches_nothing_has_no_dpo():
     _, found = planned("quickstart", "scoring.estimator=none")
     assert not [t for t in found if t.stage == "dpo"]
